@@ -1,0 +1,56 @@
+"""Health checks as declared: what to ask, how often, and how many good answers count as healthy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCheck:
+    """GET `path` on the instance's own address. Redirects are never followed; a redirect is an answer like any other."""
+
+    port: int
+    path: str = "/"
+    status: int = 200
+    body: str | None = None  # the answer must contain this text
+
+    def __str__(self) -> str:
+        body = f", body contains {self.body[:40]!r}" if self.body else ""
+        return f"http GET :{self.port}{self.path} answers {self.status}{body}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpCheck:
+    """The port accepts a connection."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp :{self.port} accepts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCheck:
+    """The argv, run inside the workload, exits 0. Never a shell line."""
+
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"command {' '.join(self.argv)[:60]} exits 0"
+
+
+Check = HttpCheck | TcpCheck | CommandCheck
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Healthy means `successes` consecutive good answers of one instance that has run for at least `minimum`, all
+    within `deadline` of its start, without a restart."""
+
+    check: Check
+    interval: timedelta = timedelta(seconds=1)
+    timeout: timedelta = timedelta(seconds=5)
+    successes: int = 3
+    minimum: timedelta = timedelta(0)
+    deadline: timedelta = timedelta(seconds=60)

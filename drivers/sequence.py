@@ -1,0 +1,342 @@
+"""The one order of steps, for every runtime: look, prepare, mark in transit, start, prove, switch, prove again,
+sticker, settle.
+
+Each step of `Hands` may be interrupted and is safe to repeat; the sticker in transit says that somebody was here, and
+the next action, by the same key or a newer one, finishes the work. A failed proof puts what stood before back, proves
+and labels that, and answers `reverted`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol, assert_never
+
+import anyio
+
+from desired_state.health import Health
+from desired_state.model import Placement
+from drivers import proof
+from drivers.contract import (
+    Action,
+    Change,
+    Deploy,
+    Footing,
+    Outcome,
+    Progress,
+    Receipt,
+    Remove,
+    Report,
+    Restart,
+    Result,
+    Step,
+    Tools,
+    claim_of,
+)
+from drivers.errors import Conflict, OutcomeUnknown, StaleFence
+from drivers.proof import Disproven, Proven
+from stickers import codec
+from stickers.evidence import HealthEvidence
+from stickers.names import EvidenceId, PlacementId
+from stickers.observation import Standing, Workload, WorkloadState
+from stickers.signature import Envelope, Statement
+from stickers.sticker import Claim, Phase, Sticker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What `start` brought up. `beside`: the predecessor still serves, and `switch` has something to do."""
+
+    instance: str
+    beside: bool
+
+
+class Hands(Protocol):
+    """What one runtime brings to one target for the length of one action. Every step is idempotent, confined to the
+    placement, finds things by label and id, never by name, and raises only `drivers.errors`."""
+
+    async def look(self, id: PlacementId, adopts: str | None) -> Standing:
+        """What stands there now. `adopts` names a foreign workload to be looked at as if it were ours."""
+        ...
+
+    async def prepare(self, deploy: Deploy) -> None:
+        """Bring the bytes to the target and verify their digest. Nothing that serves is touched."""
+        ...
+
+    async def start(self, deploy: Deploy) -> Started:
+        """Bring the placement up beside what serves, or, where a port is fixed, in its place (which is stopped and
+        kept). Found half-made by an earlier try, it is finished. Declared stopped, it is made and not started."""
+        ...
+
+    async def switch(self, deploy: Deploy, instance: str) -> None:
+        """Send traffic to the instance."""
+        ...
+
+    async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
+        """A fresh look at one instance, its health asked once within the check's time-out; None when it is gone."""
+        ...
+
+    async def put_back(self, deploy: Deploy, standing: Standing) -> str | None:
+        """Undo `start` and `switch`: the instance that `standing` shows serves again and the new one is gone. None
+        where nothing stood."""
+        ...
+
+    async def settle(self, deploy: Deploy, instance: str) -> None:
+        """Stop the predecessor where it still runs, keep `deploy.keep` of them beside last good, collect the rest."""
+        ...
+
+    async def restart(self, id: PlacementId, instance: str) -> str:
+        """Stop and start; answers the instance that runs afterwards."""
+        ...
+
+    async def remove(self, id: PlacementId) -> None:
+        """Take everything of the placement away but its sticker."""
+        ...
+
+    async def wear(self, id: PlacementId, sticker: Sticker, envelope: Envelope) -> None:
+        """Write the sticker atomically in place of the one worn; a crash leaves one of the two."""
+        ...
+
+    async def bare(self, id: PlacementId) -> None:
+        """Take the sticker off."""
+        ...
+
+
+async def carry_out(action: Action, hands: Hands, tools: Tools, *, report: Report) -> Receipt:
+    """Carry out the action's changes in order, within its deadline; out of time is `OutcomeUnknown`."""
+    with anyio.move_on_after(action.deadline.total_seconds()):
+        outcomes = []
+        for change in action.changes:
+            outcomes.append(await _Carrier(action, change, hands, tools, report).carry())
+        return Receipt(key=action.key, target=action.target.id, outcomes=tuple(outcomes))
+    raise OutcomeUnknown(f"not done within {action.deadline.total_seconds():g} s; what it did is to be looked at")
+
+
+class _Carrier:
+    """One change of one action on its way."""
+
+    def __init__(self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report) -> None:
+        self.action, self.change, self.hands, self.tools = action, change, hands, tools
+        self._report = report
+        self.worn: Sticker | None = None
+        self.sequence = change.stamp.sequence
+        self.switched_at: datetime | None = None
+
+    async def carry(self) -> Outcome:
+        standing = await self._look()
+        match self.change:
+            case Deploy():
+                return await self._deploy(self.change, standing)
+            case Restart():
+                return await self._restart(self.change, standing)
+            case Remove():
+                return await self._remove(self.change, standing)
+            case _:
+                assert_never(self.change)
+
+    # -- the three changes ------------------------------------------------------------------------------------------
+
+    async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
+        placement = deploy.placement
+        if self._stands_as(placement, standing):
+            if self._wears(claim_of(placement, self.tools.installation)):
+                return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
+            return await self._label(deploy, standing)
+        self._must_be(deploy.replaces, standing)
+        self.say(Step.PREPARE, f"bring {placement.artifact} to the target")
+        await self.hands.prepare(deploy)
+        await self._mark(claim_of(placement, self.tools.installation))
+        self.say(Step.START, f"start {placement.release} {placement.artifact.digest[7:19]}")
+        started = await self.hands.start(deploy)
+        self.switched_at = None if started.beside else self.tools.now()
+        found = await self._prove(placement, started.instance)
+        if isinstance(found, Proven) and started.beside:
+            self.say(Step.SWITCH, "send traffic to the new instance")
+            await self.hands.switch(deploy, started.instance)
+            self.switched_at = self.tools.now()
+            found = await self._prove(placement, started.instance, answers=1)
+        if isinstance(found, Disproven):
+            return await self._revert(deploy, standing, found)
+        evidence = await self._label_proven(placement, found)
+        self.say(Step.SETTLE, "keep the predecessor, collect what is older")
+        await self.hands.settle(deploy, started.instance)
+        return self._outcome(Result.CHANGED, f"now runs {placement.release}", found.workload, evidence)
+
+    async def _label(self, deploy: Deploy, standing: Standing) -> Outcome:
+        """The workload is as wanted and only its sticker is not: prove, then write it; nothing is restarted."""
+        assert standing.workload is not None
+        found = await self._prove(deploy.placement, standing.workload.instance)
+        if isinstance(found, Disproven):
+            return self._outcome(
+                Result.UNPROVEN, f"runs as wanted but is not labelled: {found.reason}", standing.workload
+            )
+        evidence = await self._label_proven(deploy.placement, found)
+        await self.hands.settle(deploy, found.workload.instance)
+        return self._outcome(Result.LABELLED, "proven and labelled, nothing restarted", found.workload, evidence)
+
+    async def _revert(self, deploy: Deploy, standing: Standing, failed: Disproven) -> Outcome:
+        self.say(Step.PUT_BACK, f"proof failed ({failed.reason}); put back what stood before")
+        instance = await self.hands.put_back(deploy, standing)
+        self.switched_at = self.tools.now()
+        before = deploy.predecessor
+        if instance is None:
+            await self.hands.bare(deploy.id)
+            return self._outcome(Result.REVERTED, f"{failed.reason}; nothing stood there before", None)
+        if (
+            before is None
+            or standing.workload is None
+            or (standing.workload.artifact, standing.workload.configuration) != before.content
+        ):
+            await self.hands.bare(deploy.id)
+            return self._outcome(
+                Result.UNPROVEN, f"{failed.reason}; what stood before stands again, and was never proven", None
+            )
+        found = await self._prove(before, instance)
+        if isinstance(found, Disproven):
+            return self._outcome(Result.UNPROVEN, f"{failed.reason}; and of what was put back: {found.reason}", None)
+        evidence = await self._label_proven(before, found)
+        return self._outcome(
+            Result.REVERTED, f"{failed.reason}; {before.release} stands again", found.workload, evidence
+        )
+
+    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
+        done = self.worn is not None and self.worn.key == self.action.key and self.worn.phase is Phase.PROVEN
+        if done:
+            return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+        self._must_be(restart.replaces, standing)
+        self.say(Step.START, "restart")
+        instance = await self.hands.restart(restart.id, restart.replaces.instance)
+        self.switched_at = self.tools.now()
+        found = await self._prove(restart.placement, instance)
+        if isinstance(found, Disproven):
+            return self._outcome(Result.UNPROVEN, f"restarted; {found.reason}", None)
+        evidence = await self._label_proven(restart.placement, found)
+        return self._outcome(Result.CHANGED, "restarted and proven", found.workload, evidence)
+
+    async def _remove(self, remove: Remove, standing: Standing) -> Outcome:
+        if standing.workload is None and standing.worn is None and not standing.kept and not standing.debris:
+            return self._outcome(Result.UNCHANGED, "nothing stands there", None)
+        if standing.workload is not None:
+            self._must_be(remove.replaces, standing)
+        await self._mark(remove.claim)
+        self.say(Step.REMOVE, "take the workload away")
+        await self.hands.remove(remove.id)
+        await self.hands.bare(remove.id)
+        return self._outcome(Result.CHANGED, "removed", None)
+
+    # -- the steps --------------------------------------------------------------------------------------------------
+
+    def say(self, step: Step, message: str) -> None:
+        self._report(Progress(id=self.change.id, step=step, message=message))
+
+    async def _look(self) -> Standing:
+        self.say(Step.LOOK, "look before acting")
+        adopts = self.change.adopts if isinstance(self.change, Deploy) else None
+        standing = await self.hands.look(self.change.id, adopts)
+        if standing.worn is not None and standing.worn.envelope is not None:
+            self.worn = self.tools.read(Envelope(standing.worn.envelope))
+        seen = max(standing.fence, self.worn.fence if self.worn else 0)
+        if seen > self.action.fence:
+            raise StaleFence(f"{self.change.id} was changed under fence {seen}, this action holds {self.action.fence}")
+        if self.worn is not None:
+            self.sequence = max(self.sequence, self.worn.sequence + 1)
+        return standing
+
+    def _stands_as(self, placement: Placement, standing: Standing) -> bool:
+        workload = standing.workload
+        if workload is None or (workload.artifact, workload.configuration) != placement.content:
+            return False
+        return (workload.state is WorkloadState.RUNNING) == placement.running
+
+    def _wears(self, claim: Claim) -> bool:
+        return self.worn is not None and self.worn.claim == claim and self.worn.phase is Phase.PROVEN
+
+    def _must_be(self, replaces: Footing | None, standing: Standing) -> None:
+        """`Conflict`, unless what stands is what the change replaces, or what an interrupted action left in transit."""
+        if self.worn is not None and self.worn.phase is Phase.IN_TRANSIT:
+            return
+        workload = standing.workload
+        found = _footing(workload)
+        if found == replaces or (workload is not None and workload.key == self.action.key):
+            return
+        raise Conflict(f"{self.change.id}: found {_shown(found)}, the change replaces {_shown(replaces)}")
+
+    async def _mark(self, claim: Claim) -> None:
+        self.say(Step.MARK, f"mark in transit, sequence {self.sequence}")
+        await self._wear(claim, Phase.IN_TRANSIT, None)
+
+    async def _prove(self, placement: Placement, instance: str, *, answers: int | None = None) -> Proven | Disproven:
+        async def glimpse() -> Workload | None:
+            return await self.hands.workload(placement.id, instance, placement.health)
+
+        self.say(
+            Step.PROVE, str(placement.health.check) if placement.health else "no health check is declared: running"
+        )
+        if not placement.running:
+            return await proof.stopped(glimpse, placement.configuration.stop_grace + timedelta(seconds=10))
+        return await proof.healthy(glimpse, placement.health, answers=answers)
+
+    async def _label_proven(self, placement: Placement, found: Proven) -> HealthEvidence:
+        evidence = self._evidence(placement, found)
+        self.say(Step.STICKER, f"write the sticker, sequence {self.sequence}")
+        await self._wear(claim_of(placement, self.tools.installation), Phase.PROVEN, evidence.id)
+        return evidence
+
+    def _evidence(self, placement: Placement, found: Proven) -> HealthEvidence:
+        now = self.tools.now()
+        started = found.workload.started_at or now
+        return HealthEvidence(
+            environment=self.action.environment,
+            placement=placement.id,
+            key=self.action.key,
+            instance=found.workload.instance,
+            artifact=placement.artifact.digest,
+            configuration=placement.configuration_digest,
+            started_at=started,
+            switched_at=self.switched_at or started,
+            proven_at=now,
+            checks=(str(placement.health.check),) if placement.health else (found.workload.state.value,),
+            answers=found.answers,
+        )
+
+    async def _wear(self, claim: Claim, phase: Phase, evidence: EvidenceId | None) -> None:
+        sticker = Sticker(
+            claim=claim,
+            phase=phase,
+            job=self.action.job,
+            key=self.action.key,
+            fence=self.action.fence,
+            sequence=self.sequence,
+            previous=self.worn.digest if self.worn else None,
+            revision=self.action.revision,
+            evidence=evidence,
+            written_at=self.tools.now(),
+        )
+        envelope = self.tools.sign(Statement.STICKER, self.action.environment, codec.payload(sticker))
+        await self.hands.wear(self.change.id, sticker, envelope)
+        self.worn, self.sequence = sticker, self.sequence + 1
+
+    def _outcome(
+        self, result: Result, detail: str, workload: Workload | None, evidence: HealthEvidence | None = None
+    ) -> Outcome:
+        return Outcome(
+            id=self.change.id,
+            result=result,
+            detail=detail,
+            instance=workload.instance if workload else None,
+            evidence=evidence,
+            sequence=self.worn.sequence if self.worn else 0,
+        )
+
+
+def _footing(workload: Workload | None) -> Footing | None:
+    if workload is None:
+        return None
+    return Footing(instance=workload.instance, artifact=workload.artifact, configuration=workload.configuration)
+
+
+def _shown(footing: Footing | None) -> str:
+    if footing is None:
+        return "nothing"
+    artifact = footing.artifact[7:19] if footing.artifact else "an unknown artifact"
+    return f"{artifact} as {footing.instance[:24]}"

@@ -1,0 +1,1 @@
+"""The mind: compares what should be with what is, plans, carries out and remembers."""
