@@ -1,0 +1,412 @@
+"""`holdfast`: the commands as data, and the one place that parses, runs and reports them.
+
+A command is a row: what it is for, its options, examples, exit codes, and the function that carries it out, named as
+text so that nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from api.problem import CHANGES, ERROR, FAILED, OK, Problem
+from api.settings import BadSetting, Settings, read
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a command, in the words of argparse."""
+
+    flags: tuple[str, ...]
+    words: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line. `run` is `module:function` of `(Settings, Namespace) -> exit code`."""
+
+    path: tuple[str, ...]
+    summary: str
+    run: str
+    options: tuple[Option, ...] = ()
+    examples: tuple[str, ...] = ()
+    exits: tuple[tuple[int, str], ...] = ((OK, "done"), (ERROR, "bad input, or it could not be asked"))
+    detail: str = ""
+
+
+def option(*flags: str, **words: Any) -> Option:
+    return Option(flags, words)
+
+
+ENVIRONMENT: Final = option("environment", metavar="ENV", help="name, or project/name")
+TARGET: Final = option("target", metavar="TARGET", help="name, or project/name")
+JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
+LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
+WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
+JOB_EXITS: Final = (
+    (OK, "done, or nothing to do"),
+    (FAILED, "the job failed, was rolled back, cancelled or superseded"),
+    (ERROR, "bad input, or the world has moved since the plan"),
+)
+
+COMMANDS: Final = (
+    Command(
+        ("init",),
+        "Write a commented starter tree of documents.",
+        "api.cli.documents:init",
+        (option("directory", nargs="?", default="holdfast", metavar="DIR", help="where (default ./holdfast)"),),
+        ("holdfast init", "holdfast init deploy/holdfast"),
+        detail="Refuses to write into a directory that holds documents already.",
+    ),
+    Command(
+        ("validate",),
+        "Check a tree of documents; every finding at once.",
+        "api.cli.documents:validate",
+        (option("directory", nargs="?", metavar="DIR", help="the tree (default: HOLDFAST_DOCUMENTS or ./holdfast)"),),
+        ("holdfast validate", "holdfast validate deploy/ --output json"),
+        ((OK, "no findings"), (ERROR, "findings, each with file, line, column, what was found and what is expected")),
+    ),
+    Command(
+        ("schema",),
+        "Print the JSON Schema of the documents, for editors.",
+        "api.cli.documents:schema",
+        (),
+        ("holdfast schema > holdfast.schema.json",),
+    ),
+    Command(
+        ("release", "create"),
+        "Make a release document; tags are resolved to digests once, now.",
+        "api.cli.documents:release_create",
+        (
+            option("release", metavar="NAME@VERSION", help="such as shop@2.3.1"),
+            option("components", nargs="+", metavar="COMPONENT=IMAGE", help="image:tag or image@sha256:…"),
+            option("--project", default="default", help="default: default"),
+            option("--source", metavar="URL", help="the repository the release was built from"),
+            option("--commit", metavar="SHA", help="the commit the release was built from"),
+            option("--insecure", action="append", default=[], metavar="HOST:PORT", help="a registry spoken to in http"),
+            option("--file", metavar="FILE", help="write there, not to the terminal; never overwrites"),
+        ),
+        (
+            "holdfast release create shop@2.3.1 api=registry.example.com/shop/api:v2.3.1 --file releases/shop-2.3.1.yaml",
+        ),
+    ),
+    Command(
+        ("artifact", "pack"),
+        "Pack a directory into an OCI image layout and print its digest; same input, same digest.",
+        "api.cli.documents:artifact_pack",
+        (
+            option("directory", metavar="DIR", help="what to pack"),
+            option("layout", metavar="LAYOUT", help="an OCI layout directory; made when it is missing"),
+        ),
+        ("holdfast artifact pack build/ artifacts/",),
+        detail="For `process` targets, whose artifacts are OCI manifests too.",
+    ),
+    Command(
+        ("keys", "init"),
+        "Make the installation's first signing key.",
+        "api.cli.keys:init",
+        (),
+        ("holdfast keys init",),
+    ),
+    Command(
+        ("keys", "rotate"),
+        "Make a new signing key; what the old one signed stays valid.",
+        "api.cli.keys:rotate",
+        (),
+        ("holdfast keys rotate",),
+    ),
+    Command(
+        ("keys", "list"), "List the keys and what each may speak of.", "api.cli.keys:show", (), ("holdfast keys list",)
+    ),
+    Command(
+        ("sticker", "verify"),
+        "Read and verify a sticker file, offline.",
+        "api.cli.keys:verify",
+        (option("file", metavar="FILE", help="a sticker.json"),),
+        ("holdfast sticker verify /srv/shop/api/sticker.json",),
+        ((OK, "valid"), (FAILED, "unsigned, forged or unreadable; says which and why"), (ERROR, "no such file")),
+    ),
+    Command(
+        ("run",),
+        "Run the daemon: hold every environment to its declared release.",
+        "api.cli.daemon:run",
+        (),
+        ("holdfast run", "holdfast run --documents /etc/holdfast --state /var/lib/holdfast"),
+        ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another daemon holds the state, or bad input")),
+        detail="Follows the document tree, looks at every target at the environment's interval and when something\n"
+        "happens there, and closes the gaps. SIGTERM drains: running actions are given their time.",
+    ),
+    Command(
+        ("status",),
+        "Show the environments, or the targets of one.",
+        "api.cli.fleet:status",
+        (option("environment", nargs="?", metavar="ENV", help="name, or project/name"),),
+        ("holdfast status", "holdfast status staging", "holdfast status --output json"),
+    ),
+    Command(
+        ("drift",),
+        "Show every placement that is not in sync, and why.",
+        "api.cli.fleet:drift",
+        (option("environment", nargs="?", metavar="ENV", help="name, or project/name"),),
+        ("holdfast drift", "holdfast drift staging"),
+        ((OK, "everything is in sync"), (CHANGES, "something drifts or is unknown"), (ERROR, "it could not be asked")),
+    ),
+    Command(
+        ("plan",),
+        "Show what would be done, per target and component; changes nothing.",
+        "api.cli.fleet:plan",
+        (ENVIRONMENT,),
+        ("holdfast plan staging", "holdfast plan staging --output json"),
+        ((OK, "nothing to do"), (CHANGES, "there are changes"), (ERROR, "it could not be planned")),
+        detail="The plan's hash is what `holdfast sync ENV --plan-hash` takes.",
+    ),
+    Command(
+        ("sync",),
+        "Close the gap now, also where the policy asks for a person.",
+        "api.cli.fleet:sync",
+        (
+            ENVIRONMENT,
+            option("--plan-hash", metavar="HASH", help="only exactly this plan; refused when the world has moved"),
+            option(
+                "--confirm-removal", metavar="HASH", help="allow the large removal that `plan` shows under this hash"
+            ),
+            WAIT,
+        ),
+        ("holdfast sync staging", "holdfast sync prod --plan-hash 3f9c21aa"),
+        JOB_EXITS,
+    ),
+    Command(
+        ("rollback",),
+        "Return every placement to what it last ran healthily, by the same strategy.",
+        "api.cli.fleet:rollback",
+        (ENVIRONMENT, option("--reason", default="asked for by a person", help="kept in the record"), WAIT),
+        ("holdfast rollback staging --reason 'checkout is slow'",),
+        JOB_EXITS,
+        detail="What was rolled back is refused until its content changes or `holdfast resume ENV --lift-refused`.",
+    ),
+    Command(
+        ("adopt",),
+        "Take over workloads that already run as declared, without restarting them.",
+        "api.cli.fleet:adopt",
+        (ENVIRONMENT, option("targets", nargs="*", metavar="TARGET", help="all when left out"), WAIT),
+        ("holdfast adopt staging", "holdfast adopt staging web-1"),
+        JOB_EXITS,
+    ),
+    Command(
+        ("suspend",),
+        "Stop changing an environment; it is still looked at.",
+        "api.cli.fleet:suspend",
+        (
+            ENVIRONMENT,
+            option("--reason", required=True, help="shown wherever the suspension is"),
+            option("--until", metavar="TIME", help="ISO 8601 with a zone; until resumed when left out"),
+        ),
+        ("holdfast suspend prod --reason 'database migration' --until 2026-11-22T06:00:00+01:00",),
+    ),
+    Command(
+        ("resume",),
+        "End a suspension.",
+        "api.cli.fleet:resume",
+        (
+            ENVIRONMENT,
+            option("--lift-refused", action="store_true", help="also forget what failed here, and try it again"),
+        ),
+        ("holdfast resume prod", "holdfast resume staging --lift-refused"),
+    ),
+    Command(
+        ("why",),
+        "Explain a target: what is declared, worn and running, the rule that fired, and what happens next.",
+        "api.cli.fleet:why",
+        (TARGET,),
+        ("holdfast why web-1",),
+    ),
+    Command(
+        ("history",),
+        "Show what happened in an environment, or what was known at a moment.",
+        "api.cli.fleet:history",
+        (
+            ENVIRONMENT,
+            option("--at", metavar="TIME", help="what was known then (ISO 8601 with a zone)"),
+            option("--before", metavar="CURSOR", help="the next page, as printed"),
+            LIMIT,
+        ),
+        ("holdfast history staging", "holdfast history staging --at 2026-11-21T14:05:00+00:00"),
+    ),
+    Command(
+        ("logs",),
+        "Show what a component printed on a target.",
+        "api.cli.fleet:logs",
+        (
+            TARGET,
+            option("component", metavar="COMPONENT"),
+            option("--tail", type=int, default=100, metavar="N", help="last lines (default 100)"),
+            option("-f", "--follow", action="store_true", help="go on until Ctrl-C"),
+        ),
+        ("holdfast logs web-1 api --tail 20", "holdfast logs web-1 api -f"),
+    ),
+    Command(
+        ("evidence",),
+        "Show a signed statement by its id, verified.",
+        "api.cli.fleet:evidence",
+        (option("id", metavar="ID", help="sha256:…, as shown by `why` and `job show`"),),
+        ("holdfast evidence sha256:4f1d…",),
+    ),
+    Command(
+        ("job", "list"),
+        "List jobs, newest first.",
+        "api.cli.jobs:index",
+        (
+            option("environment", nargs="?", metavar="ENV"),
+            option("--in", dest="in_state", metavar="STATE", help="only jobs in this state"),
+            option("--before", metavar="CURSOR", help="the next page, as printed"),
+            LIMIT,
+        ),
+        ("holdfast job list", "holdfast job list staging --in failed"),
+    ),
+    Command(
+        ("job", "show"),
+        "Show one job: waves, tasks, attempts, evidence and progress.",
+        "api.cli.jobs:show_one",
+        (JOB, option("-f", "--follow", action="store_true", help="follow it until it ends")),
+        ("holdfast job show staging:12",),
+        JOB_EXITS,
+    ),
+    Command(
+        ("job", "cancel"),
+        "Cancel a job; what runs is looked at, not torn.",
+        "api.cli.jobs:cancel",
+        (JOB,),
+        ("holdfast job cancel staging:12",),
+    ),
+    Command(
+        ("job", "pause"),
+        "Pause a job at the end of its wave.",
+        "api.cli.jobs:pause",
+        (JOB,),
+        ("holdfast job pause staging:12",),
+    ),
+    Command(
+        ("job", "continue"),
+        "Continue a paused job.",
+        "api.cli.jobs:resume",
+        (JOB,),
+        ("holdfast job continue staging:12",),
+    ),
+)
+
+GROUPS: Final = {
+    "release": "releases",
+    "artifact": "artifacts of process targets",
+    "keys": "signing keys",
+    "sticker": "stickers",
+    "job": "jobs",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; every error is one line on stderr (or one JSON object with `--output json`)."""
+    arguments = parser().parse_args(argv)
+    try:
+        settings = _settings(arguments)
+        module, _, function = arguments.run.partition(":")
+        return int(getattr(import_module(module), function)(settings, arguments))
+    except BadSetting as error:
+        return _report(Problem("BAD_SETTING", str(error)), arguments.output)
+    except Problem as problem:
+        return _report(problem, arguments.output)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away; nobody is left to be told
+        return OK
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    documents, state = arguments.documents, arguments.state
+    return read(documents=documents and Path(documents), state=state and Path(state), database=arguments.database)
+
+
+def _report(problem: Problem, output: str) -> int:
+    if output == "json":
+        import json
+
+        print(json.dumps({"problem": problem.document()}, indent=2))
+    else:
+        print(f"holdfast: {problem.detail} [{problem.code}]", file=sys.stderr)
+    return problem.exit_code
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        from importlib.metadata import version  # 20 ms that only this option needs
+
+        print(f"holdfast {version('holdfast')}")
+        sys.exit(OK)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="holdfast",
+        description="Holds hosts fast to the release that was declared for them.",
+        epilog=_overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    level = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    groups: dict[str, Any] = {}
+    for command in COMMANDS:
+        where = level
+        if len(command.path) == 2:
+            where = groups.setdefault(command.path[0], None) or _group(level, groups, command.path[0])
+        _add(where, command)
+    return top
+
+
+def _group(level: Any, groups: dict[str, Any], name: str) -> Any:
+    group = level.add_parser(name, help=f"commands for {GROUPS[name]}", description=f"Commands for {GROUPS[name]}.")
+    groups[name] = group.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    return groups[name]
+
+
+def _add(where: Any, command: Command) -> None:
+    line = where.add_parser(
+        command.path[-1],
+        help=command.summary,
+        description=command.summary + (f"\n\n{command.detail}" if command.detail else ""),
+        epilog=_epilog(command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for item in command.options:
+        line.add_argument(*item.flags, **item.words)
+    line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
+    line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
+    line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
+    line.add_argument("--output", choices=("text", "json"), default="text", help="json: the whole answer, for programs")
+    line.set_defaults(run=command.run)
+
+
+def _epilog(command: Command) -> str:
+    examples = "".join(f"  {example}\n" for example in command.examples)
+    exits = "".join(f"  {code:<3} {meaning}\n" for code, meaning in command.exits)
+    return f"examples:\n{examples}\nexit codes:\n{exits}"
+
+
+def _overview() -> str:
+    return (
+        "examples:\n"
+        "  holdfast init && holdfast keys init && holdfast run\n"
+        "  holdfast status staging\n"
+        "  holdfast plan staging && holdfast sync staging\n"
+        "  holdfast why web-1\n\n"
+        "`holdfast COMMAND --help` has the options, examples and exit codes of each command.\n"
+        "exit codes: 0 done, 1 tried and failed, 2 bad input or not possible, 10 there are changes\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The server's side of the command socket.
+
+`POST /v1/<command>` with a JSON object of arguments answers JSON lines: any number of `{"event": …}`, then one
+`{"result": …}` or `{"problem": …}`. The socket is mode 0600 and the actor is the peer's uid, told by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api import commands
+from api.commands import House
+from api.problem import Problem
+
+MAX_BODY: Final = 1024 * 1024
+DRAIN_SECONDS: Final = 3  # a client that follows a log must not hold up the end of the daemon
+
+
+class _PeerProtocol(H11Protocol):
+    """HTTP/1.1 that tells the application who is at the other end of the Unix socket."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        inner, actor = self.app, _actor(transport.get_extra_info("socket"))
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            scope.setdefault("state", {})["actor"] = actor
+            await inner(scope, receive, send)
+
+        self.app = with_peer
+
+
+class CommandServer(uvicorn.Server):
+    """The command socket, to be run inside the daemon's task group; the daemon owns the signals."""
+
+    def __init__(self, house: House, path: Path) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application(house),
+                http=_PeerProtocol,
+                ws="none",
+                lifespan="off",
+                loop="none",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+        self.path = path
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def run_until_stopped(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Listen until `should_exit`; the socket file is gone afterwards."""
+        with _listening(self.path) as listener:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.serve, [listener])
+                while not self.started:
+                    await anyio.sleep(0.005)
+                task_status.started()
+
+
+def application(house: House) -> Starlette:
+    async def serve(request: Request) -> StreamingResponse:
+        return StreamingResponse(_lines(house, request), media_type="application/x-ndjson")
+
+    return Starlette(routes=[Route("/v1/{command}", serve, methods=["POST"])])
+
+
+async def _lines(house: House, request: Request) -> AsyncIterator[bytes]:
+    try:
+        name, arguments = request.path_params["command"], await _arguments(request)
+        async with aclosing(commands.carry_out(house, name, arguments, actor=request.state.actor)) as events:
+            async for event in events:
+                yield json.dumps(event, default=str).encode() + b"\n"
+    except Problem as problem:
+        yield json.dumps({"problem": problem.document()}).encode() + b"\n"
+
+
+async def _arguments(request: Request) -> dict[str, Any]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise Problem("BODY_TOO_LARGE", f"the request has more than {MAX_BODY} bytes")
+    try:
+        arguments = json.loads(body or b"{}")
+    except ValueError:
+        raise Problem("BAD_REQUEST", "the request body is not JSON") from None
+    if not isinstance(arguments, dict):
+        raise Problem("BAD_REQUEST", "the request body is not a JSON object")
+    return arguments
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket at the path, mode 0600 from its first instant; a socket left by a dead daemon is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")  # a deep path exceeds the 107 bytes of an address
+        finally:
+            os.close(directory)
+    finally:
+        os.umask(before)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+def _actor(peer: socket.socket) -> str:
+    pid_uid_gid = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return actor_of(struct.unpack("3i", pid_uid_gid)[1])
+
+
+def actor_of(uid: int) -> str:
+    """How a local person is named in records: `name (uid n)`."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,86 @@
+"""Settings, read once from the environment and the command line. A misspelt name is an error, never ignored."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "HOLDFAST_"
+FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
+FORMATS: Final = ("console", "json")
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class BadSetting(ValueError):
+    """A setting that cannot be meant; the text names it and says what would be right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where things live. `database` is a SQLAlchemy address; without one, SQLite in the state directory."""
+
+    documents: Path = Path("holdfast")
+    state: Path = Path(".holdfast")
+    database: str = ""
+    log_format: str = "console"
+    log_level: str = "info"
+    concurrency: int = 64
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{(self.state / 'holdfast.db').absolute()}"
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "holdfast.sock"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "holdfast.lock"
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
+    def archive(self) -> Path:
+        return self.state / "archive"
+
+
+def read(environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """Defaults, then `HOLDFAST_*` of the environment, then what was given on the command line (None: not given)."""
+    known = {PREFIX + field.name.upper(): field.name for field in fields(Settings)}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known and not name.startswith(FOREIGN):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+            raise BadSetting(f"{name} is no setting{hint}")
+    texts = {field: environ[name] for name, field in known.items() if name in environ}
+    chosen = {name: _parsed(name, text) for name, text in texts.items()}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    return replace(Settings(), **chosen)  # type: ignore[arg-type]
+
+
+def _parsed(name: str, text: str) -> object:
+    match name:
+        case "documents" | "state":
+            return Path(text)
+        case "concurrency":
+            if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+                raise BadSetting(f"{PREFIX}CONCURRENCY is {text[:40]!r}; expected a number from 1 to 10000")
+            return int(text)
+        case "log_format":
+            return _one_of(name, text, FORMATS)
+        case "log_level":
+            return _one_of(name, text, LEVELS)
+    return text
+
+
+def _one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise BadSetting(f"{PREFIX}{name.upper()} is {text[:40]!r}; expected one of {', '.join(allowed)}")
+    return text

@@ -1,0 +1,1 @@
+"""What the tests stand on: real engines, registries and databases, started here and ended by process id."""

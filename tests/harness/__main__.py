@@ -1,0 +1,137 @@
+"""The test command: installs what is missing, starts a Docker engine, a registry and PostgreSQL on private sockets and
+ports, checks style, types and contracts, runs every test in parallel, and ends what it started.
+
+Whatever cannot be had here (no root, no apt) is named, and the tests that need it are skipped with that reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+CHECKS = (
+    ("style", ("ruff", "check", ".")),
+    ("format", ("ruff", "format", "--check", "-q", ".")),
+    ("types", ("mypy",)),
+    ("contracts", ("lint-imports", "--no-logo")),
+)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A program the tests use, the Debian package it comes in, and whether it is there."""
+
+    package: str
+    there: Callable[[], bool]
+
+
+def _on_path(program: str) -> Callable[[], bool]:
+    return lambda: shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+
+
+NEEDS = (
+    Need("docker.io", _on_path("dockerd")),
+    Need("iptables", _on_path("iptables")),
+    Need("docker-registry", _on_path("docker-registry")),
+    Need("busybox-static", lambda: _is_static_busybox()),
+    Need("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
+    Need("iproute2", _on_path("ip")),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    failed = [] if arguments.tests_only else [name for name, command in CHECKS if not _passes(name, command)]
+    if arguments.check:
+        return 1 if failed else 0
+    _install_missing()
+    if _run_tests(arguments.pytest) != 0:
+        failed.append("tests")
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)
+    return 1 if failed else 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only style, types and contracts")
+    parser.add_argument("--tests-only", action="store_true", help="only the tests")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    return parser.parse_args(argv)
+
+
+def _passes(name: str, command: Sequence[str]) -> bool:
+    began = time.monotonic()
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    verdict = "ok" if done.returncode == 0 else "FAILED"
+    print(f"{name:<10} {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
+    if done.returncode != 0:
+        print(done.stdout + done.stderr, flush=True)
+    return done.returncode == 0
+
+
+def _install_missing() -> None:
+    missing = [need.package for need in NEEDS if not need.there()]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"not here, and not installed without root and apt: {', '.join(missing)}", flush=True)
+        return
+    print(f"installing {', '.join(missing)}", flush=True)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", *missing]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"{' '.join(command)} failed: {(done.stderr or done.stdout)[-400:]}", flush=True)
+
+
+def _run_tests(more: Sequence[str]) -> int:
+    workers = str(max(2, os.cpu_count() or 2))
+    with ExitStack() as stack:
+        environment = os.environ | _services(stack)
+        command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal", *more]
+        return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def _services(stack: ExitStack) -> dict[str, str]:
+    """The addresses of what could be started, as the tests read them."""
+    from tests.harness.engine import running_engine
+    from tests.harness.postgres import running_postgres
+    from tests.harness.registry import running_registry
+
+    offered: tuple[tuple[str, Callable[[], AbstractContextManager[Any]]], ...] = (
+        ("HOLDFAST_TEST_REGISTRY", running_registry),
+        ("HOLDFAST_TEST_ENGINE", running_engine),
+        ("HOLDFAST_TEST_POSTGRES", running_postgres),
+    )
+    addresses = {}
+    for name, service in offered:
+        try:
+            addresses[name] = str(stack.enter_context(service()))
+        except Exception as error:  # whatever keeps a service from starting is a reason to be printed, not a failure
+            print(f"{name} is not set: {type(error).__name__}: {error}", flush=True)
+    return addresses
+
+
+def _is_static_busybox() -> bool:
+    busybox = Path("/bin/busybox")
+    if not busybox.exists():
+        return False
+    ldd = subprocess.run(["ldd", str(busybox)], capture_output=True, text=True)
+    return "not a dynamic executable" in ldd.stdout + ldd.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())
