@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,7 @@ class HttpCheck:
     path: str = "/"
     status: int = 200
     body: str | None = None  # the answer must contain this text
+    kind: Literal["http"] = "http"  # told apart by it when kept or sent as plain data
 
     def __str__(self) -> str:
         body = f", body contains {self.body[:40]!r}" if self.body else ""
@@ -25,6 +27,7 @@ class TcpCheck:
     """The port accepts a connection."""
 
     port: int
+    kind: Literal["tcp"] = "tcp"
 
     def __str__(self) -> str:
         return f"tcp :{self.port} accepts"
@@ -35,6 +38,7 @@ class CommandCheck:
     """The argv, run inside the workload, exits 0. Never a shell line."""
 
     argv: tuple[str, ...]
+    kind: Literal["command"] = "command"
 
     def __str__(self) -> str:
         return f"command {' '.join(self.argv)[:60]} exits 0"

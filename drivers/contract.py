@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from desired_state.model import Placement, Target
 from desired_state.secrets import SecretRef
@@ -91,6 +91,7 @@ class Deploy:
     predecessor: Placement | None = None
     keep: int = 2
     adopts: str | None = None
+    verb: Literal["deploy"] = "deploy"  # told apart by it when kept or sent as plain data
 
     @property
     def id(self) -> PlacementId:
@@ -104,6 +105,7 @@ class Restart:
     placement: Placement
     replaces: Footing
     stamp: Stamp
+    verb: Literal["restart"] = "restart"
 
     @property
     def id(self) -> PlacementId:
@@ -118,6 +120,7 @@ class Remove:
     claim: Claim
     replaces: Footing | None
     stamp: Stamp
+    verb: Literal["remove"] = "remove"
 
 
 Change = Deploy | Restart | Remove
