@@ -1,0 +1,144 @@
+"""What happened, as typed records handed to a sink: the log, the audit and the stream are made of them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drivers.contract import Progress
+from reconciler.core.drift import Trust, Verdict
+from reconciler.core.machine import JobState, TaskState
+from stickers.names import EnvironmentId, JobId, PlacementId, TargetId, TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRead:
+    """The documents were read and accepted; `changed` are the environments whose desire has a new meaning."""
+
+    revision: str
+    changed: tuple[EnvironmentId, ...]
+    undeclared: tuple[EnvironmentId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRefused:
+    """The documents could not be read, were empty or invalid; the last accepted desire stays in force."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictChanged:
+    """A placement is judged otherwise than at the last turn; `before` is None at the first."""
+
+    environment: EnvironmentId
+    id: PlacementId
+    before: Verdict | None
+    after: Verdict
+    trust: Trust
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StickerDistrusted:
+    """An alarm: a sticker that is forged or replayed."""
+
+    environment: EnvironmentId
+    id: PlacementId
+    trust: Trust
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMoved:
+    """A job is new or in another state; `message` is a sentence."""
+
+    environment: EnvironmentId
+    job: JobId
+    state: JobState
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMoved:
+    environment: EnvironmentId
+    task: TaskId
+    target: TargetId
+    state: TaskState
+    attempt: int
+    code: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """A driver reported a step of a task."""
+
+    environment: EnvironmentId
+    task: TaskId
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTaken:
+    environment: EnvironmentId
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost:
+    """Nothing more is started for the environment until the lease is held again."""
+
+    environment: EnvironmentId
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFailed:
+    """A turn raised; it is tried again after `again` seconds. `terminal`: trying again is not expected to help."""
+
+    key: str
+    error: str
+    failures: int
+    terminal: bool
+    again: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLost:
+    """The events of a driver, or of the source, ended; looking at the interval goes on, and they are resumed."""
+
+    watched: str
+    reason: str
+    again: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """The loop has ended; `abandoned` are the turns that did not finish in time and were cancelled."""
+
+    abandoned: tuple[str, ...]
+
+
+Event = (
+    SourceRead
+    | SourceRefused
+    | VerdictChanged
+    | StickerDistrusted
+    | JobMoved
+    | TaskMoved
+    | Progressed
+    | LeaseTaken
+    | LeaseLost
+    | TurnFailed
+    | WatchLost
+    | Drained
+)
+
+Sink = Callable[[Event], None]
+
+
+def nowhere(event: Event) -> None:
+    """A sink for whoever does not care."""
