@@ -56,6 +56,22 @@ def of_bytes(content: bytes) -> Digest:
     return Digest("sha256:" + hashlib.sha256(content).hexdigest())
 
 
+class Running:
+    """The digest of content that comes in pieces, and how much of it came."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def update(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self.size += len(piece)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest("sha256:" + self._hash.hexdigest())
+
+
 def of(value: object) -> Digest:
     """The digest of the canonical form."""
     return of_bytes(canonical(value))

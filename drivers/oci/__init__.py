@@ -1,0 +1,1 @@
+"""Artifacts by content: OCI image layouts and registries, read with every byte hashed on the way."""
