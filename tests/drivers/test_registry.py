@@ -59,7 +59,7 @@ def test_every_connection_model_is_frozen_strict_and_refuses_unknown_keys() -> N
 def test_connection_models_import_no_sdk() -> None:
     code = (
         "import sys; from drivers import registry; [registry.connection_model(k) for k in ('docker', 'process')];"
-        "found = {'docker', 'requests', 'httpx2', 'sqlalchemy'} & set(sys.modules); sys.exit(str(found) if found else 0)"
+        "found = {'docker', 'requests', 'httpx2', 'sqlalchemy'} & set(sys.modules); sys.exit(str(found or 0))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -89,7 +89,7 @@ def test_an_unknown_kind_is_answered_with_the_nearest_known_one() -> None:
 
 
 def test_a_kind_unlike_any_other_is_answered_with_those_that_are_known() -> None:
-    with pytest.raises(UnknownKind, match="known are docker, memory, process$"):
+    with pytest.raises(UnknownKind, match=r"known are docker, memory, process$"):
         registry.connection_model("mainframe")
 
 
