@@ -121,7 +121,7 @@ COMMANDS: Final = (
         ("holdfast keys rotate",),
     ),
     Command(
-        ("keys", "list"), "List the keys and what each may speak of.", "api.cli.keys:show", (), ("holdfast keys list",)
+        ("keys", "list"), "List the keys and what each may speak of.", "api.cli.keys:show_all", (), ("holdfast keys list",)
     ),
     Command(
         ("sticker", "verify"),

@@ -1,0 +1,54 @@
+"""What people and programs can ask of the house, one function per command, whatever door they come through.
+
+A command is an async generator of plain JSON events; the last one is its `{"result": …}`. Whatever ends it early is a
+`Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from api.commands import act, fleet, history, jobs, logs
+from api.commands.given import Given
+from api.house import House
+from api.problem import Problem
+from drivers.errors import DriverError
+from reconciler.store.errors import StoreError
+
+Events = AsyncIterator[dict[str, Any]]
+Command = Callable[[House, Given], Events]
+
+COMMANDS: Mapping[str, Command] = {
+    "status": fleet.status,
+    "drift": fleet.drift,
+    "plan": fleet.plan,
+    "why": fleet.why,
+    "evidence": fleet.evidence,
+    "history": history.history,
+    "sync": act.sync,
+    "rollback": act.rollback,
+    "adopt": act.adopt,
+    "suspend": act.suspend,
+    "resume": act.resume,
+    "jobs": jobs.index,
+    "job": jobs.show,
+    "follow": jobs.follow,
+    "request": jobs.request,
+    "logs": logs.logs,
+}
+
+
+async def carry_out(house: House, name: str, arguments: Mapping[str, Any], *, actor: str) -> Events:
+    """The events of the named command; unknown names and everything that may go wrong are a `Problem`."""
+    if name not in COMMANDS:
+        raise Problem("UNKNOWN_COMMAND", f"{name[:40]!r} is no command; known are {', '.join(COMMANDS)}")
+    try:
+        async with aclosing(COMMANDS[name](house, Given(arguments, actor))) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+    except DriverError as error:
+        raise Problem(error.code, house.redactor.clean(str(error))) from None
+    except StoreError as error:
+        raise Problem(error.code, str(error)) from None

@@ -1,0 +1,1 @@
+"""A numbered series of small, runnable examples, and the demo."""

@@ -1,0 +1,167 @@
+"""The demo's fleet: its documents, its artifacts, and the daemon that holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+APP = Path(__file__).parent / "app" / "serve.py"
+ENVIRONMENTS = {"development": 2, "staging": 4, "production": 3}
+RELEASES = ("1.0.0", "1.1.0", "1.2.0-broken")
+
+
+@dataclass
+class Fleet:
+    """Where the demo lives, and how it is asked. `ports` maps a target to the port its shop serves on."""
+
+    home: Path
+    ports: dict[str, int] = field(default_factory=dict)
+    releases: dict[str, str] = field(default_factory=dict)  # environment -> version
+
+    @property
+    def documents(self) -> Path:
+        return self.home / "holdfast"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
+    def root(self, target: str) -> Path:
+        return self.home / "hosts" / target
+
+    def holdfast(self, *words: str, check: bool = True) -> str:
+        """One command line, as a person would type it; its output."""
+        done = subprocess.run(self._command(*words), capture_output=True, text=True)
+        if check and done.returncode not in (0, 10):
+            raise SystemExit(f"holdfast {' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def ask(self, *words: str) -> Any:
+        return json.loads(self.holdfast(*words, "--output", "json"))
+
+    def _command(self, *words: str) -> list[str]:
+        where = ["--documents", str(self.documents), "--state", str(self.state)]
+        return [sys.executable, "-m", "api.cli.main", *words, *where]
+
+    # -- what is declared -------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Pack the releases of the shop and write the documents of three environments."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.documents.mkdir(parents=True)
+        for release in RELEASES:
+            self._write_release(release, self._packed(release))
+        for environment, count in ENVIRONMENTS.items():
+            self._write_targets(environment, count)
+            self.declare(environment, RELEASES[0])
+        self.holdfast("keys", "init")
+
+    def _packed(self, release: str) -> str:
+        source = self.home / "build" / release
+        source.mkdir(parents=True)
+        shutil.copy(APP, source / "serve.py")
+        (source / "release").write_text(release + "\n")
+        return str(self.ask("artifact", "pack", str(source), str(self.home / "artifacts"))["digest"])
+
+    def _write_release(self, release: str, digest: str) -> None:
+        (self.documents / f"shop-{release}.yaml").write_text(
+            "apiVersion: holdfast/v1\nkind: Release\nname: shop\n"
+            f'version: "{release}"\ncomponents:\n  web: demo.invalid/shop/web@{digest}\n'
+        )
+
+    def declare(self, environment: str, release: str) -> None:
+        """Write the environment's document, as a person edits it; the daemon sees the file change."""
+        self.releases[environment] = release
+        path = self.documents / f"{environment}.yaml"
+        path.with_suffix(".tmp").write_text(
+            f"apiVersion: holdfast/v1\nkind: Environment\nname: {environment}\nrelease: shop@{release}\n"
+            "sync: {mode: automatic, heal: automatic, interval: 5s}\n"
+            "strategy: {kind: rolling, wave: 50%, max_failures: 0}\nrollback: automatic\n"
+            "components:\n  web:\n    command: [python3, serve.py]\n"
+            "    restart: never   # so that a killed process is Holdfast's to heal, not its supervisor's\n"
+        )
+        path.with_suffix(".tmp").rename(path)
+
+    def _write_targets(self, environment: str, count: int) -> None:
+        documents = [self._target(environment, f"{environment}-{number}") for number in range(1, count + 1)]
+        (self.documents / f"{environment}-targets.yaml").write_text("---\n".join(documents))
+
+    def _target(self, environment: str, target: str) -> str:
+        port = self.ports[target] = _free_port()
+        self.root(target).mkdir(parents=True)
+        return (
+            f"apiVersion: holdfast/v1\nkind: Target\nname: {target}\nenvironment: {environment}\ndriver: process\n"
+            f"connection: {{via: local, root: {self.root(target)}, artifacts: 'oci:{self.home / 'artifacts'}'}}\n"
+            f"components:\n  web:\n    ports: ['127.0.0.1:{port}:{port}']\n"
+            f"    environment: {{PORT: '{port}', TARGET: {target}}}\n"
+            f"    health: {{http: {{port: {port}, path: /health}}, interval: 200ms, successes: 3, deadline: 5s}}\n"
+        )
+
+    # -- what runs --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The daemon, for as long as the block lasts; then it is drained and the fleet is ended by process id."""
+        with (self.home / "daemon.log").open("wb") as log:
+            daemon = subprocess.Popen(self._command("run"), stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            daemon.terminate()
+            daemon.wait(timeout=30)
+            self.end_workloads()
+
+    def end_workloads(self) -> None:
+        for target in self.ports:
+            subprocess.run([sys.executable, "-m", "drivers.process.host", "end", str(self.root(target))], check=False)
+
+    def placement(self, target: str) -> dict[str, Any]:
+        return dict(self.ask("why", target)["placements"][0])
+
+    def serves(self, target: str) -> str:
+        """What the target's shop answers over HTTP, or that it does not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[target]}/", timeout=2) as answer:
+                return str(answer.read().decode().strip())
+        except (OSError, urllib.error.URLError) as error:
+            return f"does not answer ({getattr(error, 'reason', error)})"
+
+    def verdicts(self) -> dict[str, str]:
+        """target -> verdict of every placement, as `status` says it."""
+        found = {}
+        for environment in ENVIRONMENTS:
+            answer = self.ask("status", environment)["environments"]
+            for cell in answer[0]["placements"] if answer else []:
+                found[cell["target"].partition("/")[2]] = cell["verdict"]
+        return found
+
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float = 60) -> float:
+        """Until it is so; answers how many seconds it took."""
+        began = time.monotonic()
+        while not ready():
+            if time.monotonic() - began > seconds:
+                raise SystemExit(f"waited {seconds:g} s for {what}; see {self.home / 'daemon.log'}")
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, 9)
