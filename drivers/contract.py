@@ -157,7 +157,7 @@ class Outcome:
     detail: str
     instance: str | None = None
     evidence: HealthEvidence | None = None
-    sequence: int = 0  # of the sticker worn now
+    sequence: int = 0  # the highest of this placement that was ever seen or written
 
     @property
     def as_wanted(self) -> bool:
@@ -190,8 +190,8 @@ class Step(StrEnum):
     START = "start"
     PROVE = "prove"
     SWITCH = "switch"
-    STICKER = "sticker"
     SETTLE = "settle"
+    STICKER = "sticker"
     PUT_BACK = "put back"
     REMOVE = "remove"
 

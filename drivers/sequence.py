@@ -1,8 +1,9 @@
 """The one order of steps, for every runtime: look, prepare, mark in transit, start, prove, switch, prove again,
-sticker, settle.
+settle, sticker.
 
 Each step of `Hands` may be interrupted and is safe to repeat; the sticker in transit says that somebody was here, and
-the next action, by the same key or a newer one, finishes the work. A failed proof puts what stood before back, proves
+the next action, by the same key or a newer one, finishes the work by the same steps. The proven sticker comes last of
+all: whoever reads it need not ask whether a predecessor still runs. A failed proof puts what stood before back, proves
 and labels that, and answers `reverted`.
 """
 
@@ -33,7 +34,7 @@ from drivers.contract import (
     Tools,
     claim_of,
 )
-from drivers.errors import Conflict, OutcomeUnknown, StaleFence
+from drivers.errors import Conflict, OutcomeUnknown, StaleFence, Terminal
 from drivers.proof import Disproven, Proven
 from stickers import codec
 from stickers.evidence import HealthEvidence
@@ -53,7 +54,8 @@ class Started:
 
 class Hands(Protocol):
     """What one runtime brings to one target for the length of one action. Every step is idempotent, confined to the
-    placement, finds things by label and id, never by name, and raises only `drivers.errors`."""
+    placement, finds things by label and id, never by name, and raises only `drivers.errors`. A step that changes
+    something raises `StaleFence` instead where somebody with a higher fence has acted since the look."""
 
     async def look(self, id: PlacementId, adopts: str | None) -> Standing:
         """What stands there now. `adopts` names a foreign workload to be looked at as if it were ours."""
@@ -77,8 +79,9 @@ class Hands(Protocol):
         ...
 
     async def put_back(self, deploy: Deploy, standing: Standing) -> str | None:
-        """Undo `start` and `switch`: the instance that `standing` shows serves again and the new one is gone. None
-        where nothing stood."""
+        """Undo `start` and `switch`: the instance that `standing` shows serves again and the new one is gone. Where the
+        new one is what `standing` shows, begun by an interrupted try, what is kept of `deploy.predecessor` serves
+        again. None where nothing stood."""
         ...
 
     async def settle(self, deploy: Deploy, instance: str) -> None:
@@ -138,10 +141,12 @@ class _Carrier:
 
     async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
         placement = deploy.placement
-        if self._stands_as(placement, standing):
+        if self._stands_as(placement, standing) and not self._in_transit:
             if self._wears(claim_of(placement, self.tools.installation)):
                 return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
             return await self._label(deploy, standing)
+        if deploy.adopts is not None:
+            raise Conflict(f"{deploy.id}: {deploy.adopts} does not run what is declared, so it cannot be taken over")
         self._must_be(deploy.replaces, standing)
         self.say(Step.PREPARE, f"bring {placement.artifact} to the target")
         await self.hands.prepare(deploy)
@@ -157,9 +162,8 @@ class _Carrier:
             found = await self._prove(placement, started.instance, answers=1)
         if isinstance(found, Disproven):
             return await self._revert(deploy, standing, found)
+        await self._settle(deploy, started.instance)
         evidence = await self._label_proven(placement, found)
-        self.say(Step.SETTLE, "keep the predecessor, collect what is older")
-        await self.hands.settle(deploy, started.instance)
         return self._outcome(Result.CHANGED, f"now runs {placement.release}", found.workload, evidence)
 
     async def _label(self, deploy: Deploy, standing: Standing) -> Outcome:
@@ -170,40 +174,36 @@ class _Carrier:
             return self._outcome(
                 Result.UNPROVEN, f"runs as wanted but is not labelled: {found.reason}", standing.workload
             )
+        await self._settle(deploy, found.workload.instance)
         evidence = await self._label_proven(deploy.placement, found)
-        await self.hands.settle(deploy, found.workload.instance)
         return self._outcome(Result.LABELLED, "proven and labelled, nothing restarted", found.workload, evidence)
 
     async def _revert(self, deploy: Deploy, standing: Standing, failed: Disproven) -> Outcome:
         self.say(Step.PUT_BACK, f"proof failed ({failed.reason}); put back what stood before")
         instance = await self.hands.put_back(deploy, standing)
         self.switched_at = self.tools.now()
-        before = deploy.predecessor
         if instance is None:
             await self.hands.bare(deploy.id)
             return self._outcome(Result.REVERTED, f"{failed.reason}; nothing stood there before", None)
-        if (
-            before is None
-            or standing.workload is None
-            or (standing.workload.artifact, standing.workload.configuration) != before.content
-        ):
+        again, before = await self.hands.workload(deploy.id, instance, None), deploy.predecessor
+        if before is None or not _is(before, again):
             await self.hands.bare(deploy.id)
-            return self._outcome(
-                Result.UNPROVEN, f"{failed.reason}; what stood before stands again, and was never proven", None
-            )
+            detail = f"{failed.reason}; what stood before stands again, and was never proven"
+            return self._outcome(Result.UNPROVEN, detail, again)
         found = await self._prove(before, instance)
         if isinstance(found, Disproven):
-            return self._outcome(Result.UNPROVEN, f"{failed.reason}; and of what was put back: {found.reason}", None)
+            return self._outcome(Result.UNPROVEN, f"{failed.reason}; and of what was put back: {found.reason}", again)
         evidence = await self._label_proven(before, found)
-        return self._outcome(
-            Result.REVERTED, f"{failed.reason}; {before.release} stands again", found.workload, evidence
-        )
+        detail = f"{failed.reason}; {before.release} stands again"
+        return self._outcome(Result.REVERTED, detail, found.workload, evidence)
 
     async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
         done = self.worn is not None and self.worn.key == self.action.key and self.worn.phase is Phase.PROVEN
         if done:
             return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
         self._must_be(restart.replaces, standing)
+        if not _is(restart.placement, standing.workload):
+            raise Conflict(f"{restart.id}: found {_shown(_footing(standing.workload))}, not what is to be restarted")
         self.say(Step.START, "restart")
         instance = await self.hands.restart(restart.id, restart.replaces.instance)
         self.switched_at = self.tools.now()
@@ -234,7 +234,7 @@ class _Carrier:
         adopts = self.change.adopts if isinstance(self.change, Deploy) else None
         standing = await self.hands.look(self.change.id, adopts)
         if standing.worn is not None and standing.worn.envelope is not None:
-            self.worn = self.tools.read(Envelope(standing.worn.envelope))
+            self.worn = self._believed(self.tools.read(Envelope(standing.worn.envelope)))
         seen = max(standing.fence, self.worn.fence if self.worn else 0)
         if seen > self.action.fence:
             raise StaleFence(f"{self.change.id} was changed under fence {seen}, this action holds {self.action.fence}")
@@ -242,18 +242,30 @@ class _Carrier:
             self.sequence = max(self.sequence, self.worn.sequence + 1)
         return standing
 
+    def _believed(self, sticker: Sticker | None) -> Sticker | None:
+        """None for a sticker of somewhere else, and for one replayed: older than the last one seen here."""
+        if sticker is None or sticker.sequence + 1 < self.change.stamp.sequence:
+            return None
+        claim = sticker.claim
+        here = (self.tools.installation, self.action.environment, self.change.id)
+        return sticker if (claim.installation, claim.environment_id, claim.placement) == here else None
+
+    @property
+    def _in_transit(self) -> bool:
+        return self.worn is not None and self.worn.phase is Phase.IN_TRANSIT
+
     def _stands_as(self, placement: Placement, standing: Standing) -> bool:
-        workload = standing.workload
-        if workload is None or (workload.artifact, workload.configuration) != placement.content:
+        if standing.workload is None or not _is(placement, standing.workload):
             return False
-        return (workload.state is WorkloadState.RUNNING) == placement.running
+        up = (WorkloadState.RUNNING, WorkloadState.STARTING)
+        return standing.workload.state in (up if placement.running else (WorkloadState.STOPPED,))
 
     def _wears(self, claim: Claim) -> bool:
         return self.worn is not None and self.worn.claim == claim and self.worn.phase is Phase.PROVEN
 
     def _must_be(self, replaces: Footing | None, standing: Standing) -> None:
         """`Conflict`, unless what stands is what the change replaces, or what an interrupted action left in transit."""
-        if self.worn is not None and self.worn.phase is Phase.IN_TRANSIT:
+        if self._in_transit:
             return
         workload = standing.workload
         found = _footing(workload)
@@ -272,9 +284,22 @@ class _Carrier:
         self.say(
             Step.PROVE, str(placement.health.check) if placement.health else "no health check is declared: running"
         )
-        if not placement.running:
-            return await proof.stopped(glimpse, placement.configuration.stop_grace + timedelta(seconds=10))
-        return await proof.healthy(glimpse, placement.health, answers=answers)
+        if placement.running:
+            found = await proof.healthy(glimpse, placement.health, answers=answers)
+        else:
+            found = await proof.stopped(glimpse, placement.configuration.stop_grace + timedelta(seconds=10))
+        if isinstance(found, Proven) and not _is(placement, found.workload):
+            differs = "; ".join(found.workload.differences) or f"runs {_shown(_footing(found.workload))}"
+            return Disproven(reason=f"not what was to be started: {differs}")
+        return found
+
+    async def _settle(self, deploy: Deploy, instance: str) -> None:
+        """What is proven is not failed because something old could not be collected."""
+        self.say(Step.SETTLE, "keep the predecessor, collect what is older")
+        try:
+            await self.hands.settle(deploy, instance)
+        except Terminal as error:
+            self.say(Step.SETTLE, f"not all that is older could be collected: {error}")
 
     async def _label_proven(self, placement: Placement, found: Proven) -> HealthEvidence:
         evidence = self._evidence(placement, found)
@@ -325,8 +350,13 @@ class _Carrier:
             detail=detail,
             instance=workload.instance if workload else None,
             evidence=evidence,
-            sequence=self.worn.sequence if self.worn else 0,
+            sequence=self.sequence - 1,
         )
+
+
+def _is(placement: Placement, workload: Workload | None) -> bool:
+    """Whether the runtime itself says that this is the placement's content."""
+    return workload is not None and (workload.artifact, workload.configuration) == placement.content
 
 
 def _footing(workload: Workload | None) -> Footing | None:
