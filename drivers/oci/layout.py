@@ -216,21 +216,22 @@ def _check_places(source: Path, layout: Path) -> None:
         raise Refused(f"the image layout {layout} lies within {source}, which would pack it into itself")
     if layout.exists() and not layout.is_dir():
         raise Refused(f"{layout} is not a directory")
-    if layout.is_dir() and not (layout / MARKER).exists() and any(layout.iterdir()):
-        raise Refused(f"{layout} holds other things than an image layout")
 
 
 @contextmanager
 def _locked(layout: Path) -> Iterator[None]:
     """The layout, made when missing, for this process alone."""
-    (layout / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    layout.mkdir(parents=True, exist_ok=True)
     handle = os.open(layout, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for debris in (layout / "blobs" / "sha256").glob(".new-*"):
+        for debris in (*layout.glob(".new-*"), *layout.glob("blobs/sha256/.new-*")):
             debris.unlink()  # of a packer that was killed; nobody else holds the lock
         if not (layout / MARKER).exists():
+            if any(layout.iterdir()):
+                raise Refused(f"{layout} holds other things than an image layout")
             _replace(layout / MARKER, MARK)
+        (layout / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         yield
     finally:
         os.close(handle)
