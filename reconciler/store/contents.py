@@ -1,0 +1,153 @@
+"""Bodies by digest: domain records as canonical JSON text, kept once, read back as the frozen records they were.
+
+A body is immutable and named by its content, so what was read once is kept decoded, within a bound.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import Connection, select
+
+from reconciler.store.errors import Corrupt, Missing
+from reconciler.store.statements import insert
+from reconciler.store.tables import content
+from stickers import digest
+from stickers.names import Digest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+_CHUNK: Final = 500
+
+
+class Kind(StrEnum):
+    """What a body is; a name that is stored, so it is never reused for another meaning."""
+
+    DESIRED_STATE = "desired_state"
+    PLACEMENT = "placement"
+    TARGET = "target"
+    RELEASE = "release"
+    PLAN = "plan"
+
+
+def dump(type: type[T], value: T) -> str:
+    """The value as canonical text."""
+    plain = _adapter(type).dump_python(value, mode="json")
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def read(type: type[T], body: str) -> T:
+    """The value in the text, decoded once while it is remembered; `Corrupt` when it is not of that type."""
+    return _decoded.get((type, body)) or _decoded.keep((type, body), _read(type, body), len(body))
+
+
+def keep(c: Connection, kind: Kind, values: Iterable[object], now: datetime) -> list[Digest]:
+    """Keep the bodies of the values, those that are not kept yet; their digests in order."""
+    bodies = [dump(_type(kind), value) for value in values]
+    digests = [digest.of_bytes(body.encode()) for body in bodies]
+    rows = [
+        {"digest": name, "kind": kind.value, "body": body, "kept_at": now}
+        for name, body in dict(zip(digests, bodies, strict=True)).items()
+    ]
+    for start in range(0, len(rows), _CHUNK):
+        c.execute(insert(c, content).on_conflict_do_nothing(index_elements=["digest"]), rows[start : start + _CHUNK])
+    return digests
+
+
+def load(c: Connection, kind: Kind, name: Digest) -> Any:
+    return load_all(c, kind, [name])[name]
+
+
+def load_all(c: Connection, kind: Kind, names: Iterable[Digest]) -> Mapping[Digest, Any]:
+    """The values by digest; those remembered cost no statement. `Missing` names the first that is not kept."""
+    wanted = dict.fromkeys(names)
+    found = {name: value for name in wanted if (value := _decoded.get((kind, name))) is not None}
+    missing = [name for name in wanted if name not in found]
+    for start in range(0, len(missing), _CHUNK):
+        found |= _fetched(c, kind, missing[start : start + _CHUNK])
+    if absent := [name for name in missing if name not in found]:
+        raise Missing(f"the {kind} {absent[0]} is not kept")
+    return found
+
+
+def _fetched(c: Connection, kind: Kind, names: list[Digest]) -> dict[Digest, Any]:
+    rows = c.execute(
+        select(content.c.digest, content.c.body).where(content.c.digest.in_(names), content.c.kind == kind)
+    )
+    return {
+        Digest(name): _decoded.keep((kind, name), _read(_type(kind), _proven(name, body)), len(body))
+        for name, body in rows
+    }
+
+
+def _proven(name: str, body: str) -> str:
+    if digest.of_bytes(body.encode()) != name:
+        raise Corrupt(f"the body kept as {name} has another digest")
+    return body
+
+
+def _read(type: type[T], body: str) -> T:
+    try:
+        return _adapter(type).validate_json(body)
+    except ValueError as error:
+        raise Corrupt(f"not a {type.__name__}: {str(error)[:200]}") from None
+
+
+@cache
+def _adapter(type: type[T]) -> TypeAdapter[T]:
+    from pydantic import TypeAdapter  # where a body is written or read; a client of the daemon does neither
+
+    return TypeAdapter(type)
+
+
+@cache
+def _type(kind: Kind) -> type[Any]:
+    from desired_state.model import DesiredState, Placement, Release, Target
+    from reconciler.core.plan import Plan
+
+    return {
+        Kind.DESIRED_STATE: DesiredState,
+        Kind.PLACEMENT: Placement,
+        Kind.TARGET: Target,
+        Kind.RELEASE: Release,
+        Kind.PLAN: Plan,
+    }[kind]
+
+
+class _Decoded:
+    """Decoded bodies, least recently used first, bounded by the length of their text."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: OrderedDict[object, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> Any:
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def keep(self, key: object, value: T, size: int) -> T:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = value, size
+                self._room -= size
+            while self._room < 0 and self._kept:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._room += freed
+        return value
+
+
+_decoded: Final = _Decoded(64 * 1024 * 1024)

@@ -1,0 +1,49 @@
+"""Signed statements, kept by id: what was proven, and what was done. None of them ever changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from reconciler.store.records import EvidenceRow
+from reconciler.store.statements import insert
+from reconciler.store.tables import evidence as table
+from stickers.names import ComponentName, EnvironmentId, EvidenceId, TargetId
+from stickers.signature import Envelope, Statement
+
+
+def keep(c: Connection, statements: Sequence[EvidenceRow]) -> None:
+    """Keep them; one that is kept already stays as it is, since its id is its content."""
+    rows = [
+        {
+            "id": each.id,
+            "kind": each.kind,
+            "environment": each.environment,
+            "target": each.target,
+            "component": each.component,
+            "envelope": each.envelope,
+            "at": each.at,
+        }
+        for each in statements
+    ]
+    if rows:
+        c.execute(insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
+
+
+def load(c: Connection, id: EvidenceId) -> EvidenceRow | None:
+    row = c.execute(select(table).where(table.c.id == id)).first()
+    return None if row is None else _evidence(row)
+
+
+def _evidence(row: Row[Any]) -> EvidenceRow:
+    return EvidenceRow(
+        id=EvidenceId(row.id),
+        kind=Statement(row.kind),
+        environment=EnvironmentId(row.environment),
+        target=TargetId(row.target),
+        component=None if row.component is None else ComponentName(row.component),
+        envelope=Envelope(row.envelope),
+        at=row.at,
+    )

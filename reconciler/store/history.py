@@ -1,0 +1,251 @@
+"""History as intervals: what every turn decided, and how every placement stood, from when to when.
+
+A turn that decides the same extends the last interval; a placement that stands the same writes nothing. So history is
+small, complete, and can be asked how things stood at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+
+from desired_state.model import Placement
+from reconciler.core.drift import Drift, Trust, Verdict
+from reconciler.store import leases
+from reconciler.store.columns import canonical
+from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
+from reconciler.store.tables import decision as decisions
+from reconciler.store.tables import standing as table
+from stickers import digest
+from stickers.names import ComponentName, Digest, EnvironmentId, PlacementId, SlotName, TargetId
+
+PAGE: Final = 50
+
+_CHUNK: Final = 1_000
+
+
+def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
+    """One statement when the decision is the last one again; else a new interval begins."""
+    last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
+    same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
+    again = {"until": now, "count": decisions.c.count + 1, "again_at": decision.again_at}
+    extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
+    if c.execute(extended.returning(decisions.c.number)).first() is None:
+        leases.hold(c, lease, environment)
+        _begin(c, environment, decision, now)
+
+
+def standings(
+    c: Connection, environment: EnvironmentId, changed: Sequence[Drift], gone: Iterable[PlacementId], lease: Lease,
+    now: datetime,
+) -> int:  # fmt: skip
+    """Close the intervals of placements that stand otherwise now or are gone, and open the new ones; how many were
+    opened. `changed` may hold placements that stand as before (all of them, after a start): they write nothing."""
+    leases.hold(c, lease, environment)
+    opened = _open(c, environment, [drift.id for drift in changed])
+    rows = {drift.id: _row(environment, drift, now) for drift in changed}
+    fresh = [row for id, row in rows.items() if id not in opened or opened[id][1] != row["digest"]]
+    over = [opened[id][0] for id, row in rows.items() if id in opened and opened[id][1] != row["digest"]]
+    over += [number for number, _ in _open(c, environment, list(gone)).values()]
+    for part in _parts(over):
+        c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
+    if fresh:
+        c.execute(insert(table), fresh)
+    return len(fresh)
+
+
+def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInterval, ...]:
+    """How every placement of the environment stands."""
+    query = select(table).where(table.c.environment == environment, table.c.until.is_(None))
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def last_decision(c: Connection, environment: EnvironmentId) -> DecisionInterval | None:
+    query = select(decisions).where(decisions.c.environment == environment).order_by(decisions.c.number.desc())
+    row = c.execute(query.limit(1)).first()
+    return None if row is None else _decision(row)
+
+
+def page(
+    c: Connection, environment: EnvironmentId, *, before: str | None = None, limit: int = PAGE
+) -> Page[DecisionInterval]:
+    """The decisions of an environment, newest first."""
+    query = select(decisions).where(decisions.c.environment == environment)
+    if before is not None:
+        query = query.where(decisions.c.number < int(before))
+    found = [_decision(row) for row in c.execute(query.order_by(decisions.c.number.desc()).limit(limit + 1))]
+    more = len(found) > limit
+    return Page(items=tuple(found[:limit]), before=str(found[limit - 1].number) if more else None)
+
+
+def page_of_target(
+    c: Connection, target: TargetId, *, before: str | None = None, limit: int = PAGE
+) -> Page[StandingInterval]:
+    """How the placements of a target stood, newest first."""
+    return _page(c, table.c.target == target, before, limit)
+
+
+def page_of_standings(
+    c: Connection, environment: EnvironmentId, *, before: str | None = None, limit: int = PAGE
+) -> Page[StandingInterval]:
+    """How the placements of an environment stood, newest first."""
+    return _page(c, table.c.environment == environment, before, limit)
+
+
+def why(c: Connection, target: TargetId) -> tuple[StandingInterval, ...]:
+    """How the placements of a target stand, and since when."""
+    query = select(table).where(table.c.target == target, table.c.until.is_(None))
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.component, table.c.slot)))
+
+
+def at(c: Connection, environment: EnvironmentId, moment: datetime) -> Snapshot:
+    """How the environment was known to stand at a moment: `since` <= moment < `until`."""
+    then = and_(table.c.since <= moment, or_(table.c.until.is_(None), table.c.until > moment))
+    query = select(table).where(table.c.environment == environment, then)
+    rows = c.execute(query.order_by(table.c.target, table.c.component, table.c.slot))
+    decided = (
+        select(decisions)
+        .where(decisions.c.environment == environment, decisions.c.since <= moment)
+        .order_by(decisions.c.since.desc(), decisions.c.number.desc())
+        .limit(1)
+    )
+    found = c.execute(decided).first()
+    held = found is not None and found.until >= moment
+    return Snapshot(
+        environment=environment,
+        moment=moment,
+        decision=_decision(found) if found is not None and held else None,
+        standings=tuple(_standing(row) for row in rows),
+    )
+
+
+def _begin(c: Connection, environment: EnvironmentId, decision: Decision, now: datetime) -> None:
+    number = select(func.coalesce(func.max(decisions.c.number), 0) + 1).where(decisions.c.environment == environment)
+    values = {
+        "environment": environment,
+        "number": number.scalar_subquery(),
+        "since": now,
+        "until": now,
+        "count": 1,
+        "digest": decision.digest,
+        "rule": decision.rule,
+        "content": dict(decision.content),
+        "again_at": decision.again_at,
+    }
+    c.execute(insert(decisions).values(values))
+
+
+def _open(c: Connection, environment: EnvironmentId, ids: Sequence[PlacementId]) -> dict[PlacementId, tuple[int, str]]:
+    """The open intervals of these placements: number and digest."""
+    if not ids:
+        return {}
+    query = select(table.c.target, table.c.component, table.c.slot, table.c.number, table.c.digest).where(
+        table.c.environment == environment, table.c.until.is_(None)
+    )
+    targets = sorted({id.target for id in ids})
+    if len(targets) <= _CHUNK:  # else all of the environment's are fewer statements
+        query = query.where(table.c.target.in_(targets))
+    wanted = set(ids)
+    rows = c.execute(query)
+    found = {
+        PlacementId(TargetId(target), ComponentName(component), SlotName(slot)): (number, name)
+        for target, component, slot, number, name in rows
+    }
+    return {id: where for id, where in found.items() if id in wanted}
+
+
+def _row(environment: EnvironmentId, drift: Drift, now: datetime) -> dict[str, object]:
+    said = {
+        "verdict": drift.verdict.value,
+        "trust": drift.trust.value,
+        "rule": drift.rule,
+        "reason": drift.reason,
+        "heal": int(drift.heal),
+    }
+    body = canonical(_content(drift))
+    return {
+        **said,
+        "environment": environment,
+        "target": drift.id.target,
+        "component": drift.id.component,
+        "slot": drift.id.slot,
+        "since": now,
+        "content": body,
+        "digest": digest.of_bytes(f"{canonical(said)}{body}".encode()),
+    }
+
+
+def _content(drift: Drift) -> dict[str, object]:
+    return {
+        "wanted": _side(drift.wanted),
+        "declared": _side(drift.declared),
+        "standing": _without_times(digest.plain(drift.standing)),
+        "sticker": digest.plain(drift.sticker),
+        "unmanaged": digest.plain(drift.unmanaged),
+        "differences": list(drift.differences),
+    }
+
+
+def _side(placement: Placement | None) -> dict[str, object] | None:
+    if placement is None:
+        return None
+    artifact, configuration = placement.content
+    return {
+        "release": placement.release,
+        "artifact": artifact,
+        "configuration": configuration,
+        "running": placement.running,
+    }
+
+
+def _without_times(standing: Any) -> Any:
+    if standing is not None and standing["workload"] is not None:
+        standing["workload"]["health"].pop("checked_at", None)
+    return standing
+
+
+def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK))
+
+
+def _page(c: Connection, whose: ColumnElement[bool], before: str | None, limit: int) -> Page[StandingInterval]:
+    query = select(table).where(whose)
+    if before is not None:
+        query = query.where(table.c.number < int(before))
+    found = [_standing(row) for row in c.execute(query.order_by(table.c.number.desc()).limit(limit + 1))]
+    more = len(found) > limit
+    return Page(items=tuple(found[:limit]), before=str(found[limit - 1].number) if more else None)
+
+
+def _decision(row: Row[Any]) -> DecisionInterval:
+    return DecisionInterval(
+        environment=EnvironmentId(row.environment),
+        number=row.number,
+        since=row.since,
+        until=row.until,
+        count=row.count,
+        digest=Digest(row.digest),
+        rule=row.rule,
+        content=row.content,
+        again_at=row.again_at,
+    )
+
+
+def _standing(row: Row[Any]) -> StandingInterval:
+    return StandingInterval(
+        number=row.number,
+        environment=EnvironmentId(row.environment),
+        id=PlacementId(TargetId(row.target), ComponentName(row.component), SlotName(row.slot)),
+        since=row.since,
+        until=row.until,
+        verdict=Verdict(row.verdict),
+        trust=Trust(row.trust),
+        rule=row.rule,
+        reason=row.reason,
+        heal=bool(row.heal),
+        content=json.loads(row.content),
+    )

@@ -1,0 +1,22 @@
+"""Which installation this store belongs to: said once, in stickers and labels ever after."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from reconciler.store.statements import insert
+from reconciler.store.tables import installation as table
+from stickers.names import InstallationId
+
+
+def settle(c: Connection, proposed: InstallationId, now: datetime) -> InstallationId:
+    """The installation's id: the kept one, or the proposed one where none is kept."""
+    c.execute(insert(c, table).values(one=1, id=proposed, since=now).on_conflict_do_nothing(index_elements=["one"]))
+    return InstallationId(c.execute(select(table.c.id)).scalar_one())
+
+
+def load(c: Connection) -> InstallationId | None:
+    id = c.execute(select(table.c.id)).scalar()
+    return None if id is None else InstallationId(id)

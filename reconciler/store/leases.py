@@ -1,0 +1,105 @@
+"""Leases: one holder per environment, and a token that makes a former holder harmless.
+
+An expired lease frees nothing by itself: a former holder is fenced by the next one's token, not by time. Expiry is
+judged by the database's clock on PostgreSQL, where several machines meet, and by the store's own otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Interval, Row, and_, case, exists, func, literal, or_, select, update
+
+from reconciler.store.columns import Instant
+from reconciler.store.errors import LostLease, StoreError
+from reconciler.store.records import Lease
+from reconciler.store.statements import insert
+from reconciler.store.tables import lease as table
+from stickers.names import EnvironmentId
+
+
+def acquire(c: Connection, environment: EnvironmentId, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
+    """The lease, if nobody else holds it; None if somebody does. Who holds it already gets it longer, with the token
+    it has, unless it has expired."""
+    moment, until = _clock(c, now), _clock(c, now, ttl)
+    mine = and_(table.c.holder == holder, table.c.until > moment)
+    offered = insert(c, table).values(environment=environment, holder=holder, token=1, until=until)
+    taken = offered.on_conflict_do_update(
+        index_elements=["environment"],
+        set_={"holder": holder, "until": until, "token": case((mine, table.c.token), else_=table.c.token + 1)},
+        where=or_(table.c.holder.is_(None), table.c.until <= moment, mine),
+    )
+    row = c.execute(taken.returning(*table.c)).first()
+    return None if row is None else _lease(row)
+
+
+def renew(c: Connection, lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
+    """The same lease for longer, even if it has expired, as long as nobody else has had it; else `LostLease`."""
+    row = c.execute(update(table).where(_held(lease)).values(until=_clock(c, now, ttl)).returning(*table.c)).first()
+    if row is None:
+        raise lost(lease)
+    return _lease(row)
+
+
+def release(c: Connection, lease: Lease) -> None:
+    """Free for the next, at once. Nothing happens when it is somebody else's by now."""
+    c.execute(update(table).where(_held(lease)).values(holder=None, until=None))
+
+
+def check(c: Connection, lease: Lease, now: datetime) -> None:
+    """`LostLease` unless the lease is held and has not expired."""
+    if c.execute(select(literal(1)).where(_held(lease), table.c.until > _clock(c, now))).first() is None:
+        raise lost(lease)
+
+
+def load(c: Connection, environment: EnvironmentId) -> Lease | None:
+    """Who holds the environment, expired or not."""
+    row = c.execute(select(table).where(table.c.environment == environment, table.c.holder.is_not(None))).first()
+    return None if row is None else _lease(row)
+
+
+def hold(c: Connection, lease: Lease, environment: EnvironmentId | None = None) -> None:
+    """For writes of several statements: `LostLease` unless the lease is held, and nobody can take it before this
+    transaction ends (its row stays locked; on SQLite the whole database is)."""
+    covers(lease, environment or lease.environment)
+    if c.execute(select(literal(1)).where(_held(lease)).with_for_update(read=True)).first() is None:
+        raise lost(lease)
+
+
+def fence(lease: Lease, environment: EnvironmentId) -> ColumnElement[bool]:
+    """For a write of one statement: holds while the lease is held. The row is locked as in `hold`, or a holder that
+    was fenced between the reading and the commit would still write."""
+    covers(lease, environment)
+    return exists(select(literal(1)).select_from(table).where(_held(lease)).with_for_update(read=True))
+
+
+def covers(lease: Lease, environment: EnvironmentId) -> None:
+    """A programming error otherwise."""
+    if environment != lease.environment:
+        raise ValueError(f"a lease of {lease.environment} does not cover {environment}")
+
+
+def refusal(c: Connection, lease: Lease | None, otherwise: StoreError) -> StoreError:
+    """Why a fenced write touched no row: the lease, or what the caller compared."""
+    if lease is None or c.execute(select(literal(1)).where(_held(lease))).first() is not None:
+        return otherwise
+    return lost(lease)
+
+
+def lost(lease: Lease) -> LostLease:
+    return LostLease(f"the lease of {lease.environment} with token {lease.token} is not {lease.holder}'s any more")
+
+
+def _held(lease: Lease) -> ColumnElement[bool]:
+    return and_(table.c.environment == lease.environment, table.c.token == lease.token, table.c.holder == lease.holder)
+
+
+def _clock(c: Connection, now: datetime, later: timedelta = timedelta(0)) -> ColumnElement[datetime]:
+    if c.dialect.name == "sqlite":
+        return literal(now + later, Instant)
+    return func.clock_timestamp(type_=Instant) + literal(later, Interval)
+
+
+def _lease(row: Row[Any]) -> Lease:
+    return Lease(environment=EnvironmentId(row.environment), holder=row.holder, token=row.token, until=row.until)

@@ -1,0 +1,250 @@
+"""What is remembered of placements and targets: last good, sequences, refusals, failed heals, open circuits.
+
+A sequence only rises and is never forgotten, whatever else is: an old sticker must not become young again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, update
+
+from desired_state.model import Suspension
+from reconciler.core.drift import Known, Memory
+from reconciler.core.machine import JOB_ACTIVE
+from reconciler.store import contents, environments, leases
+from reconciler.store.contents import Kind
+from reconciler.store.records import Circuit, Good, HandSuspension, Lease, Refusal, Refused
+from reconciler.store.statements import insert
+from reconciler.store.tables import circuit as circuit_table
+from reconciler.store.tables import job, known_target, last_good, task
+from reconciler.store.tables import memory as table
+from reconciler.store.tables import refused as refused_table
+from stickers.names import (
+    ComponentName,
+    Digest,
+    EnvironmentId,
+    JobId,
+    PlacementId,
+    ReleaseName,
+    SlotName,
+    TargetId,
+)
+
+_PLACEMENT: Final = ("environment", "target", "component", "slot")
+
+
+def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
+    """Everything that a diff and a plan need to remember, as of one moment. Suspensions and circuits that have ended
+    are left out."""
+    row = environments.load(c, environment)
+    return Known(
+        memories=_memories(c, environment),
+        refused=_refused_reasons(c, environment),
+        circuits=_open_circuits(c, environment, now),
+        active_keys=_active_keys(c, environment),
+        suspended=_in_force(row.suspended if row else None, now),
+        targets={target.id: target for target in environments.known_targets(c, environment)},
+    )
+
+
+def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[PlacementId, int], lease: Lease) -> None:
+    """Remember the higher of what is remembered and what was seen or written."""
+    if not seen:
+        return
+    leases.hold(c, lease, environment)
+    offered = insert(c, table)
+    rises = offered.on_conflict_do_update(
+        index_elements=_PLACEMENT,
+        set_={"sequence": offered.excluded.sequence},
+        where=offered.excluded.sequence > table.c.sequence,
+    )
+    c.execute(rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in seen.items()])
+
+
+def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> None:
+    """These placements stand in health, as the evidence proves: what a rollback and a heal return to. Failed heals are
+    forgotten with it, and the target can be looked at for good, declared or not."""
+    if not goods:
+        return
+    environment = lease.environment
+    for each in goods:
+        leases.covers(lease, each.placement.environment)
+    leases.hold(c, lease)
+    _remember(c, goods)
+    placements = contents.keep(c, Kind.PLACEMENT, [each.placement for each in goods], now)
+    targets = contents.keep(c, Kind.TARGET, [each.target for each in goods], now)
+    _upsert(c, last_good, [
+        _key(environment, each.placement.id) | {"content": content, "evidence": each.evidence, "since": now}
+        for each, content in zip(goods, placements, strict=True)
+    ])  # fmt: skip
+    _upsert(c, known_target, [
+        {"environment": environment, "target": target, "content": content, "known_at": now}
+        for target, content in {each.target.id: content for each, content in zip(goods, targets, strict=True)}.items()
+    ])  # fmt: skip
+
+
+def refuse(c: Connection, refusal: Refusal, lease: Lease, now: datetime) -> None:
+    """Remember a trial that failed its proof, until a person lifts it or what is declared changes."""
+    placement = refusal.placement
+    leases.hold(c, lease, placement.environment)
+    where = {"target": placement.id.target, "component": placement.id.component, "slot": placement.id.slot}
+    told = {"release": placement.release, "reason": refusal.reason, "job": refusal.job, "at": now}
+    offered = insert(c, refused_table).values(environment=placement.environment, trial=placement.trial, **where, **told)
+    anew = {**where, **told, "lifted_at": None, "lifted_by": None}
+    c.execute(offered.on_conflict_do_update(index_elements=["environment", "trial"], set_=anew))
+
+
+def refused(c: Connection, environment: EnvironmentId) -> tuple[Refused, ...]:
+    """What is refused in the environment today."""
+    query = select(refused_table).where(_unlifted(environment)).order_by(refused_table.c.at, refused_table.c.trial)
+    return tuple(_refused(row) for row in c.execute(query))
+
+
+def lift(c: Connection, environment: EnvironmentId, actor: str, now: datetime) -> int:
+    """A person lets everything that was refused be tried again; how many trials that were."""
+    lifted = update(refused_table).where(_unlifted(environment)).values(lifted_at=now, lifted_by=actor)
+    return len(c.execute(lifted.returning(refused_table.c.trial)).all())
+
+
+def heal_failed(
+    c: Connection, environment: EnvironmentId, failed: Mapping[PlacementId, datetime | None], lease: Lease
+) -> None:
+    """A heal of these placements did not hold; the next may be tried at the given times."""
+    leases.hold(c, lease, environment)
+    rows = [_key(environment, id) | {"attempts": 1, "not_before": moment} for id, moment in failed.items()]
+    if rows:
+        offered = insert(c, table)
+        again = {"attempts": table.c.attempts + 1, "not_before": offered.excluded.not_before}
+        c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=again), rows)
+
+
+def heal_held(c: Connection, environment: EnvironmentId, ids: Iterable[PlacementId], lease: Lease) -> None:
+    """These placements stand again, or are wanted otherwise: what failed before does not count any more."""
+    leases.hold(c, lease, environment)
+    for id in ids:
+        c.execute(update(table).where(_at(table, environment, id)).values(attempts=0, not_before=None))
+
+
+def circuit(c: Connection, environment: EnvironmentId, state: Circuit, lease: Lease) -> None:
+    """How often the target has failed in a row; no failures close its circuit."""
+    leases.hold(c, lease, environment)
+    key = {"environment": environment, "target": state.target}
+    values = {"failures": state.failures, "open_until": state.open_until}
+    if state.failures:
+        offered = insert(c, circuit_table).values(**key, **values)
+        c.execute(offered.on_conflict_do_update(index_elements=list(key), set_=values))
+    else:
+        gone = (circuit_table.c.environment == environment, circuit_table.c.target == state.target)
+        c.execute(delete(circuit_table).where(*gone))
+
+
+def circuits(c: Connection, environment: EnvironmentId) -> dict[TargetId, Circuit]:
+    """The targets that have failed since they last succeeded."""
+    query = select(circuit_table).where(circuit_table.c.environment == environment)
+    return {
+        TargetId(row.target): Circuit(target=TargetId(row.target), failures=row.failures, open_until=row.open_until)
+        for row in c.execute(query)
+    }
+
+
+def forget(c: Connection, environment: EnvironmentId, id: PlacementId, lease: Lease) -> None:
+    """After a removal: nothing was ever good there. The sequence stays, and the target stays known while another
+    placement of it has a last good."""
+    leases.hold(c, lease, environment)
+    c.execute(delete(last_good).where(_at(last_good, environment, id)))
+    c.execute(update(table).where(_at(table, environment, id)).values(attempts=0, not_before=None))
+    others = select(last_good.c.target).where(last_good.c.environment == environment, last_good.c.target == id.target)
+    idle = (known_target.c.environment == environment, known_target.c.target == id.target, ~others.exists())
+    c.execute(delete(known_target).where(*idle))
+
+
+def _memories(c: Connection, environment: EnvironmentId) -> dict[PlacementId, Memory]:
+    together = and_(*(table.c[name] == last_good.c[name] for name in _PLACEMENT))
+    query = (
+        select(
+            *(table.c.target, table.c.component, table.c.slot),
+            *(table.c.sequence, table.c.attempts, table.c.not_before, last_good.c.content),
+        )
+        .select_from(table.outerjoin(last_good, together))
+        .where(table.c.environment == environment)
+    )
+    rows = c.execute(query).all()
+    goods = contents.load_all(c, Kind.PLACEMENT, [Digest(row.content) for row in rows if row.content is not None])
+    return {
+        PlacementId(TargetId(target), ComponentName(component), SlotName(slot)): Memory(
+            last_good=goods.get(content), sequence=sequence, attempts=attempts, not_before=not_before
+        )
+        for target, component, slot, sequence, attempts, not_before, content in rows
+    }
+
+
+def _refused_reasons(c: Connection, environment: EnvironmentId) -> dict[Digest, str]:
+    query = select(refused_table.c.trial, refused_table.c.reason).where(_unlifted(environment))
+    return {Digest(trial): reason for trial, reason in c.execute(query.order_by(refused_table.c.trial))}
+
+
+def _open_circuits(c: Connection, environment: EnvironmentId, now: datetime) -> dict[TargetId, datetime]:
+    query = select(circuit_table.c.target, circuit_table.c.open_until).where(
+        circuit_table.c.environment == environment, circuit_table.c.open_until > now
+    )
+    return {TargetId(target): until for target, until in c.execute(query.order_by(circuit_table.c.target))}
+
+
+def _active_keys(c: Connection, environment: EnvironmentId) -> frozenset[str]:
+    active = (job.c.environment == environment, job.c.state.in_(sorted(state.value for state in JOB_ACTIVE)))
+    return frozenset(c.execute(select(task.c.key).join(job).where(*active)).scalars())
+
+
+def _in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
+    if suspended is None or (suspended.until is not None and suspended.until <= now):
+        return None
+    return Suspension(reason=suspended.reason, until=suspended.until)
+
+
+def _remember(c: Connection, goods: Sequence[Good]) -> None:
+    offered = insert(c, table)
+    highest = {
+        "sequence": func.max(table.c.sequence, offered.excluded.sequence)
+        if c.dialect.name == "sqlite"
+        else func.greatest(table.c.sequence, offered.excluded.sequence),
+        "attempts": 0,
+        "not_before": None,
+    }
+    rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
+    c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
+
+
+def _upsert(c: Connection, into: Any, rows: Sequence[Mapping[str, object]]) -> None:
+    keys = [column.name for column in into.primary_key]
+    offered = insert(c, into)
+    values = {name: offered.excluded[name] for name in rows[0] if name not in keys}
+    c.execute(offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
+
+
+def _key(environment: EnvironmentId, id: PlacementId) -> dict[str, object]:
+    return {"environment": environment, "target": id.target, "component": id.component, "slot": id.slot}
+
+
+def _at(table: Any, environment: EnvironmentId, id: PlacementId) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == value for name, value in _key(environment, id).items()))
+
+
+def _unlifted(environment: EnvironmentId) -> ColumnElement[bool]:
+    return and_(refused_table.c.environment == environment, refused_table.c.lifted_at.is_(None))
+
+
+def _refused(row: Row[Any]) -> Refused:
+    return Refused(
+        environment=EnvironmentId(row.environment),
+        trial=Digest(row.trial),
+        id=PlacementId(TargetId(row.target), ComponentName(row.component), SlotName(row.slot)),
+        release=ReleaseName(row.release),
+        reason=row.reason,
+        job=JobId(row.job),
+        at=row.at,
+        lifted_at=row.lifted_at,
+        lifted_by=row.lifted_by,
+    )

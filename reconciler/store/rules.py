@@ -1,0 +1,180 @@
+"""What the database refuses beyond keys and checks: triggers, made from the state machines and from one list.
+
+They are laid anew by every migration that changes them; `fingerprint` is what such a migration was written for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Connection
+
+from reconciler.core import machine
+from reconciler.core.machine import JOB, JOB_ACTIVE, TASK, JobState, TaskState
+from stickers import digest
+from stickers.names import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Refuses `event` on a row of `table` when `when` holds of OLD and NEW; always, when it is empty.
+
+    `<>` between two columns that may be null is written `{differs}`, which each database spells its own way.
+    """
+
+    name: str
+    table: str
+    event: str
+    says: str
+    when: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """As an SQL literal."""
+        return "'" + f"{self.name}: {self.says}".replace("'", "''") + "'"
+
+
+def _transitions(table: str, moves: machine.Table[machine.S, machine.E]) -> Rule:
+    listed = sorted({f"'{before}>{after}'" for (before, _), after in moves.items()})
+    return Rule(
+        name=f"{table}_transition",
+        table=table,
+        event="update",
+        says=f"the state machine of {table} does not list this transition",
+        when=f"OLD.state <> NEW.state and OLD.state || '>' || NEW.state not in ({', '.join(listed)})",
+    )
+
+
+def _begins(table: str, first: StrEnum) -> Rule:
+    return Rule(
+        name=f"{table}_begins",
+        table=table,
+        event="insert",
+        says=f"a {table} begins as {first}",
+        when=f"NEW.state <> '{first}'",
+    )
+
+
+def _fixed(table: str, *columns: str) -> Rule:
+    return Rule(
+        name=f"{table}_fixed",
+        table=table,
+        event="update",
+        says=f"{', '.join(columns)} of a {table} never change",
+        when=" or ".join(f"NEW.{column} {{differs}} OLD.{column}" for column in columns),
+    )
+
+
+def _never(table: str, event: str) -> Rule:
+    return Rule(name=f"{table}_no_{event}", table=table, event=event, says=f"no {event} of a {table}")
+
+
+_ACTIVE = ", ".join(f"'{state}'" for state in sorted(JOB_ACTIVE))
+
+RULES: Final = (
+    _begins("job", JobState.PENDING),
+    _begins("task", TaskState.PENDING),
+    _transitions("job", JOB),
+    _transitions("task", TASK),
+    _fixed("job", "id", "environment", "number", "kind", "generation", "desired", "plan", "plan_hash", "requested_by"),
+    _fixed("task", "id", "job", "number", "wave", "direction", "target", "key", "intent"),
+    Rule(
+        name="job_wish_final",
+        table="job",
+        event="update",
+        says="a wish to cancel is final",
+        when="OLD.wish = 'cancel' and NEW.wish {differs} OLD.wish",
+    ),
+    Rule(
+        name="job_ended_first",
+        table="job",
+        event="delete",
+        says="an active job is not deleted",
+        when=f"OLD.state in ({_ACTIVE})",
+    ),
+    _never("installation", "update"),
+    _never("installation", "delete"),
+    _never("release", "update"),
+    _never("release", "delete"),
+    _never("content", "update"),
+    _never("evidence", "update"),
+    _fixed("decision", "environment", "number", "since", "digest", "rule", "content"),
+    Rule(
+        name="decision_grows",
+        table="decision",
+        event="update",
+        says="a decision's interval only grows",
+        when="NEW.until < OLD.until or NEW.count < OLD.count",
+    ),
+    _fixed(
+        "standing",
+        *("environment", "target", "component", "slot", "since"),
+        *("verdict", "trust", "rule", "reason", "heal", "digest", "content"),
+    ),
+    Rule(
+        name="standing_closes",
+        table="standing",
+        event="update",
+        says="a standing's interval closes once",
+        when="OLD.until is not null",
+    ),
+    Rule(
+        name="memory_rises",
+        table="memory",
+        event="update",
+        says="a sequence only rises",
+        when="NEW.sequence < OLD.sequence",
+    ),
+    _never("memory", "delete"),
+    Rule(
+        name="lease_rises",
+        table="lease",
+        event="update",
+        says="a lease's token rises with every change of holder",
+        when="NEW.token < OLD.token or (NEW.holder is not null and NEW.holder {differs} OLD.holder"
+        " and NEW.token <= OLD.token)",
+    ),
+    _never("lease", "delete"),
+)
+
+
+def install(connection: Connection) -> None:
+    """Lay the rules anew, whatever was laid before."""
+    for statement in _statements(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+
+
+def fingerprint() -> Digest:
+    """Changes when a rule does: a new migration has to lay them again then."""
+    return digest.of(list(RULES))
+
+
+def _statements(dialect: str) -> Iterator[str]:
+    yield from _sqlite() if dialect == "sqlite" else _postgresql()
+
+
+def _sqlite() -> Iterator[str]:
+    for rule in RULES:
+        when = f"when {rule.when.format(differs='is not')} " if rule.when else ""
+        yield f"drop trigger if exists {rule.name}"
+        yield (
+            f"create trigger {rule.name} before {rule.event} on {rule.table} for each row {when}"
+            f"begin select raise(abort, {rule.sentence}); end"
+        )
+
+
+def _postgresql() -> Iterator[str]:
+    yield (
+        "create or replace function holdfast_refuse() returns trigger language plpgsql as $$ begin "
+        "raise exception '%', TG_ARGV[0] using errcode = 'check_violation', constraint = TG_NAME; end $$"
+    )
+    for rule in RULES:
+        when = f"when ({rule.when.format(differs='is distinct from')}) " if rule.when else ""
+        yield f"drop trigger if exists {rule.name} on {rule.table}"
+        yield (
+            f"create trigger {rule.name} before {rule.event} on {rule.table} for each row {when}"
+            f"execute function holdfast_refuse({rule.sentence})"
+        )

@@ -1,0 +1,206 @@
+"""The store: one transaction per call, written by one connection, read by others. It knows no table.
+
+A query is a function on a connection; `write` commits what it did or nothing, `read` shows it one moment of the
+database. Waiting for a turn can be cancelled; a transaction that has begun is waited for.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import structlog
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import checkpoint
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+from reconciler.store import engines, schema
+from reconciler.store.errors import CommitUnknown, Corrupt, StoreError, Unavailable, Violated
+from reconciler.store.lock import SideFile
+
+T = TypeVar("T")
+Query = Callable[[Connection], T]
+
+WAL_RESET_FIXED: Final = (3, 51, 3)
+
+log = structlog.get_logger()
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class Store:
+    """Open one with `Store.open`. `now` is the clock of everything that is written."""
+
+    def __init__(self, writer: Engine, readers: Engine | None, *, lock: SideFile | None, now: Callable[[], datetime]):
+        self.now = now
+        self._writer, self._readers, self._lock = writer, readers, lock
+        self._writing, self._reading = CapacityLimiter(1), CapacityLimiter(engines.READERS)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, inline: bool = False, now: Callable[[], datetime] = _utc) -> Self:
+        """The store at `url`, its schema brought up to date.
+
+        `inline` carries every transaction out on the caller's own thread, over one connection; a database in memory
+        always does. Raises `Locked`, `NewerSchema`, `Unavailable` or `Corrupt`.
+        """
+        if inline or engines.is_memory(url):
+            return cls._opened(url, inline=True, now=now)
+        return await to_thread.run_sync(partial(cls._opened, url, inline=False, now=now))
+
+    @classmethod
+    def _opened(cls, url: str, *, inline: bool, now: Callable[[], datetime]) -> Self:
+        with _translated():
+            lock = _locked(url)
+            try:
+                writer = engines.memory() if engines.is_memory(url) else engines.writer(url)
+                schema.bring_up_to_date(writer, url)
+            except BaseException:
+                if lock:
+                    lock.release()
+                raise
+        _tell(writer)
+        return cls(writer, None if inline else engines.readers(url), lock=lock, now=now)
+
+    async def write(self, query: Query[T]) -> T:
+        """What the query answers, once it is committed. Raises what the query raises, and errors of the store;
+        after `CommitUnknown` look before writing again."""
+        self._insist_on_open()
+        if self._readers is None:
+            await checkpoint()
+            return self._written(query)
+        return await to_thread.run_sync(self._written, query, limiter=self._writing)
+
+    async def read(self, query: Query[T]) -> T:
+        self._insist_on_open()
+        if self._readers is None:
+            await checkpoint()
+            return self._seen_inline(query)
+        return await to_thread.run_sync(self._seen, self._readers, query, limiter=self._reading)
+
+    async def aclose(self) -> None:
+        """Takes nothing new, finishes what has been taken, and lets go of the database."""
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await self._drained()
+
+    async def _drained(self) -> None:
+        for lane in (self._writing, self._reading):
+            for _ in range(int(lane.total_tokens)):
+                await lane.acquire_on_behalf_of(object())
+        if self._readers is None:
+            self._let_go()
+        else:
+            await to_thread.run_sync(self._let_go)
+
+    def _let_go(self) -> None:
+        """The writer last: who closes a SQLite database last also writes its log back."""
+        if self._readers is not None:
+            self._readers.dispose()
+        self._writer.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _insist_on_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the store is closed")
+
+    def _written(self, query: Query[T]) -> T:
+        with _translated():
+            try:
+                return self._transaction(query)
+            except _Lost:  # before the commit: the database forgets what it was told, so all of it may be told again
+                return self._transaction(query)
+
+    def _transaction(self, query: Query[T]) -> T:
+        with self._writer.connect() as connection:
+            transaction = connection.begin()
+            answer = _asked(connection, query)
+            try:
+                transaction.commit()
+            except (OperationalError, InterfaceError) as error:
+                raise CommitUnknown(f"not known whether it was written: {_line(error)}") from error
+            return answer
+
+    def _seen(self, readers: Engine, query: Query[T]) -> T:
+        with _translated():
+            try:
+                with readers.connect() as connection:
+                    return _asked(connection, query)
+            except _Lost:
+                with readers.connect() as connection:
+                    return _asked(connection, query)
+
+    def _seen_inline(self, query: Query[T]) -> T:
+        with _translated(), self._writer.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                return _asked(connection, query)
+            connection.exec_driver_sql("pragma query_only=on")
+            try:
+                return _asked(connection, query)
+            finally:
+                connection.exec_driver_sql("pragma query_only=off")
+
+
+class _Lost(Exception):
+    """The connection was lost, and nothing had been committed on it."""
+
+
+def _asked(connection: Connection, query: Query[T]) -> T:
+    try:
+        return query(connection)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _Lost(_line(error)) from error
+        raise
+
+
+def _locked(url: str) -> SideFile | None:
+    file = engines.database_file(url)
+    if file is None:
+        return None
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return SideFile(file)
+
+
+def _tell(writer: Engine) -> None:
+    if writer.dialect.name == "sqlite":
+        fixed = sqlite3.sqlite_version_info >= WAL_RESET_FIXED
+        log.info("store_opened", database="sqlite", version=sqlite3.sqlite_version, wal_reset_fixed=fixed)
+    else:
+        log.info("store_opened", database="postgresql")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of SQLAlchemy and of the drivers become ours here, and nowhere else."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except _Lost as error:
+        raise Unavailable(f"the database was lost: {error}") from error
+    except (IntegrityError, DataError) as error:
+        raise Violated(_line(error)) from error
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(_line(error)) from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise  # a statement that makes no sense: ours to mend
+        raise Corrupt(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    """The driver's own words in one line, without the statement and its values."""
+    words: Any = getattr(error, "orig", None) or error
+    return " ".join(str(words).split())[:300]

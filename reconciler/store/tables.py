@@ -1,0 +1,352 @@
+"""The schema, the same on SQLite and PostgreSQL. What must never be is forbidden here or in `rules.py`, not in code.
+
+Names are written out (`one_active_job`), because an error of the database is told apart by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+)
+
+from reconciler.core.drift import Trust, Verdict
+from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
+from reconciler.core.plan import JobKind
+from reconciler.store.columns import Instant, Plain, Sentence, Serial
+from reconciler.store.records import Direction, Wish
+from stickers.signature import Statement
+
+metadata: Final = MetaData(
+    naming_convention={"fk": "%(table_name)s_%(column_0_N_name)s_known", "pk": "%(table_name)s_key"}
+)
+
+
+def _text(name: str, *more: Any, null: bool = False, **options: Any) -> Column[str]:
+    return Column(name, Text, *more, nullable=null, **options)
+
+
+def _number(name: str, *, default: int | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=None if default is None else str(default))
+
+
+def _instant(name: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, Instant, nullable=null)
+
+
+def _environment() -> Column[str]:
+    return _text("environment", ForeignKey("environment.id"))
+
+
+def _content(name: str, *, null: bool = False) -> Column[str]:
+    return _text(name, ForeignKey("content.digest"), null=null)
+
+
+def _listed(words: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{word.value}'" for word in sorted(words))
+
+
+def _one_of(table: str, column: str, words: type[StrEnum]) -> CheckConstraint:
+    return CheckConstraint(f"{column} in ({_listed(words)})", name=f"{table}_{column}_listed")
+
+
+def _said(table: str, column: str) -> CheckConstraint:
+    return CheckConstraint(f"length({column}) > 0", name=f"{table}_{column}_said")
+
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    _text("id"),
+    _instant("since"),
+    CheckConstraint("one = 1", name="installation_one"),
+)
+
+content = Table(
+    "content",
+    metadata,
+    _text("digest", primary_key=True),
+    _text("kind"),
+    _text("body"),
+    _instant("kept_at"),
+)
+Index("content_by_age", content.c.kept_at)
+
+release = Table(
+    "release",
+    metadata,
+    _text("project"),
+    _text("name"),
+    _text("digest"),
+    _content("content"),
+    _instant("kept_at"),
+    PrimaryKeyConstraint("project", "name"),
+)
+
+environment = Table(
+    "environment",
+    metadata,
+    _text("id", primary_key=True),
+    _number("generation"),
+    _text("meaning"),
+    _content("desired"),
+    _text("release"),
+    _text("revision"),
+    _instant("accepted_at"),
+    _instant("undeclared_at", null=True),
+    Column("suspended_reason", Sentence),
+    _text("suspended_by", null=True),
+    _instant("suspended_at", null=True),
+    _instant("suspended_until", null=True),
+    _text("conditions", server_default="[]"),
+    _text("last_attempted", null=True),
+    _text("last_applied", null=True),
+    _number("jobs", default=0),
+    CheckConstraint(
+        "(suspended_reason is null) = (suspended_by is null) and (suspended_reason is null) = (suspended_at is null)",
+        name="environment_suspended_by_somebody",
+    ),
+)
+
+known_target = Table(
+    "known_target",
+    metadata,
+    _environment(),
+    _text("target"),
+    _content("content"),
+    _instant("known_at"),
+    PrimaryKeyConstraint("environment", "target"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    _text("environment", primary_key=True),
+    _text("holder", null=True),
+    _number("token"),
+    _instant("until", null=True),
+    CheckConstraint("(holder is null) = (until is null)", name="lease_held_until"),
+)
+
+job = Table(
+    "job",
+    metadata,
+    _text("id", primary_key=True),
+    _environment(),
+    _number("number"),
+    _text("kind"),
+    _text("state"),
+    _number("generation"),
+    _text("desired"),
+    _content("plan"),
+    _text("plan_hash"),
+    _text("requested_by"),
+    Column("reason", Sentence, nullable=False),
+    _number("wave", default=0),
+    Column("message", Sentence, nullable=False, server_default=""),
+    _text("wish", null=True),
+    _text("wished_by", null=True),
+    _instant("wished_at", null=True),
+    _instant("created_at"),
+    _instant("changed_at"),
+    _instant("ended_at", null=True),
+    _number("fence"),
+    _number("version", default=0),
+    UniqueConstraint("environment", "number", name="job_number_once"),
+    _one_of("job", "kind", JobKind),
+    _one_of("job", "state", JobState),
+    _said("job", "requested_by"),
+    _one_of("job", "wish", Wish),
+    CheckConstraint("(wish is null) = (wished_by is null)", name="job_wish_by_somebody"),
+    CheckConstraint(f"(ended_at is null) = (state in ({_listed(JOB_ACTIVE)}))", name="job_ended_when_terminal"),
+)
+ACTIVE: Final = literal_column(f"state in ({_listed(JOB_ACTIVE)})")
+one_active_job = Index("one_active_job", job.c.environment, unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
+Index("job_by_age", job.c.created_at, job.c.id)
+Index("job_by_state", job.c.state, job.c.created_at, job.c.id)
+Index("job_by_end", job.c.ended_at)
+
+task = Table(
+    "task",
+    metadata,
+    _text("id", primary_key=True),
+    _text("job", ForeignKey("job.id")),
+    _number("number"),
+    _number("wave"),
+    _text("direction"),
+    _text("target"),
+    _text("key"),
+    _text("intent"),
+    _text("state"),
+    _number("attempt", default=0),
+    _instant("not_before", null=True),
+    _text("code", null=True),
+    Column("detail", Sentence, nullable=False, server_default=""),
+    _text("receipt", null=True),
+    _text("evidence", ForeignKey("evidence.id"), null=True),
+    _instant("began_at", null=True),
+    _instant("changed_at"),
+    _instant("ended_at", null=True),
+    _number("fence"),
+    _number("version", default=0),
+    UniqueConstraint("job", "number", name="task_number_once"),
+    UniqueConstraint("key", name="task_key_once"),
+    _one_of("task", "state", TaskState),
+    _one_of("task", "direction", Direction),
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    _text("task", ForeignKey("task.id")),
+    _number("number"),
+    _instant("at"),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _text("step"),
+    Column("message", Sentence, nullable=False),
+    PrimaryKeyConstraint("task", "number"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    _text("id", primary_key=True),
+    _text("kind"),
+    _environment(),
+    _text("target"),
+    _text("component", null=True),
+    _text("envelope"),
+    _instant("at"),
+    _one_of("evidence", "kind", Statement),
+)
+Index("evidence_by_age", evidence.c.at)
+
+memory = Table(
+    "memory",
+    metadata,
+    _environment(),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _number("sequence", default=0),
+    _number("attempts", default=0),
+    _instant("not_before", null=True),
+    PrimaryKeyConstraint("environment", "target", "component", "slot"),
+)
+
+last_good = Table(
+    "last_good",
+    metadata,
+    _text("environment"),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _content("content"),
+    _text("evidence", ForeignKey("evidence.id")),
+    _instant("since"),
+    PrimaryKeyConstraint("environment", "target", "component", "slot"),
+    ForeignKeyConstraint(
+        ["environment", "target", "component", "slot"],
+        ["memory.environment", "memory.target", "memory.component", "memory.slot"],
+        name="last_good_remembered",
+    ),
+)
+
+refused = Table(
+    "refused",
+    metadata,
+    _environment(),
+    _text("trial"),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _text("release"),
+    Column("reason", Sentence, nullable=False),
+    _text("job", ForeignKey("job.id")),
+    _instant("at"),
+    _instant("lifted_at", null=True),
+    _text("lifted_by", null=True),
+    PrimaryKeyConstraint("environment", "trial"),
+    CheckConstraint("(lifted_at is null) = (lifted_by is null)", name="refused_lifted_by_somebody"),
+)
+
+circuit = Table(
+    "circuit",
+    metadata,
+    _environment(),
+    _text("target"),
+    _number("failures"),
+    _instant("open_until", null=True),
+    PrimaryKeyConstraint("environment", "target"),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    _environment(),
+    _number("number"),
+    _instant("since"),
+    _instant("until"),
+    _number("count"),
+    _text("digest"),
+    Column("rule", Sentence, nullable=False),
+    Column("content", Plain, nullable=False),
+    _instant("again_at", null=True),
+    PrimaryKeyConstraint("environment", "number"),
+    CheckConstraint("count > 0", name="decision_counted"),
+)
+Index("decision_by_age", decision.c.until)
+Index("decision_by_moment", decision.c.environment, decision.c.since)
+
+standing = Table(
+    "standing",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    _environment(),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _instant("since"),
+    _instant("until", null=True),
+    _text("verdict"),
+    _text("trust"),
+    Column("rule", Sentence, nullable=False),
+    Column("reason", Sentence, nullable=False),
+    Column("heal", Integer, nullable=False),
+    _text("digest"),
+    _text("content"),
+    _one_of("standing", "verdict", Verdict),
+    _one_of("standing", "trust", Trust),
+)
+OPEN: Final = literal_column("until is null")
+Index(
+    "one_open_standing",
+    standing.c.environment,
+    standing.c.target,
+    standing.c.component,
+    standing.c.slot,
+    unique=True,
+    sqlite_where=OPEN,
+    postgresql_where=OPEN,
+)
+Index("standing_by_environment", standing.c.environment, standing.c.number)
+Index("standing_by_target", standing.c.target, standing.c.number)
+Index("standing_by_age", standing.c.environment, standing.c.until)

@@ -1,0 +1,173 @@
+"""Tasks: one action on its way each, advanced by events, with the lines that drivers reported about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, TypedDict, Unpack
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from drivers.contract import Receipt, Step
+from reconciler.core import machine
+from reconciler.core.machine import TASK, TASK_TERMINAL, TaskEvent, TaskState
+from reconciler.core.plan import Intent, Plan, action_key
+from reconciler.store import contents, leases
+from reconciler.store.errors import Stale
+from reconciler.store.records import Direction, Job, Lease, ProgressLine, Task
+from reconciler.store.tables import progress as lines_table
+from reconciler.store.tables import task as table
+from stickers import names
+from stickers.names import (
+    ActionKey,
+    ComponentName,
+    EvidenceId,
+    JobId,
+    PlacementId,
+    SlotName,
+    TargetId,
+    TaskId,
+)
+
+LINES: Final = 200  # progress lines kept per task; the oldest go first
+
+
+class Changes(TypedDict, total=False):
+    """What may change beside the state."""
+
+    not_before: datetime | None
+    code: str | None
+    detail: str
+    receipt: Receipt | None
+    evidence: EvidenceId | None
+
+
+def of(c: Connection, job: Job | JobId) -> tuple[Task, ...]:
+    """Every task of the job, in the order they were planned."""
+    id = job.id if isinstance(job, Job) else job
+    return tuple(_task(row) for row in c.execute(select(table).where(table.c.job == id).order_by(table.c.number)))
+
+
+def load(c: Connection, id: TaskId) -> Task | None:
+    row = c.execute(select(table).where(table.c.id == id)).first()
+    return None if row is None else _task(row)
+
+
+def advance(
+    c: Connection, task: Task, event: TaskEvent, lease: Lease, now: datetime, **changes: Unpack[Changes]
+) -> Task:
+    """The task after the event; a dispatch begins the next attempt. Raises as `jobs.advance` does."""
+    state = machine.advance(TASK, task.state, event)
+    values: dict[str, Any] = {"state": state, "changed_at": now, **changes}
+    if "receipt" in changes:
+        receipt = changes["receipt"]
+        values["receipt"] = None if receipt is None else contents.dump(Receipt, receipt)
+    if event is TaskEvent.DISPATCH:
+        values |= {"attempt": task.attempt + 1, "began_at": task.began_at or now}
+    if state in TASK_TERMINAL:
+        values["ended_at"] = now
+    return _written(c, task, lease, values)
+
+
+def note(c: Connection, task: TaskId, lines: Sequence[ProgressLine]) -> None:
+    """Keep what was reported, numbered on from what is kept; beyond `LINES` the oldest go."""
+    if not lines:
+        return
+    last = c.execute(select(func.max(lines_table.c.number)).where(lines_table.c.task == task)).scalar() or 0
+    rows = [_line_row(task, last + index, line) for index, line in enumerate(lines[-LINES:], start=1)]
+    c.execute(insert(lines_table), rows)
+    c.execute(delete(lines_table).where(lines_table.c.task == task, lines_table.c.number <= last + len(rows) - LINES))
+
+
+def progress(c: Connection, task: TaskId, *, after: int = 0) -> tuple[ProgressLine, ...]:
+    """The kept lines above the number `after`, oldest first."""
+    query = select(lines_table).where(lines_table.c.task == task, lines_table.c.number > after)
+    return tuple(_line(row) for row in c.execute(query.order_by(lines_table.c.number)))
+
+
+def add(c: Connection, job: Job, plan: Plan, direction: Direction, lease: Lease, now: datetime) -> None:
+    """The plan's intents as `pending` tasks, in waves after those the job has. The caller holds the lease."""
+    tasks, waves = c.execute(
+        select(func.count(), func.coalesce(func.max(table.c.wave) + 1, 0)).where(table.c.job == job.id)
+    ).one()
+    rows = [
+        _row(job, tasks + index, direction, intent) | {"wave": waves + wave, "changed_at": now, "fence": lease.token}
+        for index, (wave, intent) in enumerate(_intents(plan), start=1)
+    ]
+    if rows:
+        c.execute(insert(table), rows)
+
+
+def _intents(plan: Plan) -> Iterator[tuple[int, Intent]]:
+    return ((number, intent) for number, wave in enumerate(plan.waves) for intent in wave.intents)
+
+
+def _row(job: Job, number: int, direction: Direction, intent: Intent) -> dict[str, Any]:
+    return {
+        "id": TaskId(f"{job.id}/{number}"),
+        "job": job.id,
+        "number": number,
+        "direction": direction,
+        "target": intent.target,
+        "key": action_key(job.environment, job.number, intent, direction),
+        "intent": contents.dump(Intent, intent),
+        "state": TaskState.PENDING,
+    }
+
+
+def _written(c: Connection, task: Task, lease: Lease, values: dict[str, Any]) -> Task:
+    environment = names.environment_of(task.job)
+    unchanged = (table.c.id == task.id, table.c.version == task.version, leases.fence(lease, environment))
+    fresh = {**values, "fence": lease.token, "version": task.version + 1}
+    row = c.execute(update(table).where(*unchanged).values(fresh).returning(*table.c)).first()
+    if row is None:
+        raise leases.refusal(c, lease, Stale(f"task {task.id} has changed since version {task.version}"))
+    return _task(row)
+
+
+def _task(row: Row[Any]) -> Task:
+    return Task(
+        id=TaskId(row.id),
+        job=JobId(row.job),
+        number=row.number,
+        wave=row.wave,
+        direction=Direction(row.direction),
+        target=TargetId(row.target),
+        key=ActionKey(row.key),
+        intent=contents.read(Intent, row.intent),
+        state=TaskState(row.state),
+        attempt=row.attempt,
+        not_before=row.not_before,
+        code=row.code,
+        detail=row.detail,
+        receipt=None if row.receipt is None else contents.read(Receipt, row.receipt),
+        evidence=row.evidence,
+        began_at=row.began_at,
+        changed_at=row.changed_at,
+        ended_at=row.ended_at,
+        fence=row.fence,
+        version=row.version,
+    )
+
+
+def _line_row(task: TaskId, number: int, line: ProgressLine) -> dict[str, Any]:
+    return {
+        "task": task,
+        "number": number,
+        "at": line.at,
+        "target": line.id.target,
+        "component": line.id.component,
+        "slot": line.id.slot,
+        "step": line.step,
+        "message": line.message,
+    }
+
+
+def _line(row: Row[Any]) -> ProgressLine:
+    return ProgressLine(
+        at=row.at,
+        id=PlacementId(TargetId(row.target), ComponentName(row.component), SlotName(row.slot)),
+        step=Step(row.step),
+        message=row.message,
+        number=row.number,
+    )
