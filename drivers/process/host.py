@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import grp
 import hashlib
 import itertools
 import json
@@ -647,10 +648,12 @@ class Eyes:
                 self.listens(standings[-1], ask, name, table)
         return {"standings": [found for found in standings if stands(found)]}
 
-    def standing(self, place: Place, component: str, slot: str) -> Json:
+    def standing(self, place: Place, component: str, slot: str, *, instance: str | None = None) -> Json:
+        """One placement. `workload` is what serves, or the run that `instance` belongs to."""
         state, runs = self._runs(place)
-        current = place.serving()
-        serving = self._serving(place, runs, current)
+        serving = self._serving(place, runs, place.serving())
+        if instance is not None and not (serving and instance == serving["instance"]):
+            serving = next((run for run in runs if instance in run["instances"]), None)
         return {
             "component": component,
             "slot": slot,
@@ -658,11 +661,26 @@ class Eyes:
             "workload": None if serving is None else self._workload(place, serving, state),
             "kept": self._kept(place, serving["release"] if serving else None),
             "debris": self._debris(place, [run for run in runs if run is not serving and run["active"]]),
+            "active": [[run["release"], run["instance"], run["key"]] for run in runs if run["active"]],
             "fence": self._fence(place),
             "pending": bool(state and state["lives"] and state["pending"]),
             "supervisor": state["supervisor"] if state and state["lives"] else None,
             "version": state["version"] if state and state["lives"] else None,
         }
+
+    def pulse(self, ask: Mapping[str, Any]) -> list[Any]:
+        """What changes when something happens at a target, and costs less than a look: stickers, what serves, what
+        the supervisors wrote last, and whether they live."""
+        folder, beats = Claim.of(ask).folder, []
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(folder)):
+                place = Place(f"{folder}/{name}")
+                state = None
+                with contextlib.suppress(OSError, ValueError):
+                    state = self._read(place.state, parse)
+                files = [_stamped(path) for path in (place.sticker, place.current, place.state)]
+                beats.append([name, *files, state is not None and living(state["supervisor"]) is not None])
+        return beats
 
     def _read(self, path: str, parser: Callable[[bytes], Any], limit: int = 4 << 20) -> Any:
         """The parsed content, from memory while the file is as it was; None when there is none."""
@@ -838,6 +856,13 @@ def release_names(place: Place) -> list[str]:
     return [name for _, name in sorted(found, reverse=True) if RELEASE.fullmatch(name)]
 
 
+def _stamped(path: str) -> Stamp | None:
+    try:
+        return stamp_of(os.lstat(path))
+    except OSError:
+        return None
+
+
 def _owner(content: bytes) -> tuple[str, str]:
     body = parse(content)
     return str(body["installation"]), str(body["target"])
@@ -891,23 +916,38 @@ class Session:
 
         return {"targets": [self.eyes.look(ask, once) for ask in request["targets"]]}
 
+    def pulse(self, request: Mapping[str, Any]) -> Json:
+        return {"targets": [self.eyes.pulse(ask) for ask in request["targets"]]}
+
     def listens(self, request: Mapping[str, Any]) -> Json:
-        """Who holds these ports now: asked again after an answer came, so that the answer can be believed."""
-        table = listeners()
-        found = [listening(table, ask["instance"], ask["address"], ask["port"]) for ask in request["asks"]]
-        return {"found": [{"who": who, "inodes": list(inodes)} for who, inodes in found]}
+        """Who holds these ports now. Asked after an answer came, so that the answer can be believed; with `within`
+        until all are ours or one of the instances is gone."""
+        until, pause = time.monotonic() + float(request.get("within", 0)), 0.002
+        while True:
+            table = listeners()
+            found = [
+                listening(table, ask["instance"], str(ask["address"]), int(ask["port"])) for ask in request["asks"]
+            ]
+            settled = all(who == "ours" for who, _ in found) or not all(
+                living(ask["instance"]) for ask in request["asks"]
+            )
+            if settled or time.monotonic() >= until:
+                return {"found": [{"who": who, "inodes": list(inodes)} for who, inodes in found]}
+            time.sleep(pause)
+            pause = min(0.05, pause * 1.5)
 
     def standing(self, request: Mapping[str, Any]) -> Json:
-        """One placement, its files compared now and not when their turn comes."""
+        """One placement; `thorough`: its files compared now and not when their turn comes."""
         claim = Claim.of(request)
         claim.check(claim.read())
-        place = claim.place(str(request["component"]), str(request["slot"]))
-        found = self.eyes.standing(place, str(request["component"]), str(request["slot"]))
-        if found["workload"] is not None and os.path.isdir(place.release(found["workload"]["release"])):
-            self.eyes.differences(place, found["workload"]["release"], now=True)
-            found = self.eyes.standing(place, str(request["component"]), str(request["slot"]))
-        self_ask = {"address": request.get("address"), "ports": {"": request.get("port")}}
-        self.eyes.listens(found, self_ask, "", listeners)
+        component, slot = str(request["component"]), str(request["slot"])
+        place = claim.place(component, slot)
+        if request.get("thorough"):
+            for name in release_names(place):
+                self.eyes.differences(place, name, now=True)
+        found = self.eyes.standing(place, component, slot, instance=request.get("instance"))
+        port = {} if request.get("port") is None else {"": request["port"]}
+        self.eyes.listens(found, {"address": request.get("address"), "ports": port}, "", listeners)
         return found
 
     # .. holding ..
@@ -949,12 +989,11 @@ class Session:
         return {"release": None}
 
     def stage(self, request: Mapping[str, Any]) -> Json:
-        """An empty directory to unpack into; what earlier tries left half-made is taken away."""
+        """A directory in which to unpack `tree`; what earlier tries left half-made is taken away."""
         place = self._held(request)
         clean(place)
         staging = f"{place.releases}/.new-{os.getpid()}-{next(_numbers)}"
         os.mkdir(staging, 0o700)
-        make_folder(staging + "/tree", 0o755)
         return {"staging": staging, "tree": staging + "/tree"}
 
     def seal(self, request: Mapping[str, Any]) -> Json:
@@ -967,7 +1006,8 @@ class Session:
         write_file(staging + "/specification.json", body, 0o600, durable=False)
         sealed = {"format": FORMAT, "artifact": release.artifact, "files": inventory(staging + "/tree")}
         write_file(staging + "/files.json", json.dumps(sealed, sort_keys=True).encode(), 0o600, durable=False)
-        os.chmod(staging, 0o755)  # noqa: S103 - a workload's own user reads its tree
+        for folder in (staging, staging + "/tree"):
+            os.chmod(folder, 0o755)  # noqa: S103 - a workload's own user reads its tree
         sync_filesystem(staging)
         name = self._free_name(place, f"{release.artifact[7:19]}-{release.configuration[7:19]}")
         os.rename(staging, place.release(name))
@@ -1116,7 +1156,7 @@ class Session:
 VERBS: dict[str, Callable[[Session, Mapping[str, Any]], Json]] = {
     name: getattr(Session, name)
     for name in (
-        *("look", "listens", "standing", "log", "ask"),
+        *("look", "pulse", "listens", "standing", "log", "ask"),
         *("hold", "find", "stage", "seal", "fits", "switch", "unpoint", "drop", "collect", "clear", "wear", "bare"),
         *("ensure", "dismiss", "gone", "order", "awaited"),
     )
@@ -1373,8 +1413,9 @@ def credentials(release: Release) -> tuple[int, int, str | None] | None:
         raise Trouble("refused", f"user {declared[:40]}: only a root's supervisor can become another")
     user, _, group = declared.partition(":")
     try:
+        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid if group else None
         entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-        return entry.pw_uid, int(group) if group else entry.pw_gid, entry.pw_name
+        return entry.pw_uid, entry.pw_gid if number is None else number, entry.pw_name
     except KeyError:
         if user.isdigit() and group.isdigit():
             return int(user), int(group), None

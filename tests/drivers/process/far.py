@@ -29,7 +29,7 @@ class Far:
 
     def __init__(self, python: str, root: Path, *, installation: str = "inst", component: str = "web") -> None:
         self.python, self.root = python, root
-        self.where = {
+        self.where: Json = {
             "root": str(root),
             "installation": installation,
             "target": "default/t1",
@@ -42,7 +42,7 @@ class Far:
 
     @property
     def place(self) -> Path:
-        return Path(self.where["root"]).resolve() / self.where["installation"] / self.where["component"]
+        return Path(self.where["root"]).resolve() / f"{self.where['installation']}/{self.where['component']}"
 
     def ask(self, do: str, **fields: Any) -> Json:
         assert self.process.stdin is not None
@@ -68,6 +68,7 @@ class Far:
         """A sealed release of these files, held and ready to be started."""
         self.ask("hold")
         staged = self.ask("stage")
+        Path(staged["tree"]).mkdir()
         for name, content in files.items():
             path = Path(staged["tree"], name)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,58 @@
+"""How a plain host is reached, and where its releases come from, as a target's document says it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_ARTIFACTS = re.compile(r"registry|(?:oci|tar):(?P<path>/.+)", re.DOTALL)
+
+
+def _root(text: str) -> str:
+    parts = text.split("/")
+    if not text.startswith("/") or "\0" in text or {".", ".."} & set(parts) or not any(parts):
+        raise ValueError("expected an absolute directory below /, without . and ..")
+    return text
+
+
+def _artifacts(text: str) -> str:
+    if not _ARTIFACTS.fullmatch(text) or "\0" in text:
+        raise ValueError("expected oci:/path of an OCI layout, tar:/path of a tar of one, or registry")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("expected an IP address, without port") from None
+
+
+def _python(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("expected a program name or its path")
+    return text
+
+
+class Connection(BaseModel):
+    """One directory of one host. Several targets may share a host, each with a root of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    via: Literal["local"] = "local"
+    root: Annotated[str, AfterValidator(_root)] = Field(
+        description="absolute directory on the target that belongs to this target alone"
+    )
+    artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(
+        default="registry",
+        description="where the bytes come from: oci:/path of an OCI layout, tar:/path of a tar of one, or registry",
+    )
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        default="127.0.0.1", description="IP address of the target at which health is asked"
+    )
+    python: Annotated[str, AfterValidator(_python)] = Field(
+        default="python3", description="Python 3.8 or newer on the target, for the supervisor"
+    )
