@@ -169,7 +169,7 @@ def _sqlite() -> Iterator[str]:
 def _postgresql() -> Iterator[str]:
     yield (
         "create or replace function holdfast_refuse() returns trigger language plpgsql as $$ begin "
-        "raise exception '%', TG_ARGV[0] using errcode = 'check_violation', constraint = TG_NAME; end $$"
+        "raise using message = TG_ARGV[0], errcode = 'check_violation', constraint = TG_NAME; end $$"
     )
     for rule in RULES:
         when = f"when ({rule.when.format(differs='is distinct from')}) " if rule.when else ""

@@ -62,7 +62,7 @@ class Store:
             lock = _locked(url)
             try:
                 writer = engines.memory() if engines.is_memory(url) else engines.writer(url)
-                schema.bring_up_to_date(writer, url)
+                schema.bring_up_to_date(writer)
             except BaseException:
                 if lock:
                     lock.release()

@@ -33,7 +33,11 @@ from reconciler.store.records import Direction, Wish
 from stickers.signature import Statement
 
 metadata: Final = MetaData(
-    naming_convention={"fk": "%(table_name)s_%(column_0_N_name)s_known", "pk": "%(table_name)s_key"}
+    naming_convention={
+        "fk": "%(table_name)s_%(column_0_N_name)s_known",
+        "pk": "%(table_name)s_key",
+        "ix": "%(table_name)s_by_%(column_0_name)s",
+    }
 )
 
 
@@ -53,8 +57,13 @@ def _environment() -> Column[str]:
     return _text("environment", ForeignKey("environment.id"))
 
 
-def _content(name: str, *, null: bool = False) -> Column[str]:
-    return _text(name, ForeignKey("content.digest"), null=null)
+def _refers(name: str, to: str, *, null: bool = False) -> Column[str]:
+    """Indexed, since what it refers to is deleted one day, and the database asks then who still refers to it."""
+    return _text(name, ForeignKey(to), null=null, index=True)
+
+
+def _content(name: str) -> Column[str]:
+    return _refers(name, "content.digest")
 
 
 def _listed(words: Iterable[StrEnum]) -> str:
@@ -86,7 +95,6 @@ content = Table(
     _text("body"),
     _instant("kept_at"),
 )
-Index("content_by_age", content.c.kept_at)
 
 release = Table(
     "release",
@@ -199,7 +207,7 @@ task = Table(
     _text("code", null=True),
     Column("detail", Sentence, nullable=False, server_default=""),
     _text("receipt", null=True),
-    _text("evidence", ForeignKey("evidence.id"), null=True),
+    _refers("evidence", "evidence.id", null=True),
     _instant("began_at", null=True),
     _instant("changed_at"),
     _instant("ended_at", null=True),
@@ -260,7 +268,7 @@ last_good = Table(
     _text("component"),
     _text("slot"),
     _content("content"),
-    _text("evidence", ForeignKey("evidence.id")),
+    _refers("evidence", "evidence.id"),
     _instant("since"),
     PrimaryKeyConstraint("environment", "target", "component", "slot"),
     ForeignKeyConstraint(
@@ -280,7 +288,7 @@ refused = Table(
     _text("slot"),
     _text("release"),
     Column("reason", Sentence, nullable=False),
-    _text("job", ForeignKey("job.id")),
+    _refers("job", "job.id"),
     _instant("at"),
     _instant("lifted_at", null=True),
     _text("lifted_by", null=True),
