@@ -37,10 +37,8 @@ def follow(stream: Iterable[dict[str, Any]], output: str) -> int:
 def _show(event: dict[str, Any]) -> None:
     match event["kind"]:
         case "job":
-            print(
-                f"{show.clean(event['job'])}  {_coloured(event['state'])}  {show.clean(event.get('detail', ''))}".rstrip(),
-                flush=True,
-            )
+            line = f"{show.clean(event['job'])}  {_coloured(event['state'])}  {show.clean(event.get('detail', ''))}"
+            print(line.rstrip(), flush=True)
         case "task":
             where = f"{show.clean(event['target'])}  {show.clean(event['component'])}"
             done = f"[{event['done']}/{event['total']}]"

@@ -19,13 +19,12 @@ def index(settings: Settings, given: Namespace) -> int:
         show.as_json(answer)
         return OK
     show.columns(
-        ("job", "kind", "state", "release", "began", "ended", "by", "reason"),
+        ("job", "kind", "state", "began", "ended", "by", "reason"),
         (
             (
                 show.clean(job["id"]),
                 job["kind"],
                 job["state"],
-                show.clean(job["release"]),
                 show.moment(job["created_at"]),
                 show.moment(job["ended_at"]),
                 show.clean(job["requested_by"]),
@@ -47,15 +46,15 @@ def show_one(settings: Settings, given: Namespace) -> int:
         show.as_json(answer)
     else:
         _job(answer)
-    return OK if answer["ok"] else FAILED
+    return FAILED if answer["ok"] is False else OK
 
 
 def _job(job: dict[str, Any]) -> None:
-    print(f"{show.clean(job['id'])}  {job['kind']}  {job['state']}  {show.clean(job['release'])}")
+    print(f"{show.clean(job['id'])}  {job['kind']}  {job['state']}")
     print(f"  asked for by {show.clean(job['requested_by'])}: {show.clean(job['reason'])}")
     print(f"  began {show.moment(job['created_at'])}, ended {show.moment(job['ended_at']) or 'not yet'}")
-    if job["error"]:
-        print(show.paint(f"  {show.clean(job['error'])}", "31"))
+    if job["message"]:
+        print(show.paint(f"  {show.clean(job['message'])}", "33"))
     for task in job["tasks"]:
         where = f"{show.clean(task['target'])}  {show.clean(task['components'])}"
         print(f"  {task['direction']} wave {task['wave']}  {where}  {task['state']}, attempt {task['attempt']}")

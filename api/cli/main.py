@@ -91,9 +91,7 @@ COMMANDS: Final = (
             option("--insecure", action="append", default=[], metavar="HOST:PORT", help="a registry spoken to in http"),
             option("--file", metavar="FILE", help="write there, not to the terminal; never overwrites"),
         ),
-        (
-            "holdfast release create shop@2.3.1 api=registry.example.com/shop/api:v2.3.1 --file releases/shop-2.3.1.yaml",
-        ),
+        ("holdfast release create shop@2.3.1 api=registry.example.com/shop/api:v2.3.1 --file shop-2.3.1.yaml",),
     ),
     Command(
         ("artifact", "pack"),
@@ -121,7 +119,11 @@ COMMANDS: Final = (
         ("holdfast keys rotate",),
     ),
     Command(
-        ("keys", "list"), "List the keys and what each may speak of.", "api.cli.keys:show_all", (), ("holdfast keys list",)
+        ("keys", "list"),
+        "List the keys and what each may speak of.",
+        "api.cli.keys:show_all",
+        (),
+        ("holdfast keys list",),
     ),
     Command(
         ("sticker", "verify"),

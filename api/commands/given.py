@@ -50,7 +50,9 @@ class Given:
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
-            raise Problem("BAD_ARGUMENT", f"{name} is {text[:40]!r}; expected ISO 8601 with a zone, 2026-11-22T06:00:00+01:00")
+            raise Problem(
+                "BAD_ARGUMENT", f"{name} is {text[:40]!r}; expected ISO 8601 with a zone, 2026-11-22T06:00:00+01:00"
+            )
         return moment
 
     def environment(self) -> EnvironmentId:
@@ -65,7 +67,9 @@ class Given:
     def job(self) -> JobId:
         environment, colon, number = self.text("job").rpartition(":")
         if not colon or not number.isascii() or not number.isdigit():
-            raise Problem("BAD_ARGUMENT", f"{self.text('job')[:80]!r} is not a job; expected staging:12 or default/staging:12")
+            raise Problem(
+                "BAD_ARGUMENT", f"{self.text('job')[:80]!r} is not a job; expected staging:12 or default/staging:12"
+            )
         return names.job_id(names.environment_id(*_qualified(environment)), int(number))
 
 

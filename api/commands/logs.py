@@ -1,0 +1,28 @@
+"""What a workload printed, masked on its way out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from api.commands.given import Given
+from api.commands.lookup import placement_target
+from api.house import House
+from api.problem import Problem
+from drivers.contract import Narrator
+from stickers.names import ComponentName, PlacementId
+
+
+async def logs(house: House, given: Given) -> AsyncIterator[dict[str, Any]]:
+    component = ComponentName(given.text("component"))
+    _, target = await placement_target(house, given.target(), component)
+    driver = house.drivers[target.driver]
+    if not isinstance(driver, Narrator):
+        raise Problem("NO_LOGS", f"{target.id} is a {target.driver} target, and those show no logs")
+    tail, follow = given.count("tail", 100, 100_000), given.flag("follow")
+    stream = driver.logs(target, PlacementId(target.id, component), tail=tail, follow=follow)
+    async with aclosing(stream) as lines:  # type: ignore[type-var]
+        async for line in lines:
+            yield {"line": house.redactor.clean(line)}
+    yield {"result": {"target": target.id, "component": component}}

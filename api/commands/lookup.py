@@ -1,0 +1,60 @@
+"""Finding what a person named, or saying what there is instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from api.house import House
+from api.problem import Problem
+from desired_state.model import DesiredState, Target
+from reconciler.store import environments
+from reconciler.store.records import EnvironmentRow
+from stickers.names import ComponentName, EnvironmentId, TargetId
+
+
+async def environment(house: House, id: EnvironmentId) -> tuple[EnvironmentRow, DesiredState]:
+    row = await house.store.read(lambda c: environments.load(c, id))
+    desired = await house.store.read(lambda c: environments.desired(c, id)) if row else None
+    if row is None or desired is None:
+        everything = await house.store.read(environments.all)
+        raise Problem("NO_ENVIRONMENT", f"there is no environment {id}{_instead(id, (each.id for each in everything))}")
+    return row, desired
+
+
+async def every_environment(house: House) -> list[tuple[EnvironmentRow, DesiredState]]:
+    rows = await house.store.read(environments.all)
+    return [await environment(house, row.id) for row in rows]
+
+
+async def target(house: House, id: TargetId) -> tuple[EnvironmentRow, Target]:
+    """The target as declared, or as it was last known."""
+    known: list[TargetId] = []
+    for row, desired in await every_environment(house):
+        targets = {
+            each.id: each for each in await house.store.read(lambda c, row=row: environments.known_targets(c, row.id))
+        }
+        targets |= desired.target_of
+        if id in targets:
+            return row, targets[id]
+        known.extend(targets)
+    raise Problem("NO_TARGET", f"there is no target {id}{_instead(id, known)}")
+
+
+async def placement_target(house: House, id: TargetId, component: ComponentName) -> tuple[EnvironmentRow, Target]:
+    row, found = await target(house, id)
+    _, desired = await environment(house, row.id)
+    components = sorted({each.id.component for each in desired.placements if each.id.target == id})
+    if component not in components:
+        raise Problem(
+            "NO_COMPONENT", f"{id} has no component {component[:60]!r}; it has {', '.join(components) or 'none'}"
+        )
+    return row, found
+
+
+def _instead(wanted: str, known: Iterable[str]) -> str:
+    there = sorted(set(known))
+    near = difflib.get_close_matches(wanted, there, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(there[:10])}" if there else "; nothing is declared yet"
