@@ -108,6 +108,7 @@ TASK: Final[Table[TaskState, TaskEvent]] = {
     (TaskState.RUNNING, TaskEvent.LOSE): TaskState.LOST,
     (TaskState.RUNNING, TaskEvent.FAIL): TaskState.FAILED,
     (TaskState.VERIFYING, TaskEvent.SUCCEED): TaskState.SUCCEEDED,
+    (TaskState.VERIFYING, TaskEvent.SKIP): TaskState.SKIPPED,  # untouched, and the look agrees
     (TaskState.VERIFYING, TaskEvent.RETRY): TaskState.RETRYING,
     (TaskState.VERIFYING, TaskEvent.LOSE): TaskState.LOST,
     (TaskState.VERIFYING, TaskEvent.FAIL): TaskState.FAILED,
@@ -115,6 +116,7 @@ TASK: Final[Table[TaskState, TaskEvent]] = {
     (TaskState.RETRYING, TaskEvent.CANCEL): TaskState.CANCELLED,
     (TaskState.LOST, TaskEvent.RETRY): TaskState.RETRYING,
     (TaskState.LOST, TaskEvent.SUCCEED): TaskState.SUCCEEDED,
+    (TaskState.LOST, TaskEvent.LOSE): TaskState.LOST,  # looked at, and still nothing is known
     (TaskState.LOST, TaskEvent.CANCEL): TaskState.CANCELLED,
     (TaskState.LOST, TaskEvent.FAIL): TaskState.FAILED,
 }
@@ -142,3 +144,17 @@ def terminal(table: Table[S, E]) -> frozenset[S]:
 JOB_TERMINAL: Final = terminal(JOB)
 JOB_ACTIVE: Final = frozenset(JobState) - JOB_TERMINAL
 TASK_TERMINAL: Final = terminal(TASK)
+
+
+def diagram(table: Table[S, E]) -> str:
+    """The table as a mermaid state diagram; events that lead the same way share an arrow."""
+    arrows: dict[tuple[S, S], list[str]] = {}
+    for (state, event), following in table.items():
+        arrows.setdefault((state, following), []).append(event.value)
+    first = next(iter(table))[0]
+    lines = ["stateDiagram-v2", f"    [*] --> {first.value}"]
+    lines += [
+        f"    {state.value} --> {following.value}: {', '.join(events)}" for (state, following), events in arrows.items()
+    ]
+    lines += [f"    {state.value} --> [*]" for state in dict.fromkeys(table.values()) if state in terminal(table)]
+    return "\n".join(lines) + "\n"
