@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
 
+from desired_state.model import DesiredState, Placement, Release, Target
+from reconciler.core.plan import Plan
 from reconciler.store.errors import Corrupt, Missing
 from reconciler.store.statements import insert
 from reconciler.store.tables import content
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CHUNK: Final = 500
+_adapters: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 
 class Kind(StrEnum):
@@ -40,6 +42,15 @@ class Kind(StrEnum):
     PLAN = "plan"
 
 
+_TYPES: Final[Mapping[Kind, type[Any]]] = {
+    Kind.DESIRED_STATE: DesiredState,
+    Kind.PLACEMENT: Placement,
+    Kind.TARGET: Target,
+    Kind.RELEASE: Release,
+    Kind.PLAN: Plan,
+}
+
+
 def dump(type: type[T], value: T) -> str:
     """The value as canonical text."""
     plain = _adapter(type).dump_python(value, mode="json")
@@ -48,12 +59,14 @@ def dump(type: type[T], value: T) -> str:
 
 def read(type: type[T], body: str) -> T:
     """The value in the text, decoded once while it is remembered; `Corrupt` when it is not of that type."""
-    return _decoded.get((type, body)) or _decoded.keep((type, body), _read(type, body), len(body))
+    key = (type, body)
+    found: T | None = _decoded.get(key)
+    return _decoded.keep(key, _read(type, body), len(body)) if found is None else found
 
 
 def keep(c: Connection, kind: Kind, values: Iterable[object], now: datetime) -> list[Digest]:
     """Keep the bodies of the values, those that are not kept yet; their digests in order."""
-    bodies = [dump(_type(kind), value) for value in values]
+    bodies = [dump(_TYPES[kind], value) for value in values]
     digests = [digest.of_bytes(body.encode()) for body in bodies]
     rows = [
         {"digest": name, "kind": kind.value, "body": body, "kept_at": now}
@@ -85,7 +98,7 @@ def _fetched(c: Connection, kind: Kind, names: list[Digest]) -> dict[Digest, Any
         select(content.c.digest, content.c.body).where(content.c.digest.in_(names), content.c.kind == kind)
     )
     return {
-        Digest(name): _decoded.keep((kind, name), _read(_type(kind), _proven(name, body)), len(body))
+        Digest(name): _decoded.keep((kind, name), _read(_TYPES[kind], _proven(name, body)), len(body))
         for name, body in rows
     }
 
@@ -98,30 +111,18 @@ def _proven(name: str, body: str) -> str:
 
 def _read(type: type[T], body: str) -> T:
     try:
-        return _adapter(type).validate_json(body)
+        value: T = _adapter(type).validate_json(body)
+        return value
     except ValueError as error:
         raise Corrupt(f"not a {type.__name__}: {str(error)[:200]}") from None
 
 
-@cache
-def _adapter(type: type[T]) -> TypeAdapter[T]:
-    from pydantic import TypeAdapter  # where a body is written or read; a client of the daemon does neither
+def _adapter(type: Any) -> TypeAdapter[Any]:
+    if type not in _adapters:
+        from pydantic import TypeAdapter  # where a body is written or read; a client of the daemon does neither
 
-    return TypeAdapter(type)
-
-
-@cache
-def _type(kind: Kind) -> type[Any]:
-    from desired_state.model import DesiredState, Placement, Release, Target
-    from reconciler.core.plan import Plan
-
-    return {
-        Kind.DESIRED_STATE: DesiredState,
-        Kind.PLACEMENT: Placement,
-        Kind.TARGET: Target,
-        Kind.RELEASE: Release,
-        Kind.PLAN: Plan,
-    }[kind]
+        _adapters[type] = TypeAdapter(type)
+    return _adapters[type]
 
 
 class _Decoded:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select, update
 
 from desired_state.model import DesiredState, Target
+from reconciler.core.conditions import Condition
 from reconciler.store import contents, leases
 from reconciler.store.contents import Kind
 from reconciler.store.errors import Missing
@@ -17,9 +18,6 @@ from reconciler.store.statements import insert
 from reconciler.store.tables import environment as table
 from reconciler.store.tables import known_target
 from stickers.names import Digest, EnvironmentId, ReleaseName
-
-if TYPE_CHECKING:
-    from reconciler.core.conditions import Condition
 
 _RESUMED: Final = {"suspended_reason": None, "suspended_by": None, "suspended_at": None, "suspended_until": None}
 
@@ -84,8 +82,6 @@ def resume(c: Connection, id: EnvironmentId) -> None:
 
 def set_conditions(c: Connection, id: EnvironmentId, conditions: Sequence[Condition], lease: Lease) -> None:
     """Writes when they differ from what is kept, and nothing otherwise."""
-    from reconciler.core.conditions import Condition
-
     body = contents.dump(tuple[Condition, ...], tuple(conditions))
     kept = c.execute(select(table.c.conditions).where(table.c.id == id)).scalar()
     if kept != body:
@@ -135,18 +131,10 @@ def _environment(row: Row[Any]) -> EnvironmentRow:
         accepted_at=row.accepted_at,
         undeclared_at=row.undeclared_at,
         suspended=_suspension(row),
-        conditions=_conditions(row.conditions),
+        conditions=contents.read(tuple[Condition, ...], row.conditions),
         last_attempted=row.last_attempted,
         last_applied=row.last_applied,
     )
-
-
-def _conditions(body: str) -> tuple[Condition, ...]:
-    if body == "[]":
-        return ()
-    from reconciler.core.conditions import Condition
-
-    return contents.read(tuple[Condition, ...], body)
 
 
 def _suspension(row: Row[Any]) -> HandSuspension | None:

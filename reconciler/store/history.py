@@ -32,7 +32,7 @@ def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease:
     """One statement when the decision is the last one again; else a new interval begins."""
     last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
     same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
-    again = {"until": now, "count": decisions.c.count + 1, "again_at": decision.again_at}
+    again = {"until": now, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
     extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
     if c.execute(extended.returning(decisions.c.number)).first() is None:
         leases.hold(c, lease, environment)
@@ -130,7 +130,7 @@ def _begin(c: Connection, environment: EnvironmentId, decision: Decision, now: d
         "number": number.scalar_subquery(),
         "since": now,
         "until": now,
-        "count": 1,
+        "turns": 1,
         "digest": decision.digest,
         "rule": decision.rule,
         "content": dict(decision.content),
@@ -227,7 +227,7 @@ def _decision(row: Row[Any]) -> DecisionInterval:
         number=row.number,
         since=row.since,
         until=row.until,
-        count=row.count,
+        count=row.turns,
         digest=Digest(row.digest),
         rule=row.rule,
         content=row.content,

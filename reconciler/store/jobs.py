@@ -104,9 +104,9 @@ def plan(c: Connection, job: Job) -> Plan:
 
 def page(
     c: Connection,
-    *,
     environment: EnvironmentId | None = None,
     state: JobState | None = None,
+    *,
     before: str | None = None,
     limit: int = PAGE,
 ) -> Page[Job]:

@@ -5,7 +5,7 @@ A sequence only rises and is never forgotten, whatever else is: an old sticker m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -109,23 +109,16 @@ def lift(c: Connection, environment: EnvironmentId, actor: str, now: datetime) -
     return len(c.execute(lifted.returning(refused_table.c.trial)).all())
 
 
-def heal_failed(
-    c: Connection, environment: EnvironmentId, failed: Mapping[PlacementId, datetime | None], lease: Lease
-) -> None:
-    """A heal of these placements did not hold; the next may be tried at the given times."""
+def heals(c: Connection, environment: EnvironmentId, after: Mapping[PlacementId, Memory], lease: Lease) -> None:
+    """The attempts of these placements and when the next may be made, as `core.retry` counted them. Nothing else of a
+    memory is written here."""
+    if not after:
+        return
     leases.hold(c, lease, environment)
-    rows = [_key(environment, id) | {"attempts": 1, "not_before": moment} for id, moment in failed.items()]
-    if rows:
-        offered = insert(c, table)
-        again = {"attempts": table.c.attempts + 1, "not_before": offered.excluded.not_before}
-        c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=again), rows)
-
-
-def heal_held(c: Connection, environment: EnvironmentId, ids: Iterable[PlacementId], lease: Lease) -> None:
-    """These placements stand again, or are wanted otherwise: what failed before does not count any more."""
-    leases.hold(c, lease, environment)
-    for id in ids:
-        c.execute(update(table).where(_at(table, environment, id)).values(attempts=0, not_before=None))
+    _upsert(c, table, [
+        _key(environment, id) | {"attempts": memory.attempts, "not_before": memory.not_before}
+        for id, memory in after.items()
+    ])  # fmt: skip
 
 
 def circuit(c: Connection, environment: EnvironmentId, state: Circuit, lease: Lease) -> None:

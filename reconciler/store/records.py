@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from desired_state.model import Placement, Target
 from drivers.contract import Receipt, Step
+from reconciler.core.conditions import Condition
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
+from reconciler.core.plan import Intent, JobKind, Plan
 from stickers import digest
 from stickers.names import (
     ActionKey,
@@ -30,10 +32,6 @@ from stickers.names import (
     TaskId,
 )
 from stickers.signature import Envelope, Statement
-
-if TYPE_CHECKING:
-    from reconciler.core.conditions import Condition
-    from reconciler.core.plan import Intent, JobKind, Plan
 
 T = TypeVar("T")
 

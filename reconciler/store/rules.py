@@ -107,7 +107,7 @@ RULES: Final = (
         table="decision",
         event="update",
         says="a decision's interval only grows",
-        when="NEW.until < OLD.until or NEW.count < OLD.count",
+        when="NEW.until < OLD.until or NEW.turns < OLD.turns",
     ),
     _fixed(
         "standing",

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -184,7 +185,7 @@ job = Table(
     CheckConstraint("(wish is null) = (wished_by is null)", name="job_wish_by_somebody"),
     CheckConstraint(f"(ended_at is null) = (state in ({_listed(JOB_ACTIVE)}))", name="job_ended_when_terminal"),
 )
-ACTIVE: Final = literal_column(f"state in ({_listed(JOB_ACTIVE)})")
+ACTIVE: Final[ColumnElement[bool]] = literal_column(f"state in ({_listed(JOB_ACTIVE)})")
 one_active_job = Index("one_active_job", job.c.environment, unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
 Index("job_by_age", job.c.created_at, job.c.id)
 Index("job_by_state", job.c.state, job.c.created_at, job.c.id)
@@ -313,13 +314,13 @@ decision = Table(
     _number("number"),
     _instant("since"),
     _instant("until"),
-    _number("count"),
+    _number("turns"),
     _text("digest"),
     Column("rule", Sentence, nullable=False),
     Column("content", Plain, nullable=False),
     _instant("again_at", null=True),
     PrimaryKeyConstraint("environment", "number"),
-    CheckConstraint("count > 0", name="decision_counted"),
+    CheckConstraint("turns > 0", name="decision_counted"),
 )
 Index("decision_by_age", decision.c.until)
 Index("decision_by_moment", decision.c.environment, decision.c.since)
@@ -344,7 +345,7 @@ standing = Table(
     _one_of("standing", "verdict", Verdict),
     _one_of("standing", "trust", Trust),
 )
-OPEN: Final = literal_column("until is null")
+OPEN: Final[ColumnElement[bool]] = literal_column("until is null")
 Index(
     "one_open_standing",
     standing.c.environment,

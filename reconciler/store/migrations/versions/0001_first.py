@@ -12,7 +12,7 @@ from reconciler.store import rules
 revision: Final = "0001"
 down_revision: Final = None
 
-RULES: Final = "sha256:00e1277ccfc0cac931a1f2fe14893f2cdb8e8fd6ca8d924e0f136d884914a120"
+RULES: Final = "sha256:c8621650e30fab358a209c94a4b8a9430539aab11a782cec660d36562cbf0772"
 
 
 def upgrade() -> None:
@@ -132,12 +132,12 @@ def _decision() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("turns", sa.BigInteger(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.Column("again_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("count > 0", name="decision_counted"),
+        sa.CheckConstraint("turns > 0", name="decision_counted"),
         sa.ForeignKeyConstraint(["environment"], ["environment.id"], name=op.f("decision_environment_known")),
         sa.PrimaryKeyConstraint("environment", "number", name=op.f("decision_key")),
     )
