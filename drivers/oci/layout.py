@@ -79,14 +79,22 @@ class Layout:
             raise Refused(f"{wanted} is an index of indexes, which is not read")
         return Resolved(asked=wanted, digest=chosen, manifest=found)
 
-    def copy(self, blob: Descriptor, to: Path) -> None:
-        """The blob into a new file, verified; nothing is left at `to` when it is not what was described."""
+    def copy(self, blob: Descriptor, to: Path, between: Callable[[], object] = lambda: None) -> None:
+        """The blob into a new file, verified; nothing is left at `to` when it is not what was described. `between` is
+        called with each piece, and may end the copy by raising."""
+        with new_file(to) as target:
+            for piece in self.pieces(blob):
+                between()
+                target.write(piece)
+
+    def pieces(self, blob: Descriptor) -> Iterator[bytes]:
+        """The blob in pieces; `Refused` at the latest after the last one, when it is not what was described."""
         verifier = Verifier(blob)
-        with self._open(_blob(blob.digest)) as source, new_file(to) as target:
+        with self._open(_blob(blob.digest)) as source:
             while piece := source.read(PIECE):
                 verifier.feed(piece)
-                target.write(piece)
-            verifier.finish()
+                yield piece
+        verifier.finish()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 MANIFESTS: Final = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 INDEXES: Final = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+ACCEPT: Final = ", ".join((*MANIFESTS, *INDEXES))
 LAYERS: Final = (
     LAYER,
     LAYER + "+gzip",
