@@ -5,11 +5,11 @@ A sequence only rises and is never forgotten, whatever else is: an old sticker m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, select, update
 
 from desired_state.model import Suspension
 from reconciler.core.drift import Known, Memory
@@ -36,12 +36,15 @@ from stickers.names import (
 _PLACEMENT: Final = ("environment", "target", "component", "slot")
 
 
-def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
+def known(
+    c: Connection, environment: EnvironmentId, now: datetime, *, unchanged: dict[PlacementId, Memory] | None = None
+) -> Known:
     """Everything that a diff and a plan need to remember, as of one moment. Suspensions and circuits that have ended
-    are left out."""
+    are left out. `unchanged` are the memories of whoever has held the lease since they were read and knows that nobody
+    has written one: they are not read again."""
     row = environments.load(c, environment)
     return Known(
-        memories=_memories(c, environment),
+        memories=_memories(c, environment) if unchanged is None else unchanged,
         refused=_refused_reasons(c, environment),
         circuits=_open_circuits(c, environment, now),
         active_keys=_active_keys(c, environment),
@@ -76,14 +79,34 @@ def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> N
     _remember(c, goods)
     placements = contents.keep(c, Kind.PLACEMENT, [each.placement for each in goods], now)
     targets = contents.keep(c, Kind.TARGET, [each.target for each in goods], now)
-    _upsert(c, last_good, [
-        _key(environment, each.placement.id) | {"content": content, "evidence": each.evidence, "since": now}
-        for each, content in zip(goods, placements, strict=True)
-    ])  # fmt: skip
+    _keep_last_good(
+        c,
+        [
+            _key(environment, each.placement.id) | {"content": content, "evidence": each.evidence, "since": now}
+            for each, content in zip(goods, placements, strict=True)
+        ],
+    )
     _upsert(c, known_target, [
         {"environment": environment, "target": target, "content": content, "known_at": now}
         for target, content in {each.target.id: content for each, content in zip(goods, targets, strict=True)}.items()
     ])  # fmt: skip
+
+
+def step_back(
+    c: Connection, environment: EnvironmentId, ids: Iterable[PlacementId], lease: Lease, now: datetime
+) -> None:
+    """What was last good there is given up, as when its release is rolled back: the one before it is last good again,
+    by its own evidence; where none is remembered, nothing is."""
+    leases.hold(c, lease, environment)
+    for id in ids:
+        here = _at(last_good, environment, id)
+        earlier = {"content": last_good.c.before, "evidence": last_good.c.before_evidence, "since": now}
+        stepped = update(last_good).where(here, last_good.c.before.is_not(None))
+        row = c.execute(
+            stepped.values(**earlier, before=None, before_evidence=None).returning(last_good.c.target)
+        ).first()
+        if row is None:
+            c.execute(delete(last_good).where(here))
 
 
 def refuse(c: Connection, refusal: Refusal, lease: Lease, now: datetime) -> None:
@@ -208,6 +231,18 @@ def _remember(c: Connection, goods: Sequence[Good]) -> None:
     }
     rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
     c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
+
+
+def _keep_last_good(c: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Another content pushes the one that was there into `before`."""
+    offered, was = insert(c, last_good), last_good.c
+    other = was.content != offered.excluded.content
+    kept = {
+        "before": case((other, was.content), else_=was.before),
+        "before_evidence": case((other, was.evidence), else_=was.before_evidence),
+    }
+    fresh = {name: offered.excluded[name] for name in ("content", "evidence", "since")}
+    c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=fresh | kept), rows)
 
 
 def _upsert(c: Connection, into: Any, rows: Sequence[Mapping[str, object]]) -> None:

@@ -270,8 +270,11 @@ last_good = Table(
     _text("slot"),
     _content("content"),
     _refers("evidence", "evidence.id"),
+    _refers("before", "content.digest", null=True),
+    _refers("before_evidence", "evidence.id", null=True),
     _instant("since"),
     PrimaryKeyConstraint("environment", "target", "component", "slot"),
+    CheckConstraint("(before is null) = (before_evidence is null)", name="last_good_before_proven"),
     ForeignKeyConstraint(
         ["environment", "target", "component", "slot"],
         ["memory.environment", "memory.target", "memory.component", "memory.slot"],

@@ -301,7 +301,12 @@ def _last_good() -> None:
         sa.Column("slot", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("before_evidence", sa.Text(), nullable=True),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("(before is null) = (before_evidence is null)", name="last_good_before_proven"),
+        sa.ForeignKeyConstraint(["before"], ["content.digest"], name=op.f("last_good_before_known")),
+        sa.ForeignKeyConstraint(["before_evidence"], ["evidence.id"], name=op.f("last_good_before_evidence_known")),
         sa.ForeignKeyConstraint(["content"], ["content.digest"], name=op.f("last_good_content_known")),
         sa.ForeignKeyConstraint(
             ["environment", "target", "component", "slot"],
@@ -311,6 +316,8 @@ def _last_good() -> None:
         sa.ForeignKeyConstraint(["evidence"], ["evidence.id"], name=op.f("last_good_evidence_known")),
         sa.PrimaryKeyConstraint("environment", "target", "component", "slot", name=op.f("last_good_key")),
     )
+    op.create_index(op.f("last_good_by_before"), "last_good", ["before"], unique=False)
+    op.create_index(op.f("last_good_by_before_evidence"), "last_good", ["before_evidence"], unique=False)
     op.create_index(op.f("last_good_by_content"), "last_good", ["content"], unique=False)
     op.create_index(op.f("last_good_by_evidence"), "last_good", ["evidence"], unique=False)
 
