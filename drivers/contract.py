@@ -82,7 +82,8 @@ class Deploy:
 
     `replaces` None: nothing may stand there. `predecessor` is last good: what is put back, and labelled again, when
     proof fails. `keep` predecessors stay on the target beside it. `adopts` names a workload that the driver did not
-    start and that is to be taken over as it is.
+    start and that is to be taken over as it is. `anew`: what stands is as wanted and unwell, and a restart did not
+    help, so it is made again.
     """
 
     placement: Placement
@@ -91,6 +92,7 @@ class Deploy:
     predecessor: Placement | None = None
     keep: int = 2
     adopts: str | None = None
+    anew: bool = False
     verb: Literal["deploy"] = "deploy"  # told apart by it when kept or sent as plain data
 
     @property

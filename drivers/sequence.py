@@ -141,7 +141,7 @@ class _Carrier:
 
     async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
         placement = deploy.placement
-        if self._stands_as(placement, standing) and not self._in_transit:
+        if self._stands_as(placement, standing) and not self._in_transit and not self._unwell(deploy, standing):
             if self._wears(claim_of(placement, self.tools.installation)):
                 return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
             return await self._label(deploy, standing)
@@ -259,6 +259,10 @@ class _Carrier:
             return False
         up = (WorkloadState.RUNNING, WorkloadState.STARTING)
         return standing.workload.state in (up if placement.running else (WorkloadState.STOPPED,))
+
+    def _unwell(self, deploy: Deploy, standing: Standing) -> bool:
+        """What stands is to be made anew, and this very action has not done so yet."""
+        return deploy.anew and standing.workload is not None and standing.workload.key != self.action.key
 
     def _wears(self, claim: Claim) -> bool:
         return self.worn is not None and self.worn.claim == claim and self.worn.phase is Phase.PROVEN
