@@ -63,6 +63,11 @@ class CommandServer(uvicorn.Server):
             )
         )
         self.path = path
+        self._listens = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listens.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -73,8 +78,7 @@ class CommandServer(uvicorn.Server):
         with _listening(self.path) as listener:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.serve, [listener])
-                while not self.started:
-                    await anyio.sleep(0.005)
+                await self._listens.wait()
                 task_status.started()
 
 
