@@ -89,11 +89,11 @@ class Registry:
         self._access = access or Access()
         self._host, self._name = _split(repository)
         scheme = "http" if self._is_plain(self._host) else "https"
-        self._base = httpx2.URL(f"{scheme}://{self._host}/v2/{self._name}/")
+        self.base = httpx2.URL(f"{scheme}://{self._host}/v2/{self._name}/")
         self._authorization: str | None = None
         self._client = httpx2.AsyncClient(
             timeout=self._seconds,
-            trust_env=not _is_loopback(self._base.host),  # no proxy stands between a machine and itself
+            trust_env=not _is_loopback(self.base.host),  # no proxy stands between a machine and itself
             headers={"user-agent": AGENT, "accept-encoding": "identity"},
         )
 
@@ -186,7 +186,7 @@ class Registry:
                     return
             async with self._answer(_Ask("POST", "blobs/uploads/", content=lambda: b"")) as response:
                 self._expect(response, (202,), what)
-                place = self._base.join(response.headers.get("location", ""))
+                place = self.base.join(response.headers.get("location", ""))
             ask = _Ask(
                 "PUT",
                 str(place.copy_merge_params({"digest": blob.digest})),
@@ -202,7 +202,7 @@ class Registry:
     @asynccontextmanager
     async def _answer(self, ask: _Ask) -> AsyncIterator[httpx2.Response]:
         """The answer, after logging in where that is asked for, and after redirects of what is read."""
-        url, logged_in, redirects = self._base.join(ask.url), False, 0
+        url, logged_in, redirects = self.base.join(ask.url), False, 0
         while True:
             async with self._client.stream(
                 ask.method, url, headers=self._headers(ask, url), content=ask.body
@@ -237,7 +237,7 @@ class Registry:
             raise Refused(f"{self._host} leads to {url.scheme}://{url.host}, which is not https")
 
     def _is_own(self, url: httpx2.URL) -> bool:
-        return (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
+        return (url.scheme, url.host, url.port) == (self.base.scheme, self.base.host, self.base.port)
 
     def _is_plain(self, host: str) -> bool:
         return host in self._access.insecure or _is_loopback(httpx2.URL(f"http://{host}").host)
@@ -258,7 +258,7 @@ class Registry:
     async def _token(self, challenge: dict[str, str]) -> str:
         realm = httpx2.URL(challenge.get("realm", ""))
         self._check_scheme(realm)
-        if not _is_related(realm.host, self._base.host):
+        if not _is_related(realm.host, self.base.host):
             raise Refused(f"{self._host} wants credentials to be sent to {realm.host}, which is another host")
         wanted: dict[str, str] = {name: challenge[name] for name in ("service", "scope") if name in challenge}
         headers = {"authorization": self._access.credentials.basic} if self._access.credentials else {}
