@@ -1,0 +1,141 @@
+"""The docker driver: looks at engines, acts on them, listens to their events and shows logs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import anyio
+
+from desired_state.model import Target
+from drivers import sequence
+from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.docker import events, look, render
+from drivers.docker.connection import Connection
+from drivers.docker.engine import Engine
+from drivers.docker.eyes import Eyes
+from drivers.docker.feed import Feed, Hold
+from drivers.docker.hands import DockerHands
+from drivers.errors import Busy, DriverError, Refused
+from stickers.names import PlacementId, TargetId
+from stickers.observation import Observation
+
+WITHIN: Final = 20.0  # seconds for one look at one engine
+
+
+LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
+
+
+class Host:
+    """One engine, and what is remembered of it."""
+
+    def __init__(self, connection: Connection, tools: Tools) -> None:
+        self.engine = Engine(connection)
+        self.eyes = Eyes(self.engine, tools.installation, tools.now)
+
+
+class DockerDriver:
+    """One placement is one container; each has its sticker in the labels of a container that is never started."""
+
+    kind: ClassVar[str] = "docker"
+    capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._hosts: dict[Connection, Host] = {}
+        self._active: set[PlacementId] = set()
+
+    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
+        by_host: dict[Host, list[Look]] = {}
+        for one in looks:
+            by_host.setdefault(self._host(one.target), []).append(one)
+        observations: dict[TargetId, Observation] = {}
+        async with anyio.create_task_group() as tasks:
+            for host, together in by_host.items():
+                tasks.start_soon(self._observe, host, together, observations)
+        return observations
+
+    async def _observe(self, host: Host, looks: Sequence[Look], into: dict[TargetId, Observation]) -> None:
+        reason = f"the engine did not answer within {WITHIN:g} s"
+        with anyio.move_on_after(WITHIN):
+            try:
+                into.update(await host.eyes.look(looks))
+                return
+            except DriverError as error:
+                reason = str(error)
+        at = self._tools.now()
+        into.update({one.target.id: Observation(target=one.target.id, at=at, unseen=reason) for one in looks})
+
+    async def apply(self, action: Action, *, report: Report) -> Receipt:
+        host = self._host(action.target)
+        with self._held({change.id for change in action.changes}):
+            try:
+                hands = DockerHands(host.engine, action, self._tools)
+                return await sequence.carry_out(action, hands, self._tools, report=report)
+            finally:
+                host.eyes.forget_target(action.target.id)
+
+    @contextlib.contextmanager
+    def _held(self, ids: set[PlacementId]) -> Iterator[None]:
+        """`Busy` while another action of this process is at one of the placements."""
+        if taken := ids & self._active:
+            raise Busy(f"{min(taken)} is being acted upon")
+        self._active |= ids
+        try:
+            yield
+        finally:
+            self._active -= ids
+
+    async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
+        watched = {target.id for target in targets}
+        hosts = {self._host(target) for target in targets}
+        async with Feed(*(partial(_events_of, host) for host in hosts)) as feed:
+            async for host, event in feed:
+                id = events.container_of(event)
+                target = events.target_of(event, self._tools.installation) or host.eyes.target_of(id)
+                host.eyes.forget(id)
+                if target in watched:
+                    yield target
+
+    async def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]:
+        engine = self._host(target).engine
+        instance = await self._instance(engine, id)
+        rest = b""
+        async with Feed(lambda hold: engine.logs(instance, tail=tail, follow=follow, hold=hold)) as feed:
+            async for piece in feed:
+                *lines, rest = (rest + piece).split(b"\n")
+                if len(rest) > LINE:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    yield line.decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
+
+    async def _instance(self, engine: Engine, id: PlacementId) -> str:
+        """The container that serves, or else the newest."""
+        labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
+        found = look.group(id, [look.listed(entry) for entry in await engine.containers({"label": labels})])
+        named = found.holder.instance if found.holder else ""
+        if named and (found.holder.adopts if found.holder else False):
+            return named
+        newest = next((one.id for one in (*look.candidates(found), *found.workloads)), None)
+        if newest is None:
+            raise Refused(f"no container stands for {id}")
+        return newest
+
+    async def aclose(self) -> None:
+        for host in self._hosts.values():
+            await host.engine.aclose()
+        self._hosts.clear()
+
+    def _host(self, target: Target) -> Host:
+        connection = Connection.model_validate(dict(target.connection))
+        if connection not in self._hosts:
+            self._hosts[connection] = Host(connection, self._tools)
+        return self._hosts[connection]
+
+
+def _events_of(host: Host, hold: Hold) -> Iterator[tuple[Host, dict[str, Any]]]:
+    return ((host, event) for event in host.engine.events(events.FILTERS, hold))

@@ -1,0 +1,360 @@
+"""The edge to one Docker engine: its API as awaitable calls, and the one place where foreign errors become ours.
+
+A call that only reads may be abandoned when its caller is cancelled. A call that changes something is seen to its end,
+so that no late effect of an abandoned call falls into somebody else's action; its own time-out bounds it.
+
+    no connection                                  Unreachable
+    an answer was lost after a change was sent     OutcomeUnknown
+    404                                            Missing (Refused)
+    409                                            Taken (Conflict)
+    anything else the engine says no to            Refused, with the engine's words
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeVar
+
+import anyio
+import docker
+import requests
+import urllib3
+from docker.types.daemon import CancellableStream
+
+from drivers import blocking
+from drivers.docker.compare import Inspected
+from drivers.docker.connection import Connection
+from drivers.docker.feed import Hold
+from drivers.docker.render import Body
+from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+
+TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace
+PULL_SILENCE: Final = 120  # seconds without a word from a pull
+CALLS: Final = 16  # at once, to one engine
+EVENTS_SPAN: Final = 300  # seconds after which the event stream is asked anew, so that a dead one is noticed
+
+T = TypeVar("T")
+
+
+class Missing(Refused):
+    """The engine knows no such thing."""
+
+
+class Taken(Conflict):
+    """The name is in use, or the thing is."""
+
+
+class Engine:
+    """One engine and the one client that is kept for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._threads = blocking.Threads(f"the engine at {connection.engine}", limit=CALLS)
+        self._client: docker.APIClient | None = None
+        self._connecting = threading.Lock()
+        self._networks = anyio.Lock()
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def listing(self) -> bytes:
+        """Every container of the engine, as the bytes of its answer: whoever looks often compares before parsing."""
+        return await self._read(lambda client: _get(client, "/containers/json", {"all": "1"}).content)
+
+    async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        query = {"all": "1", "filters": json.dumps({name: list(values) for name, values in filters.items()})}
+        found: list[dict[str, Any]] = await self._read(lambda client: _get(client, "/containers/json", query).json())
+        return found
+
+    async def container(self, id: str) -> Inspected | None:
+        with contextlib.suppress(Missing):
+            return await self._read(lambda client: client.inspect_container(id))
+        return None
+
+    async def image(self, reference: str) -> Inspected | None:
+        with contextlib.suppress(Missing):
+            return await self._read(lambda client: client.inspect_image(reference))  # type: ignore[no-untyped-call]
+        return None
+
+    # -- images and networks ----------------------------------------------------------------------------------------
+
+    async def pull(self, repository: str, digest: str, credentials: Mapping[str, str] | None) -> None:
+        """Bring one image by digest; without credentials none are sent, whatever this host's own files hold."""
+        stopped = threading.Event()
+        try:
+            await self._read(lambda client: _pull(client, repository, digest, credentials or {}, stopped))
+        finally:
+            stopped.set()
+
+    async def remove_image(self, reference: str) -> None:
+        """Take one name off an image, and the image when that was its last and nothing uses it."""
+        with contextlib.suppress(Missing, Taken):
+            await self._change(lambda client: client.remove_image(reference, force=False))
+
+    async def ensure_network(self, name: str, labels: Mapping[str, str]) -> None:
+        """A bridge network of that name exists. One that is made here gets a subnet of its own: only on such networks
+        may a container that is taken off come back under the address it had."""
+        async with self._networks:
+            if not await self._read(lambda client: _network_exists(client, name)):
+                subnet = await self._free_subnet(name, labels)
+                with contextlib.suppress(Taken):
+                    await self._change(lambda client: _create_network(client, name, labels, subnet))
+
+    async def _free_subnet(self, name: str, labels: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """One the engine would choose: it is asked by letting it choose, for a network that is gone afterwards."""
+        scout = f"{name}.holdfast-scout"
+        with contextlib.suppress(Missing):
+            await self._change(lambda client: client.remove_network(scout))
+        await self._change(lambda client: _create_network(client, scout, labels, None))
+        try:
+            found: dict[str, Any] = await self._read(lambda client: client.inspect_network(scout))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._change(lambda client: client.remove_network(scout))
+        pools: list[dict[str, Any]] = (found.get("IPAM") or {}).get("Config") or []
+        return pools[0] if pools else None
+
+    # -- containers -------------------------------------------------------------------------------------------------
+
+    async def create(self, body: Body) -> str:
+        """The new container's id. `Taken`: somebody has been here under this name."""
+        made: dict[str, Any] = await self._change(
+            lambda client: client.create_container_from_config(body.config, body.name)  # type: ignore[no-untyped-call]
+        )
+        return str(made["Id"])
+
+    async def start(self, id: str) -> None:
+        await self._change(lambda client: client.start(id))
+
+    async def stop(self, id: str) -> None:
+        """Stopped when this returns, killed if it took longer than its own grace."""
+        with contextlib.suppress(Missing):
+            await self._change(lambda client: _within_grace(client, id, "stop"))
+
+    async def restart(self, id: str) -> None:
+        await self._change(lambda client: _within_grace(client, id, "restart"))
+
+    async def remove(self, id: str) -> None:
+        """Gone when this returns, with the volumes that have no name; one that runs is killed."""
+        with contextlib.suppress(Missing):
+            await self._change(lambda client: client.remove_container(id, v=True, force=True))
+
+    async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
+        await self._change(lambda client: client.update_container(id, restart_policy=policy))  # type: ignore[arg-type]
+
+    async def connect(self, id: str, network: str, *, aliases: Sequence[str] = (), address: str | None = None) -> None:
+        with contextlib.suppress(Taken):  # it is connected already
+            await self._change(
+                lambda client: client.connect_container_to_network(
+                    id, network, aliases=list(aliases) or None, ipv4_address=address
+                )
+            )
+
+    async def disconnect(self, id: str, network: str) -> None:
+        with contextlib.suppress(Missing):
+            await self._change(lambda client: client.disconnect_container_from_network(id, network))
+
+    async def run(self, id: str, argv: Sequence[str], within: float) -> int | None:
+        """Run argv inside the container; its exit code, or None when it did not end in time."""
+        made: dict[str, Any] = await self._change(
+            lambda client: client.exec_create(id, list(argv), stdout=False, stderr=False)
+        )
+        await self._change(lambda client: client.exec_start(made["Id"], detach=True))
+        pause = 0.02
+        with anyio.move_on_after(within):
+            while True:
+                seen: dict[str, Any] = await self._read(lambda client: client.exec_inspect(made["Id"]))
+                if not seen["Running"]:
+                    return int(seen["ExitCode"])
+                await anyio.sleep(pause)
+                pause = min(pause * 2, 0.25)
+        return None
+
+    # -- streams ----------------------------------------------------------------------------------------------------
+
+    def events(self, filters: Mapping[str, Sequence[str]], hold: Hold) -> Iterator[dict[str, Any]]:
+        """Events from now on, blocking; for a `Feed`. Raises `Unreachable` when they are lost."""
+        return self._streamed(lambda client: _events(client, filters, hold))
+
+    def logs(self, id: str, *, tail: int, follow: bool, hold: Hold) -> Iterator[bytes]:
+        """What the container printed, in the engine's pieces, blocking; for a `Feed`."""
+        return self._streamed(lambda client: _logs(client, id, tail, follow, hold))
+
+    def _streamed(self, items: Callable[[docker.APIClient], Iterator[T]]) -> Iterator[T]:
+        with _translated(changes=False):
+            yield from items(self._connected())
+
+    # -- the edge ---------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def _read(self, call: Callable[[docker.APIClient], T]) -> T:
+        return await self._threads.run(lambda: self._called(call, changes=False), abandon=True)
+
+    async def _change(self, call: Callable[[docker.APIClient], T]) -> T:
+        return await self._threads.run(lambda: self._called(call, changes=True))
+
+    def _called(self, call: Callable[[docker.APIClient], T], *, changes: bool) -> T:
+        with _translated(changes=False):
+            client = self._connected()
+        with _translated(changes=changes):
+            return call(client)
+
+    def _connected(self) -> docker.APIClient:
+        with self._connecting:
+            if self._client is None:
+                self._client = _client(self.connection)
+            return self._client
+
+
+def _client(connection: Connection) -> docker.APIClient:
+    tls = connection.tls
+    return docker.APIClient(
+        base_url=connection.engine,
+        version="auto",
+        timeout=TIMEOUT,
+        max_pool_size=CALLS,
+        tls=docker.tls.TLSConfig(client_cert=(tls.cert, tls.key), ca_cert=tls.ca, verify=True) if tls else False,
+    )
+
+
+def _get(client: docker.APIClient, path: str, query: Mapping[str, str], **how: Any) -> requests.Response:
+    """What the SDK does for a GET, without parsing the answer."""
+    answer = client.get(f"{client.base_url}/v{client.api_version}{path}", params=query, **({"timeout": TIMEOUT} | how))
+    _raise(answer)
+    return answer
+
+
+def _raise(answer: requests.Response) -> None:
+    try:
+        answer.raise_for_status()
+    except requests.HTTPError as error:
+        docker.errors.create_api_error_from_http_exception(error)
+
+
+def _within_grace(client: docker.APIClient, id: str, verb: str) -> None:
+    """The SDK's own calls take no notice of the container's grace when they wait for the answer."""
+    grace = client.inspect_container(id)["Config"].get("StopTimeout") or 0
+    path = f"{client.base_url}/v{client.api_version}/containers/{id}/{verb}"
+    _raise(client.post(path, timeout=TIMEOUT + grace))
+
+
+def _pull(
+    client: docker.APIClient, repository: str, digest: str, credentials: Mapping[str, str], stopped: threading.Event
+) -> None:
+    """The SDK's own pull waits for ever for an engine that has gone silent."""
+    answer = client.post(
+        f"{client.base_url}/v{client.api_version}/images/create",
+        params={"fromImage": repository, "tag": digest},
+        headers={"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(dict(credentials)).encode()).decode()},
+        stream=True,
+        timeout=(TIMEOUT, PULL_SILENCE),
+    )
+    with contextlib.closing(answer):
+        _raise(answer)
+        for line in answer.iter_lines(chunk_size=None):
+            if stopped.is_set():
+                return
+            if (said := json.loads(line)).get("error"):
+                raise _pull_error(f"{repository}@{digest}", str(said["error"]))
+
+
+def _pull_error(reference: str, said: str) -> DriverError:
+    """What a pull says in the middle of a stream that began with 200."""
+    gone = ("unauthorized", "denied", "not found", "manifest unknown", "no space left", "no matching manifest")
+    kind = Refused if any(word in said.lower() for word in gone) else Unreachable
+    return kind(f"pull of {reference}: {_line(said)}")
+
+
+def _network_exists(client: docker.APIClient, name: str) -> bool:
+    """By exact name: the engine's own filter also answers names that merely contain it."""
+    return any(network["Name"] == name for network in client.networks(names=[name]))
+
+
+def _create_network(
+    client: docker.APIClient, name: str, labels: Mapping[str, str], pool: Mapping[str, str] | None
+) -> None:
+    types = docker.types
+    ipam = types.IPAMConfig(pool_configs=[types.IPAMPool(subnet=pool["Subnet"])]) if pool else None
+    client.create_network(name, driver="bridge", labels=dict(labels), ipam=ipam, check_duplicate=True)
+
+
+def _events(client: docker.APIClient, filters: Mapping[str, Sequence[str]], hold: Hold) -> Iterator[dict[str, Any]]:
+    """Asked in spans, each beginning where the last ended, so that a connection that died silently is noticed when its
+    span is over. Times are the engine's, told by its answers."""
+    since = _clock(client.get(f"{client.base_url}/_ping", timeout=TIMEOUT))
+    while True:
+        until = since + EVENTS_SPAN
+        query = {"since": str(since), "until": str(until), "filters": json.dumps(dict(filters))}
+        answer = _get(client, "/events", query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
+        hold(CancellableStream(iter(()), answer))
+        with contextlib.closing(answer):
+            for line in answer.iter_lines(chunk_size=None):
+                yield json.loads(line)
+        if _clock(client.get(f"{client.base_url}/_ping", timeout=TIMEOUT)) < until:
+            raise Unreachable("the engine ended its event stream")
+        since = until
+
+
+def _clock(answer: requests.Response) -> int:
+    return int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
+
+
+def _logs(client: docker.APIClient, id: str, tail: int, follow: bool, hold: Hold) -> Iterator[bytes]:
+    stream = client.logs(id, stream=True, follow=follow, tail=tail)
+    hold(stream)
+    yield from stream
+
+
+@contextlib.contextmanager
+def _translated(*, changes: bool) -> Iterator[None]:
+    """Foreign errors become ours. `changes`: when the answer is lost, whether it happened is not known."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise _refusal(error) from None
+    except requests.exceptions.ConnectTimeout as error:
+        raise Unreachable(f"the engine does not answer: {_line(error)}") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
+        if changes and not _never_sent(error):
+            raise OutcomeUnknown(f"the engine's answer was lost: {_line(error)}") from None
+        raise Unreachable(f"the engine does not answer: {_line(error)}") from None
+    except docker.errors.DockerException as error:
+        raise Unreachable(f"no connection to the engine: {_line(error)}") from None
+
+
+def _refusal(error: docker.errors.APIError) -> DriverError:
+    said = _line(error.explanation or error)
+    match error.status_code:
+        case 404:
+            return Missing(said)
+        case 409:
+            return Taken(said)
+        case 503:
+            return Unreachable(said)
+        case _:
+            return Refused(said)
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether the connection was refused, so that nothing can have happened."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ConnectionRefusedError | FileNotFoundError | urllib3.exceptions.NewConnectionError):
+            return True
+        reason = getattr(seen, "reason", None)
+        inner = next((item for item in seen.args if isinstance(item, BaseException)), None)
+        seen = reason if isinstance(reason, BaseException) else inner or seen.__cause__ or seen.__context__
+    return False
+
+
+def _line(said: object) -> str:
+    """One line, of bounded length."""
+    return " ".join(str(said).split())[:300]
