@@ -1,0 +1,155 @@
+"""What a component's layers mean when they are laid over each other: a configuration, a health check, and the flaws
+that only the whole can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from desired_state import schema
+from desired_state.findings import Path, escaped
+from desired_state.health import Check, CommandCheck, Health, HttpCheck, TcpCheck
+from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
+from desired_state.secrets import SecretRef
+
+ONE_CHECK: Final = "exactly one of http, tcp and command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """Something wrong with a component as a whole. `path` is relative to it."""
+
+    code: str
+    path: Path
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A component's layers as one. Targets that say nothing of their own share one record."""
+
+    configuration: Configuration
+    health: Health | None
+    running: bool
+
+
+def nulls(layer: schema.Component, base: schema.Component | None) -> Iterator[Flaw]:
+    """Variables that the layer takes away although nothing below has them."""
+    inherited = (base.environment if base else None) or {}
+    for name, value in (layer.environment or {}).items():
+        if value is None and inherited.get(name) is None:
+            expected = 'a text ("" for an empty one) or {secret: …}; null takes away an inherited variable, and none is'
+            yield Flaw(code="NULL_TAKES_NOTHING", path=("environment", name), found="null", expected=expected)
+
+
+def flaws(component: schema.Component) -> Iterator[Flaw]:
+    """What is wrong with the whole; empty when it can be settled."""
+    if component.health is not None:
+        yield from _health_flaws(component.health)
+    if component.healthcheck is not None and component.healthcheck.command is None:
+        yield _missing(("healthcheck", "command"), "the argv that is run inside the container")
+    yield from _twice("ports", [_published(port) for port in component.ports or ()])
+    yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
+    yield from _twice("networks", list(component.networks or ()))
+
+
+def settled(component: schema.Component) -> Settled:
+    """The component's meaning. It has no flaws."""
+    return Settled(
+        configuration=_configuration(component),
+        health=None if component.health is None else _health(component.health),
+        running=component.state != "stopped",
+    )
+
+
+def _configuration(said: schema.Component) -> Configuration:
+    environment = {name: value for name, value in (said.environment or {}).items() if value is not None}
+    return Configuration(
+        command=tuple(said.command) if said.command is not None else None,
+        environment=tuple((name, _value(environment[name])) for name in sorted(environment)),
+        ports=tuple(
+            sorted(said.ports or (), key=lambda port: (port.container, port.protocol, port.host or 0, port.address))
+        ),
+        volumes=tuple(sorted(said.volumes or (), key=lambda volume: volume.destination)),
+        networks=tuple(sorted(said.networks or ())),
+        user=said.user,
+        restart=said.restart if said.restart is not None else RestartPolicy.UNLESS_STOPPED,
+        memory=said.memory,
+        cpus=said.cpus,
+        stop_grace=said.stop_grace if said.stop_grace is not None else Configuration().stop_grace,
+        healthcheck=_healthcheck(said.healthcheck) if said.healthcheck is not None else None,
+        registry_credentials=_secret(said.registry_credentials) if said.registry_credentials is not None else None,
+    )
+
+
+def _value(said: str | schema.SecretReference) -> str | SecretRef:
+    return said if isinstance(said, str) else _secret(said)
+
+
+def _secret(said: schema.SecretReference) -> SecretRef:
+    return SecretRef(reference=said.secret, version=said.version)
+
+
+def _healthcheck(said: schema.RuntimeHealthcheck) -> RuntimeHealthcheck:
+    return RuntimeHealthcheck(argv=tuple(said.command or ()), **_given(said, "command"))
+
+
+def _health(said: schema.Health) -> Health:
+    return Health(check=_check(said), **_given(said, *schema.CHECKS))
+
+
+def _check(said: schema.Health) -> Check:
+    if said.http is not None:
+        return HttpCheck(port=said.http.port or 0, **_given(said.http, "port"))
+    if said.tcp is not None:
+        return TcpCheck(port=said.tcp.port or 0)
+    return CommandCheck(argv=tuple(said.command or ()))
+
+
+def _given(said: schema.Layer, *apart: str) -> dict[str, Any]:
+    """What was said, so that the record's own defaults stand for the rest."""
+    values = ((name, getattr(said, name)) for name in sorted(said.model_fields_set) if name not in apart)
+    return {name: value for name, value in values if value is not None}
+
+
+def _health_flaws(said: schema.Health) -> Iterator[Flaw]:
+    kinds = [kind for kind in schema.CHECKS if getattr(said, kind) is not None]
+    if len(kinds) != 1:
+        found = f"{len(kinds)} checks ({', '.join(kinds)})" if kinds else "no check"
+        yield Flaw(code="HEALTH_CHECK", path=("health",), found=found, expected=ONE_CHECK)
+        return
+    asked = getattr(said, kinds[0])
+    if isinstance(asked, schema.HttpCheck | schema.TcpCheck) and asked.port is None:
+        yield _missing(("health", kinds[0], "port"), "the port that is asked")
+        return
+    yield from _impossible(_health(said))
+
+
+def _impossible(health: Health) -> Iterator[Flaw]:
+    least = max(health.minimum, (health.successes - 1) * health.interval)
+    if least > health.deadline:
+        found = f"a deadline of {_seconds(health.deadline)}"
+        expected = f"{_seconds(least)} or more: it cannot be healthy sooner"
+        yield Flaw(code="HEALTH_IMPOSSIBLE", path=("health", "deadline"), found=found, expected=expected)
+
+
+def _missing(path: Path, expected: str) -> Flaw:
+    return Flaw(code="KEY_MISSING", path=path, found="nothing", expected=f"{path[-1]}: {expected}")
+
+
+def _twice(field: str, texts: list[str]) -> Iterator[Flaw]:
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            yield Flaw(code="TWICE", path=(field, index), found=f"{escaped(text)} a second time", expected="it once")
+
+
+def _published(port: Port) -> str:
+    return f"{port.address}:{port.host}/{port.protocol}" if port.host else f"{port.container}/{port.protocol}"
+
+
+def _seconds(length: timedelta) -> str:
+    return f"{length.total_seconds():g}s"

@@ -1,0 +1,150 @@
+"""The documents of a tree by what they declare: each name once, and which names could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from desired_state import schema, translation
+from desired_state.findings import Finding, Notes, Path, escaped, path_text, shown
+from desired_state.strict import BROKEN, Document
+from stickers.names import DEFAULT_PROJECT
+
+S = TypeVar("S", bound=schema.Declaration, covariant=True)
+
+Scoped = tuple[str, str]  # project and name
+
+
+@dataclass(frozen=True, slots=True)
+class Declared(Generic[S]):
+    """What a document says, and the document, for what is found later."""
+
+    said: S
+    document: Document
+
+    @property
+    def scoped(self) -> Scoped:
+        return self.said.project, _own_name(self.said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declarations:
+    """Everything that could be read. `unread` holds kind, project and name of what could not, None for what is not
+    even known of it: a reference to one of these is no mistake of whoever refers to it."""
+
+    releases: dict[Scoped, Declared[schema.Release]] = field(default_factory=dict)
+    environments: dict[Scoped, Declared[schema.Environment]] = field(default_factory=dict)
+    targets: dict[Scoped, Declared[schema.Target]] = field(default_factory=dict)
+    unread: set[tuple[str | None, str | None, str | None]] = field(default_factory=set)
+
+    def may_be_unread(self, kind: str, scoped: Scoped) -> bool:
+        return any((k, p, n) in self.unread for k in (kind, None) for p in (scoped[0], None) for n in (scoped[1], None))
+
+    def any_unread(self, kind: str) -> bool:
+        return any(found in (kind, None) for found, _, _ in self.unread)
+
+
+def read(documents: Iterable[Document], notes: Notes) -> Declarations:
+    """The documents as what they declare. In a tree with a name declared twice the first stands, by file and line."""
+    declarations = Declarations()
+    for document in sorted(documents, key=lambda document: (document.file, document.line)):
+        said = _said(document, notes)
+        if said is None or not document.whole:
+            declarations.unread.add(_unread(document))
+        else:
+            _enter(declarations, said, document, notes)
+    return declarations
+
+
+def note(
+    notes: Notes,
+    code: str,
+    document: Document,
+    path: Path,
+    found: str,
+    expected: str,
+    *,
+    nearest: str | None = None,
+    key: bool = False,
+) -> None:
+    """A finding about the node at the path."""
+    line, column = document.position(path, key=key)
+    notes.add(
+        Finding(
+            code=code,
+            file=document.file,
+            line=line,
+            column=column,
+            path=path_text(path),
+            found=found,
+            expected=expected,
+            nearest=nearest,
+        )
+    )
+
+
+def _said(document: Document, notes: Notes) -> schema.Declaration | None:
+    kind = document.content.get("kind")
+    model = schema.KINDS.get(kind) if isinstance(kind, str) else None
+    if model is not None:
+        return translation.read(document, model, notes)
+    if "kind" not in document.content:
+        if document.whole:
+            note(notes, "KEY_MISSING", document, ("kind",), "nothing", f"kind: one of {', '.join(schema.KINDS)}")
+    elif kind is not BROKEN:
+        nearest = notes.nearest(kind, schema.KINDS)
+        expected = f"one of {', '.join(schema.KINDS)}"
+        note(notes, "KIND_UNKNOWN", document, ("kind",), shown(kind, ("kind",)), expected, nearest=nearest)
+    return None
+
+
+def _enter(declarations: Declarations, said: schema.Declaration, document: Document, notes: Notes) -> None:
+    match said:
+        case schema.Release():
+            _once(declarations.releases, Declared(said, document), notes)
+        case schema.Environment():
+            _once(declarations.environments, Declared(said, document), notes)
+        case schema.Target():
+            _once(declarations.targets, Declared(said, document), notes)
+
+
+def _once(known: dict[Scoped, Declared[Any]], declared: Declared[Any], notes: Notes) -> None:
+    first = known.setdefault(declared.scoped, declared)
+    if first is declared:
+        return
+    kind, name = declared.said.kind, escaped(declared.scoped[1])
+    expected = f"one document of this name; it is declared in {first.document.file} on line {first.document.line}"
+    if kind == "Release" and first.said != declared.said:
+        found = f"the release {name} with another content"
+        note(
+            notes,
+            "RELEASE_CHANGED",
+            declared.document,
+            ("version",),
+            found,
+            f"a new version: a release never changes; {expected}",
+        )
+    else:
+        note(
+            notes, "DECLARED_TWICE", declared.document, ("name",), f"the {kind.lower()} {name} a second time", expected
+        )
+
+
+def _own_name(said: schema.Declaration) -> str:
+    return f"{said.name}@{said.version}" if isinstance(said, schema.Release) else said.name
+
+
+def _unread(document: Document) -> tuple[str | None, str | None, str | None]:
+    content: Mapping[str, Any] = document.content
+    kind, name = _text(content.get("kind")), _text(content.get("name"))
+    if kind not in schema.KINDS:
+        return None, None, name
+    if kind == "Release":
+        version = _text(content.get("version"))
+        name = f"{name}@{version}" if name and version else None
+    return kind, _text(content.get("project", str(DEFAULT_PROJECT))), name
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

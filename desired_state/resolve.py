@@ -1,0 +1,360 @@
+"""From documents to desired states: every name followed, every layer laid over the other, nothing left open. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from pydantic import BaseModel
+
+from desired_state import components, model, schema, translation
+from desired_state.components import Flaw, Settled
+from desired_state.declarations import Declarations, Declared, Scoped, note
+from desired_state.findings import Finding, Notes, Path, escaped, shown
+from desired_state.model import DesiredState, Placement, Port, Release, ReleaseComponent, Target
+from desired_state.strict import Document
+from stickers import names
+from stickers.names import Artifact, ComponentName, Digest, EnvironmentId, PlacementId, ReleaseName, TargetId
+
+Connections = Mapping[str, type[BaseModel]]  # driver -> the model of its targets' connections
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a tree of documents means. With any finding `environments` is empty: whatever could not be read may have
+    belonged to any of them, and a target that is missing from a desired state would be taken for one that is gone.
+
+    `documents` counts what was read; a tree without documents is `empty`, and whoever accepts decides what that means.
+    """
+
+    revision: str
+    environments: Mapping[EnvironmentId, DesiredState] = field(default_factory=dict)
+    releases: tuple[Release, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    documents: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self.documents and not self.findings
+
+
+def resolve(declarations: Declarations, connections: Connections, notes: Notes, *, revision: str) -> Resolved:
+    """The desired states, or what is wrong; `notes` may bring findings of their own."""
+    everything = _Everything(declarations, connections, notes)
+    releases = {scoped: _release(found.said) for scoped, found in sorted(declarations.releases.items())}
+    targets = _by_environment(everything)
+    states = []
+    for scoped, environment in sorted(declarations.environments.items()):
+        release = _released(everything, environment, releases)
+        if release is not None:
+            states.append(_Resolution(everything, environment, release, targets.get(scoped, []), revision).state())
+    findings = notes.sorted()
+    return Resolved(
+        revision=revision,
+        environments={} if findings else {state.environment.id: state for state in states},
+        releases=tuple(releases.values()),
+        findings=findings,
+        documents=len(declarations.releases) + len(declarations.environments) + len(declarations.targets),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Everything:
+    """What every step needs."""
+
+    declarations: Declarations
+    connections: Connections
+    notes: Notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A target with what it may run: its document, the record, and its components by name."""
+
+    declared: Declared[schema.Target]
+    target: Target
+
+
+def _release(said: schema.Release) -> Release:
+    parts = {ComponentName(name): _part(part) for name, part in sorted(said.components.items())}
+    return Release(
+        project=said.project,
+        name=ReleaseName(f"{said.name}@{said.version}"),
+        components=parts,
+        repository=said.source.repository,
+        commit=said.source.commit,
+    )
+
+
+def _part(said: Artifact | schema.ReleaseImage) -> ReleaseComponent:
+    if isinstance(said, Artifact):
+        return ReleaseComponent(artifact=said)
+    return ReleaseComponent(artifact=Artifact(said.image, Digest(said.digest)), resolved_from=said.resolved_from)
+
+
+def _released(
+    everything: _Everything, declared: Declared[schema.Environment], releases: Mapping[Scoped, Release]
+) -> Release | None:
+    """The release the environment names."""
+    wanted = (declared.said.project, declared.said.release)
+    if wanted in releases:
+        return releases[wanted]
+    if not everything.declarations.may_be_unread("Release", wanted):
+        known = [name for project, name in releases if project == wanted[0]]
+        _unknown(everything, "release", declared, wanted[1], known)
+    return None
+
+
+def _by_environment(everything: _Everything) -> dict[Scoped, list[_Place]]:
+    """The targets of each environment, by name."""
+    found: dict[Scoped, list[_Place]] = {}
+    for _, declared in sorted(everything.declarations.targets.items()):
+        scoped = (declared.said.project, declared.said.environment)
+        connection = _connection(everything, declared)
+        if scoped in everything.declarations.environments:
+            target = _target(declared.said, connection or {})
+            found.setdefault(scoped, []).append(_Place(declared=declared, target=target))
+        elif not everything.declarations.may_be_unread("Environment", scoped):
+            known = [name for project, name in everything.declarations.environments if project == scoped[0]]
+            _unknown(everything, "environment", declared, scoped[1], known)
+    return found
+
+
+def _unknown(everything: _Everything, what: str, declared: Declared[Any], name: str, known: list[str]) -> None:
+    notes, path = everything.notes, (what,)
+    nearest = notes.nearest(name, known)
+    expected = (
+        f"the name of {'an' if what[0] in 'aeiou' else 'a'} {what} that is declared in project {declared.said.project}"
+    )
+    note(notes, f"{what.upper()}_UNKNOWN", declared.document, path, shown(name, path), expected, nearest=nearest)
+
+
+def _connection(everything: _Everything, declared: Declared[schema.Target]) -> Mapping[str, Any] | None:
+    """The connection as its driver's model says it; defaults are left out, so that a new one changes no desire."""
+    notes, driver = everything.notes, declared.said.driver
+    if driver not in everything.connections:
+        known = sorted(everything.connections)
+        nearest = notes.nearest(driver, known)
+        expected = f"one of {', '.join(known)}" if known else "a driver that is installed"
+        note(notes, "DRIVER_UNKNOWN", declared.document, ("driver",), shown(driver, ()), expected, nearest=nearest)
+        return None
+    read = translation.read(declared.document, everything.connections[driver], notes, ("connection",))
+    return None if read is None else read.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def _target(said: schema.Target, connection: Mapping[str, Any]) -> Target:
+    return Target(
+        id=TargetId(f"{said.project}/{said.name}"),
+        environment=EnvironmentId(f"{said.project}/{said.environment}"),
+        driver=said.driver,
+        labels=said.labels,
+        connection=connection,
+    )
+
+
+class _Resolution:
+    """One environment on its way to its desired state."""
+
+    def __init__(
+        self,
+        everything: _Everything,
+        declared: Declared[schema.Environment],
+        release: Release,
+        places: list[_Place],
+        revision: str,
+    ) -> None:
+        self.everything, self.notes = everything, everything.notes
+        self.said, self.document = declared.said, declared.document
+        self.release, self.places, self.revision = release, places, revision
+        self.id = names.environment_id(declared.said.project, declared.said.name)
+        self.shared: dict[ComponentName, Settled | None] = {}
+        self.used: set[ComponentName] = set()
+
+    def state(self) -> DesiredState:
+        self._check_components(self.document, self.said.components)
+        self._check_strategy()
+        after = self._after()
+        placements = tuple(placement for place in self.places for placement in self._placements(place))
+        self._check_used()
+        return DesiredState(
+            environment=self._environment(after),
+            release=self.release,
+            targets=tuple(place.target for place in self.places),
+            placements=placements,
+            revision=self.revision,
+        )
+
+    def _environment(self, after: Mapping[ComponentName, tuple[ComponentName, ...]]) -> model.Environment:
+        said = self.said
+        wave, percent = said.strategy.wave
+        return model.Environment(
+            id=self.id,
+            release=self.release.name,
+            suspend=model.Suspension(reason=said.suspend.reason, until=said.suspend.until) if said.suspend else None,
+            sync=model.Sync(**{name: getattr(said.sync, name) for name in schema.Sync.model_fields}),
+            strategy=model.Strategy(
+                kind=said.strategy.kind, wave=wave, percent=percent, max_failures=said.strategy.max_failures
+            ),
+            rollback=said.rollback,
+            after=after,
+            keep=said.keep,
+        )
+
+    # -- what the environment says as a whole -----------------------------------------------------------------------
+
+    def _check_components(self, document: Document, said: Mapping[str, schema.Component]) -> None:
+        """Every component that is spoken of is of the release."""
+        for name in said:
+            if name not in self.release.components:
+                self._component_unknown(document, ("components", name), name, key=True)
+
+    def _component_unknown(self, document: Document, path: Path, name: str, *, key: bool = False) -> None:
+        nearest = self.notes.nearest(name, self.release.components)
+        found = f"the component {escaped(name)}"
+        expected = f"a component of {self.release.name}: {', '.join(self.release.components)}"
+        note(self.notes, "COMPONENT_UNKNOWN", document, path, found, expected, nearest=nearest, key=key)
+
+    def _check_strategy(self) -> None:
+        strategy = self.said.strategy
+        if strategy.kind is model.StrategyKind.ALL_AT_ONCE and "wave" in strategy.model_fields_set:
+            path = ("strategy", "wave")
+            note(self.notes, "WAVE_UNUSED", self.document, path, "a wave", "none: all-at-once is one wave", key=True)
+
+    def _after(self) -> dict[ComponentName, tuple[ComponentName, ...]]:
+        after: dict[ComponentName, tuple[ComponentName, ...]] = {}
+        for name, component in sorted(self.said.components.items()):
+            for index, before in enumerate(component.after or ()):
+                if before not in self.release.components:
+                    self._component_unknown(self.document, ("components", name, "after", index), before)
+            if component.after:
+                after[ComponentName(name)] = tuple(sorted({ComponentName(before) for before in component.after}))
+        self._check_cycles(dict(after))
+        return after
+
+    def _check_cycles(self, after: dict[ComponentName, tuple[ComponentName, ...]]) -> None:
+        """Each circle once, at the component whose name comes first."""
+        while True:
+            try:
+                TopologicalSorter(after).prepare()
+                return
+            except CycleError as error:
+                circle: list[ComponentName] = error.args[1][:-1]
+            first = circle.index(min(circle))
+            ordered = [*circle[first:], *circle[:first], circle[first]]
+            found = "a circle: " + " before ".join(ordered)
+            path = ("components", ordered[0], "after")
+            note(self.notes, "AFTER_CIRCLE", self.document, path, escaped(found), "an order that has a beginning")
+            del after[ordered[0]]
+
+    def _check_used(self) -> None:
+        """A component that no target runs is half a release, unless the environment says that it may be so."""
+        if not self.places or self.everything.declarations.any_unread("Target"):
+            return
+        for name in self.release.components:
+            said = self.said.components.get(name)
+            if name not in self.used and not (said and said.optional):
+                found = f"the component {name} on no target"
+                expected = "labels of a target in its select, or optional: true"
+                note(self.notes, "COMPONENT_UNUSED", self.document, ("components", name, "select"), found, expected)
+
+    # -- what runs on one target ------------------------------------------------------------------------------------
+
+    def _placements(self, place: _Place) -> Iterator[Placement]:
+        said, document = place.declared.said.components, place.declared.document
+        self._check_components(document, said)
+        ports: dict[ComponentName, tuple[Port, ...]] = {}
+        for name, part in self.release.components.items():
+            own = said.get(name)
+            if not self._selected(name, place.target):
+                self._check_unselected(name, own, document)
+                continue
+            self.used.add(name)
+            settled = self._shared(name) if own is None else self._own(name, own, document)
+            if settled is not None:
+                ports[name] = settled.configuration.ports
+                yield self._placement(place.target, name, part, settled)
+        self._check_ports(ports, document)
+
+    def _placement(self, target: Target, name: ComponentName, part: ReleaseComponent, settled: Settled) -> Placement:
+        return Placement(
+            id=PlacementId(target.id, name),
+            environment=self.id,
+            release=self.release.name,
+            artifact=part.artifact,
+            configuration=settled.configuration,
+            health=settled.health,
+            running=settled.running,
+        )
+
+    def _selected(self, name: ComponentName, target: Target) -> bool:
+        said = self.said.components.get(name)
+        return all(target.labels.get(label) == value for label, value in ((said and said.select) or {}).items())
+
+    def _check_unselected(self, name: ComponentName, own: schema.Component | None, document: Document) -> None:
+        if own is not None:
+            expected = "labels that its select asks for, or nothing said of it here"
+            found = f"the component {name}, which this target does not run"
+            note(self.notes, "COMPONENT_NOT_HERE", document, ("components", name), found, expected, key=True)
+
+    def _shared(self, name: ComponentName) -> Settled | None:
+        """What every target runs that says nothing of its own."""
+        if name not in self.shared:
+            base: schema.Component = self.said.components.get(name) or schema.Component()
+            layers = ((self.document, ("components", name)),)
+            found = [*components.nulls(base, None), *components.flaws(base)]
+            self.shared[name] = self._settled(base, found, layers)
+        return self.shared[name]
+
+    def _own(self, name: ComponentName, own: schema.Component, document: Document) -> Settled | None:
+        base = self.said.components.get(name)
+        whole = own.over(base)
+        found = [*components.nulls(own, base), *components.flaws(whole)]
+        return self._settled(whole, found, ((document, ("components", name)), (self.document, ("components", name))))
+
+    def _settled(
+        self, whole: schema.Component, found: list[Flaw], layers: tuple[tuple[Document, Path], ...]
+    ) -> Settled | None:
+        for flaw in found:
+            document, path = _layer(layers, flaw.path)
+            note(self.notes, flaw.code, document, path, flaw.found, flaw.expected)
+        return None if found else components.settled(whole)
+
+    def _check_ports(self, ports: Mapping[ComponentName, tuple[Port, ...]], document: Document) -> None:
+        """No two components publish the same port of the target."""
+        taken: list[tuple[ComponentName, Port]] = []
+        published = [(name, port) for name, given in ports.items() for port in given if port.host is not None]
+        if len({(port.host, port.protocol) for _, port in published}) == len(published):
+            return
+        for name, port in published:
+            other = next((other for other, theirs in taken if other != name and _collide(port, theirs)), None)
+            if other is not None:
+                layers = ((document, ("components", name)), (self.document, ("components", name)))
+                where, path = _layer(layers, ("ports",))
+                found = (
+                    f"the port {port.address}:{port.host}/{port.protocol}, which {other} publishes on the same target"
+                )
+                note(self.notes, "PORT_TAKEN", where, path, found, "a port of its own")
+            taken.append((name, port))
+
+
+def _collide(one: Port, other: Port) -> bool:
+    if (one.host, one.protocol) != (other.host, other.protocol):
+        return False
+    return one.address == other.address or any(
+        ipaddress.ip_address(port.address).is_unspecified for port in (one, other)
+    )
+
+
+def _layer(layers: tuple[tuple[Document, Path], ...], path: Path) -> tuple[Document, Path]:
+    """The layer that says most of the path, and the path in its document; the upper one where both say as much."""
+
+    def depth(layer: tuple[Document, Path]) -> int:
+        document, at = layer
+        whole = at + path
+        return next(length for length in range(len(whole), -1, -1) if not length or document.has(whole[:length]))
+
+    document, at = max(layers, key=depth)
+    return document, at + path

@@ -1,0 +1,213 @@
+"""From a document to its model; what pydantic refuses becomes findings that point at the node in the file."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from desired_state.findings import Finding, Notes, Path, key_text, path_text, shown
+from desired_state.strict import BROKEN, Document, Map, Seq
+from stickers.names import InvalidName
+
+M = TypeVar("M", bound=BaseModel)
+
+EXTENSION: Final = "x-"  # keys that begin so are nobody's business
+
+_WRONG_TYPE: Final = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "list_type": "a list",
+    "none_required": "null",
+}
+_LIMITS: Final = {
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "greater_than": "more than {gt}",
+    "less_than": "less than {lt}",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+}
+_QUOTED: Final = re.compile(r"'([^']*)'")
+
+
+def read(document: Document, model: type[M], notes: Notes, at: Path = ()) -> M | None:
+    """The node at the path as the model says it should be; None when something was found."""
+    node = document.value(at) if at else document.content
+    errors: list[ErrorDetails] = []
+    for _ in range(2):  # a second time without the extensions, if there are any
+        try:
+            return model.model_validate({} if node is None else node)
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_input=False)
+        extensions = [_steps(node, failed["loc"]) for failed in errors if _is_extension(failed)]
+        if not extensions:
+            break
+        node = _without(node, extensions)
+    translation = _Translation(document, model, notes, at)
+    for failed in errors:
+        translation.note(failed)
+    return None
+
+
+def _is_extension(failed: ErrorDetails) -> bool:
+    return failed["type"] == "extra_forbidden" and str(failed["loc"][-1]).startswith(EXTENSION)
+
+
+def _without(node: Any, paths: list[Path]) -> Any:
+    """A copy of the node without what stands at the paths."""
+    below: dict[str | int, list[Path]] = {}
+    for path in paths:
+        below.setdefault(path[0], []).append(path[1:])
+    items = node.items() if isinstance(node, Map) else enumerate(node)
+    kept = {key: _without(item, below[key]) if key in below else item for key, item in items if below.get(key) != [()]}
+    return kept if isinstance(node, Map) else list(kept.values())
+
+
+def _steps(node: Any, loc: tuple[str | int, ...]) -> Path:
+    """The path in the document: a `loc` without the names of union members, which stand in angle brackets."""
+    steps: list[str | int] = []
+    for step in loc:
+        inside = (isinstance(node, Map) and step in node) or (isinstance(node, Seq) and isinstance(step, int))
+        if inside or not _is_mark(step):
+            steps.append(step)
+            node = node[step] if inside else None
+    return tuple(steps)
+
+
+def _is_mark(step: str | int) -> bool:
+    return isinstance(step, str) and (step.startswith("<") or step == "[key]")
+
+
+class _Translation:
+    """The errors of one node of one document."""
+
+    def __init__(self, document: Document, model: type[BaseModel], notes: Notes, at: Path) -> None:
+        self.document, self.model, self.notes, self.at = document, model, notes, at
+
+    def note(self, failed: ErrorDetails) -> None:
+        loc = failed["loc"]
+        path = self.at + _steps(self.document.value(self.at), loc)
+        value = self.document.value(path)
+        if value is BROKEN or (failed["type"] in ("missing", "too_short") and not self.document.whole):
+            return  # found already, or it may stand where nothing could be read
+        match failed["type"]:
+            case "missing":
+                self._add("KEY_MISSING", path, "nothing", self._expected_at(loc, path))
+            case "extra_forbidden":
+                known = sorted(known_keys(self.model, loc[:-1]))
+                key = str(path[-1])
+                found = f"the unknown key {key_text(key, path[:-1])}"
+                expected = f"one of {', '.join(known)}" if known else "an empty map"
+                self._add("KEY_UNKNOWN", path, found, expected, self.notes.nearest(key, known), key=True)
+            case _ if loc and loc[-1] == "[key]":
+                code, expected = self._rule(failed)
+                self._add(code, path, f"the key {key_text(str(path[-1]), path[:-1])}", expected, key=True)
+            case _:
+                code, expected = self._rule(failed)
+                known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
+                self._add(
+                    code, path, shown(value, path), expected + _quotes(failed, value), self.notes.nearest(value, known)
+                )
+
+    def _rule(self, failed: ErrorDetails) -> tuple[str, str]:
+        """The code of what was broken, and what would be right."""
+        kind, ctx = failed["type"], failed.get("ctx", {})
+        cause = ctx.get("error")
+        if isinstance(cause, InvalidName):
+            return "BAD_" + cause.what.upper().replace(" ", "_"), cause.expected
+        if kind in _WRONG_TYPE:
+            return "WRONG_TYPE", _WRONG_TYPE[kind]
+        if kind in _LIMITS:
+            return "OUT_OF_RANGE", _LIMITS[kind].format_map(ctx)
+        if kind in ("literal_error", "enum"):
+            return "WORD_UNKNOWN", _one_of(str(ctx.get("expected", "")))
+        text = str(cause) if kind in ("value_error", "assertion_error") else failed["msg"]
+        return "BAD_VALUE", text.removeprefix("expected ")
+
+    def _expected_at(self, loc: tuple[str | int, ...], path: Path) -> str:
+        for model in _models_at(self.model, loc[:-1]):
+            field = next((field for key, field in _fields(model) if key == path[-1]), None)
+            if field is not None and field.description:
+                return f"{path[-1]}: {field.description}"
+        return f"{path[-1]}, which is required"
+
+    def _add(
+        self, code: str, path: Path, found: str, expected: str, nearest: str | None = None, *, key: bool = False
+    ) -> None:
+        line, column = self.document.position(path, key=key)
+        self.notes.add(
+            Finding(
+                code=code,
+                file=self.document.file,
+                line=line,
+                column=column,
+                path=path_text(path),
+                found=found,
+                expected=expected,
+                nearest=nearest,
+            )
+        )
+
+
+def _quotes(failed: ErrorDetails, value: object) -> str:
+    """A number where a text belongs was mostly meant as one."""
+    plain = isinstance(value, int | float) or value is None
+    return "; put it in quotes if it is meant as one" if failed["type"] == "string_type" and plain else ""
+
+
+def _one_of(expected: str) -> str:
+    words = _QUOTED.findall(expected)
+    return f"one of {', '.join(words)}" if len(words) > 1 else words[0] if words else expected
+
+
+def known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
+    """The keys that may stand at this place of the model."""
+    return {key for found in _models_at(model, loc) for key, _ in _fields(found)}
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    return ((field.alias or name, field) for name, field in model.model_fields.items())
+
+
+def _models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
+    kinds: list[Any] = [model]
+    for step in loc:
+        if not _is_mark(step):
+            kinds = [inner for kind in kinds for inner in _inside(kind, step)]
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def _inside(kind: Any, step: str | int) -> Iterator[Any]:
+    """What the value below the step may be."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found = [field.annotation for key, field in _fields(kind) if key == step]
+    else:
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        is_map = isinstance(origin, type) and issubclass(origin, Mapping)
+        found = list(arguments[1:] if is_map else arguments[:1])
+    return (member for annotation in found for member in _members(annotation))
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """What an annotation may stand for: itself, or the members of the union it is."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _members(typing.get_args(annotation)[0])
+    elif origin is typing.Union or origin is types.UnionType:
+        for member in typing.get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
