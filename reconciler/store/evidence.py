@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from reconciler.store.records import EvidenceRow
-from reconciler.store.statements import insert
+from reconciler.store.statements import carry_out, insert
 from reconciler.store.tables import evidence as table
 from stickers.names import ComponentName, EnvironmentId, EvidenceId, TargetId
 from stickers.signature import Envelope, Statement
@@ -28,8 +28,7 @@ def keep(c: Connection, statements: Sequence[EvidenceRow]) -> None:
         }
         for each in statements
     ]
-    if rows:
-        c.execute(insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
+    carry_out(c, insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
 
 
 def load(c: Connection, id: EvidenceId) -> EvidenceRow | None:

@@ -7,25 +7,30 @@ small, complete, and can be asked how things stood at any moment.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
-from reconciler.store import leases
+from reconciler.store import contents, leases
 from reconciler.store.columns import canonical
 from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
+from reconciler.store.statements import carry_out, insert
 from reconciler.store.tables import decision as decisions
 from reconciler.store.tables import standing as table
 from stickers import digest
 from stickers.names import ComponentName, Digest, EnvironmentId, PlacementId, SlotName, TargetId
+from stickers.observation import Standing, Unmanaged
+from stickers.sticker import Sticker
 
 PAGE: Final = 50
 
 _CHUNK: Final = 1_000
+_TIMES: Final = {"workload": {"health": {"checked_at"}}}
+_TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
 
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
@@ -53,8 +58,7 @@ def standings(
     over += [number for number, _ in _open(c, environment, list(gone)).values()]
     for part in _parts(over):
         c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
-    if fresh:
-        c.execute(insert(table), fresh)
+    carry_out(c, insert(c, table), fresh)
     return len(fresh)
 
 
@@ -136,7 +140,7 @@ def _begin(c: Connection, environment: EnvironmentId, decision: Decision, now: d
         "content": dict(decision.content),
         "again_at": decision.again_at,
     }
-    c.execute(insert(decisions).values(values))
+    c.execute(insert(c, decisions).values(values))
 
 
 def _open(c: Connection, environment: EnvironmentId, ids: Sequence[PlacementId]) -> dict[PlacementId, tuple[int, str]]:
@@ -159,53 +163,53 @@ def _open(c: Connection, environment: EnvironmentId, ids: Sequence[PlacementId])
 
 
 def _row(environment: EnvironmentId, drift: Drift, now: datetime) -> dict[str, object]:
-    said = {
-        "verdict": drift.verdict.value,
-        "trust": drift.trust.value,
-        "rule": drift.rule,
-        "reason": drift.reason,
-        "heal": int(drift.heal),
-    }
-    body = canonical(_content(drift))
+    body = _body(drift)
+    told = (drift.verdict.value, drift.trust.value, drift.rule, drift.reason, str(int(drift.heal)))
     return {
-        **said,
         "environment": environment,
         "target": drift.id.target,
         "component": drift.id.component,
         "slot": drift.id.slot,
         "since": now,
+        "verdict": told[0],
+        "trust": told[1],
+        "rule": drift.rule,
+        "reason": drift.reason,
+        "heal": int(drift.heal),
         "content": body,
-        "digest": digest.of_bytes(f"{canonical(said)}{body}".encode()),
+        "digest": digest.of_bytes("\n".join((*told, body)).encode(errors="replace")),
     }
 
 
-def _content(drift: Drift) -> dict[str, object]:
-    return {
-        "wanted": _side(drift.wanted),
-        "declared": _side(drift.declared),
-        "standing": _without_times(digest.plain(drift.standing)),
-        "sticker": digest.plain(drift.sticker),
-        "unmanaged": digest.plain(drift.unmanaged),
-        "differences": list(drift.differences),
-    }
+def _body(drift: Drift) -> str:
+    """The particulars as JSON, put together by hand: most of a turn that changes everything is spent here."""
+    wanted = _side(drift.wanted)
+    declared = wanted if drift.declared is drift.wanted else _side(drift.declared)
+    standing = "null" if drift.standing is None else contents.text(Standing, drift.standing, _unstable(drift))
+    sticker = "null" if drift.sticker is None else contents.text(Sticker, drift.sticker)
+    unmanaged = "null" if drift.unmanaged is None else contents.text(Unmanaged, drift.unmanaged)
+    differences = canonical(list(drift.differences)) if drift.differences else "[]"
+    return (
+        f'{{"declared":{declared},"differences":{differences},"standing":{standing},"sticker":{sticker},'
+        f'"unmanaged":{unmanaged},"wanted":{wanted}}}'
+    )
 
 
-def _side(placement: Placement | None) -> dict[str, object] | None:
+def _side(placement: Placement | None) -> str:
     if placement is None:
-        return None
+        return "null"
     artifact, configuration = placement.content
-    return {
-        "release": placement.release,
-        "artifact": artifact,
-        "configuration": configuration,
-        "running": placement.running,
-    }
+    running = "true" if placement.running else "false"
+    return (
+        f'{{"artifact":"{artifact}","configuration":"{configuration}","release":"{placement.release}",'
+        f'"running":{running}}}'
+    )
 
 
-def _without_times(standing: Any) -> Any:
-    if standing is not None and standing["workload"] is not None:
-        standing["workload"]["health"].pop("checked_at", None)
-    return standing
+def _unstable(drift: Drift) -> Mapping[str, Any]:
+    """When health was asked is no part of how a placement stands; the envelope says nothing that its sticker does
+    not, where it could be read."""
+    return _TIMES if drift.sticker is None else _TIMES_AND_ENVELOPE
 
 
 def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

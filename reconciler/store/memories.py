@@ -5,20 +5,23 @@ A sequence only rises and is never forgotten, whatever else is: an old sticker m
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, select, update
 
-from desired_state.model import Suspension
-from reconciler.core.drift import Known, Memory
+from desired_state.model import Suspension, Target
+from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory
 from reconciler.core.machine import JOB_ACTIVE
 from reconciler.store import contents, environments, leases
 from reconciler.store.contents import Kind
 from reconciler.store.records import Circuit, Good, HandSuspension, Lease, Refusal, Refused
-from reconciler.store.statements import insert
+from reconciler.store.statements import carry_out, insert
 from reconciler.store.tables import circuit as circuit_table
+from reconciler.store.tables import environment as environment_table
 from reconciler.store.tables import job, known_target, last_good, task
 from reconciler.store.tables import memory as table
 from reconciler.store.tables import refused as refused_table
@@ -43,28 +46,32 @@ def known(
     are left out. `unchanged` are the memories of whoever has held the lease since they were read and knows that nobody
     has written one: they are not read again."""
     row = environments.load(c, environment)
+    remembered = _remembered(c, environment)
     return Known(
-        memories=_memories(c, environment) if unchanged is None else unchanged,
+        memories=remembered.memories if unchanged is None else unchanged,
         refused=_refused_reasons(c, environment),
         circuits=_open_circuits(c, environment, now),
         active_keys=_active_keys(c, environment),
         suspended=_in_force(row.suspended if row else None, now),
-        targets={target.id: target for target in environments.known_targets(c, environment)},
+        targets=remembered.targets,
     )
 
 
 def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[PlacementId, int], lease: Lease) -> None:
-    """Remember the higher of what is remembered and what was seen or written."""
-    if not seen:
+    """Remember the higher of what is remembered and what was seen or written; nothing is written when that is the
+    former everywhere."""
+    memories = _remembered(c, environment).memories
+    higher = {id: sequence for id, sequence in seen.items() if sequence > memories.get(id, NOTHING_REMEMBERED).sequence}
+    if not higher:
         return
-    leases.hold(c, lease, environment)
+    _begin(c, environment, lease)
     offered = insert(c, table)
     rises = offered.on_conflict_do_update(
         index_elements=_PLACEMENT,
         set_={"sequence": offered.excluded.sequence},
         where=offered.excluded.sequence > table.c.sequence,
     )
-    c.execute(rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in seen.items()])
+    carry_out(c, rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in higher.items()])
 
 
 def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> None:
@@ -75,7 +82,7 @@ def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> N
     environment = lease.environment
     for each in goods:
         leases.covers(lease, each.placement.environment)
-    leases.hold(c, lease)
+    _begin(c, environment, lease)
     _remember(c, goods)
     placements = contents.keep(c, Kind.PLACEMENT, [each.placement for each in goods], now)
     targets = contents.keep(c, Kind.TARGET, [each.target for each in goods], now)
@@ -97,7 +104,7 @@ def step_back(
 ) -> None:
     """What was last good there is given up, as when its release is rolled back: the one before it is last good again,
     by its own evidence; where none is remembered, nothing is."""
-    leases.hold(c, lease, environment)
+    _begin(c, environment, lease)
     for id in ids:
         here = _at(last_good, environment, id)
         earlier = {"content": last_good.c.before, "evidence": last_good.c.before_evidence, "since": now}
@@ -137,7 +144,7 @@ def heals(c: Connection, environment: EnvironmentId, after: Mapping[PlacementId,
     memory is written here."""
     if not after:
         return
-    leases.hold(c, lease, environment)
+    _begin(c, environment, lease)
     _upsert(c, table, [
         _key(environment, id) | {"attempts": memory.attempts, "not_before": memory.not_before}
         for id, memory in after.items()
@@ -169,12 +176,42 @@ def circuits(c: Connection, environment: EnvironmentId) -> dict[TargetId, Circui
 def forget(c: Connection, environment: EnvironmentId, id: PlacementId, lease: Lease) -> None:
     """After a removal: nothing was ever good there. The sequence stays, and the target stays known while another
     placement of it has a last good."""
-    leases.hold(c, lease, environment)
+    _begin(c, environment, lease)
     c.execute(delete(last_good).where(_at(last_good, environment, id)))
     c.execute(update(table).where(_at(table, environment, id)).values(attempts=0, not_before=None))
     others = select(last_good.c.target).where(last_good.c.environment == environment, last_good.c.target == id.target)
     idle = (known_target.c.environment == environment, known_target.c.target == id.target, ~others.exists())
     c.execute(delete(known_target).where(*idle))
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """The memories of one environment under the stamp of their last change."""
+
+    stamp: str
+    memories: dict[PlacementId, Memory]
+    targets: dict[TargetId, Target]
+
+
+# Every change draws a new stamp, so what was read under a stamp stays true: also for another store, or an older copy.
+_latest: Final[dict[EnvironmentId, _Remembered]] = {}
+
+
+def _remembered(c: Connection, environment: EnvironmentId) -> _Remembered:
+    """Read anew only where something was written since: a turn over thousands of placements asks every time."""
+    stamp = c.execute(select(environment_table.c.memories).where(environment_table.c.id == environment)).scalar() or ""
+    found = _latest.get(environment)
+    if found is None or found.stamp != stamp:
+        targets = {target.id: target for target in environments.known_targets(c, environment)}
+        found = _latest[environment] = _Remembered(stamp, _memories(c, environment), targets)
+    return found
+
+
+def _begin(c: Connection, environment: EnvironmentId, lease: Lease) -> None:
+    """Before any write to the memories of an environment."""
+    leases.hold(c, lease, environment)
+    stamped = update(environment_table).where(environment_table.c.id == environment)
+    c.execute(stamped.values(memories=secrets.token_hex(8)))
 
 
 def _memories(c: Connection, environment: EnvironmentId) -> dict[PlacementId, Memory]:
@@ -230,7 +267,7 @@ def _remember(c: Connection, goods: Sequence[Good]) -> None:
         "not_before": None,
     }
     rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
-    c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
+    carry_out(c, offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
 
 
 def _keep_last_good(c: Connection, rows: Sequence[Mapping[str, object]]) -> None:
@@ -249,7 +286,7 @@ def _upsert(c: Connection, into: Any, rows: Sequence[Mapping[str, object]]) -> N
     keys = [column.name for column in into.primary_key]
     offered = insert(c, into)
     values = {name: offered.excluded[name] for name in rows[0] if name not in keys}
-    c.execute(offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    carry_out(c, offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
 
 def _key(environment: EnvironmentId, id: PlacementId) -> dict[str, object]:

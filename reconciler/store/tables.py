@@ -29,7 +29,7 @@ from sqlalchemy import (
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
-from reconciler.store.columns import Instant, Plain, Sentence, Serial
+from reconciler.store.columns import Body, Instant, Plain, Sentence, Serial
 from reconciler.store.records import Direction, Wish
 from stickers.signature import Statement
 
@@ -93,7 +93,7 @@ content = Table(
     metadata,
     _text("digest", primary_key=True),
     _text("kind"),
-    _text("body"),
+    Column("body", Body, nullable=False),
     _instant("kept_at"),
 )
 
@@ -127,6 +127,7 @@ environment = Table(
     _text("last_attempted", null=True),
     _text("last_applied", null=True),
     _number("jobs", default=0),
+    _text("memories", server_default=""),
     CheckConstraint(
         "(suspended_reason is null) = (suspended_by is null) and (suspended_reason is null) = (suspended_at is null)",
         name="environment_suspended_by_somebody",
@@ -201,7 +202,7 @@ task = Table(
     _text("direction"),
     _text("target"),
     _text("key"),
-    _text("intent"),
+    Column("intent", Body, nullable=False),
     _text("state"),
     _number("attempt", default=0),
     _instant("not_before", null=True),
@@ -344,7 +345,7 @@ standing = Table(
     Column("reason", Sentence, nullable=False),
     Column("heal", Integer, nullable=False),
     _text("digest"),
-    _text("content"),
+    Column("content", Body, nullable=False),
     _one_of("standing", "verdict", Verdict),
     _one_of("standing", "trust", Trust),
 )

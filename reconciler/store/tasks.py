@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from drivers.contract import Receipt, Step
 from reconciler.core import machine
@@ -15,6 +15,7 @@ from reconciler.core.plan import Intent, Plan, action_key
 from reconciler.store import contents, leases
 from reconciler.store.errors import Stale
 from reconciler.store.records import Direction, Job, Lease, ProgressLine, Task
+from reconciler.store.statements import carry_out, insert
 from reconciler.store.tables import progress as lines_table
 from reconciler.store.tables import task as table
 from stickers import names
@@ -75,7 +76,7 @@ def note(c: Connection, task: TaskId, lines: Sequence[ProgressLine]) -> None:
         return
     last = c.execute(select(func.max(lines_table.c.number)).where(lines_table.c.task == task)).scalar() or 0
     rows = [_line_row(task, last + index, line) for index, line in enumerate(lines[-LINES:], start=1)]
-    c.execute(insert(lines_table), rows)
+    carry_out(c, insert(c, lines_table), rows)
     c.execute(delete(lines_table).where(lines_table.c.task == task, lines_table.c.number <= last + len(rows) - LINES))
 
 
@@ -94,8 +95,7 @@ def add(c: Connection, job: Job, plan: Plan, direction: Direction, lease: Lease,
         _row(job, tasks + index, direction, intent) | {"wave": waves + wave, "changed_at": now, "fence": lease.token}
         for index, (wave, intent) in enumerate(_intents(plan), start=1)
     ]
-    if rows:
-        c.execute(insert(table), rows)
+    carry_out(c, insert(c, table), rows)
 
 
 def _intents(plan: Plan) -> Iterator[tuple[int, Intent]]:

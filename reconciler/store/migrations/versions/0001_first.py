@@ -88,6 +88,7 @@ def _environment() -> None:
         sa.Column("last_attempted", sa.Text(), nullable=True),
         sa.Column("last_applied", sa.Text(), nullable=True),
         sa.Column("jobs", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("memories", sa.Text(), server_default="", nullable=False),
         sa.CheckConstraint(
             "(suspended_reason is null) = (suspended_by is null) and (suspended_reason is null) = "
             "(suspended_at is null)",
