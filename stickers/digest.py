@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cache
+from typing import Any, Final
 
 import rfc8785
 
 from stickers.names import Digest
+
+LARGEST: Final = 2**53 - 1  # a whole number beyond it reads differently elsewhere
 
 
 def plain(value: object) -> object:
@@ -17,17 +22,19 @@ def plain(value: object) -> object:
 
     Floats are refused: no number that is hashed may depend on how it is printed.
     """
+    if value is None or type(value) in _AS_IT_IS:
+        return value
     match value:
-        case None | bool() | int():
-            return value
         case Enum():
-            return value.value
+            return plain(value.value)
+        case int():
+            return _whole(value)
         case str():
             return str(value)
         case datetime():
             return instant(value)
         case timedelta():
-            return round(value.total_seconds() * 1000)
+            return _whole(round(value.total_seconds() * 1000))
         case dict():
             return {str(key): plain(item) for key, item in value.items()}
         case list() | tuple():
@@ -35,8 +42,22 @@ def plain(value: object) -> object:
         case set() | frozenset():
             return sorted(str(plain(item)) for item in value)
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: plain(getattr(value, name)) for name in _field_names(value.__class__)}
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+_AS_IT_IS: Final = frozenset((str, bool))
+
+
+def _whole(number: int) -> int:
+    if abs(number) > LARGEST:
+        raise ValueError(f"{number} has no canonical form, it is beyond {LARGEST}")
+    return number
+
+
+@cache
+def _field_names(record: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record))
 
 
 def instant(moment: datetime) -> str:
@@ -48,8 +69,16 @@ def instant(moment: datetime) -> str:
 
 
 def canonical(value: object) -> bytes:
-    """The canonical bytes of a record or of plain data."""
-    return rfc8785.dumps(plain(value))  # type: ignore[arg-type]
+    """The canonical bytes of a record or of plain data.
+
+    Without floats, and as long as all of it is ASCII, they are what the standard library writes, several times faster.
+    """
+    content = plain(value)
+    text = _ASCII.encode(content)
+    return text.encode() if text.isascii() else rfc8785.dumps(content)  # type: ignore[arg-type]
+
+
+_ASCII: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def of_bytes(content: bytes) -> Digest:

@@ -6,9 +6,11 @@ environment, and only about what has changed since the last time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from desired_state.model import Configuration, DesiredState, Placement
@@ -117,26 +119,34 @@ def _keyed(configuration: Configuration) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One target's drifts, and what they were made from; time comes in through `stale` alone."""
+    """One target's drifts. Time comes into them through `stale` alone."""
 
-    seen: Seen | None
     stale: bool
     drifts: tuple[Drift, ...]
+    apart: tuple[Drift, ...]  # those not in sync
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diffed:
     """A diff with what it was made from, so that the next one judges again only what has changed since.
 
-    `drifts` are all placements in order, `drifted` those that are not in sync.
+    `judged` and `drifted`, what is not in sync, are in the order of `diff`. No look is older than `oldest`; those from
+    before `horizon` were stale.
     """
 
-    drifts: tuple[Drift, ...]
     drifted: tuple[Drift, ...]
+    judged: Mapping[TargetId, Judged]
     desired: DesiredState
+    seen: Mapping[TargetId, Seen]
     known: Known
     held: bool
-    judged: Mapping[TargetId, Judged]
+    oldest: datetime
+    horizon: datetime
+
+    @cached_property
+    def drifts(self) -> tuple[Drift, ...]:
+        """All placements."""
+        return tuple(chain.from_iterable([judged.drifts for judged in self.judged.values()]))
 
 
 def diff(desired: DesiredState, seen: Mapping[TargetId, Seen], known: Known, *, now: datetime) -> tuple[Drift, ...]:
@@ -156,20 +166,10 @@ def rediff(
     """`diff`, keeping of `before` what was judged from equal observations, readings, placements and memories. Hand in
     the same objects where nothing has changed: identity is asked before equality."""
     held = before.held if before and _same_refusals(before, desired, known) else is_held(desired, known)
-    bench = _Bench(desired, known, held, now - STALE_AFTER * desired.environment.sync.interval)
-    kept = _still_valid(before, desired, known, held)
-    judged: dict[TargetId, Judged] = {}
-    for target in _targets(desired, seen):
-        found, old = seen.get(target), kept.get(target)
-        stale = found is not None and found.observation.at < bench.horizon
-        if old is not None and old.stale is stale and (found is old.seen or found == old.seen):
-            judged[target] = old
-        else:
-            judged[target] = Judged(found, stale, bench.judged(target, found, stale))
-    drifts = tuple([drift for each in judged.values() for drift in each.drifts])
-    in_sync = Verdict.IN_SYNC
-    drifted = tuple([drift for drift in drifts if drift.verdict is not in_sync])
-    return Diffed(drifts=drifts, drifted=drifted, desired=desired, known=known, held=held, judged=judged)
+    bench = _Bench(desired, seen, known, held, now - STALE_AFTER * desired.environment.sync.interval)
+    if before is None or before.held is not held or not _same_targets(before, desired, seen):
+        return bench.anew()
+    return bench.again(before, _changed(before.seen, seen), _moved(before, desired, known))
 
 
 def effective(desired: DesiredState, known: Known) -> dict[PlacementId, Placement | None]:
@@ -201,24 +201,27 @@ def _same_refusals(before: Diffed, desired: DesiredState, known: Known) -> bool:
     return before.desired is desired and before.known.refused == known.refused
 
 
-def _still_valid(before: Diffed | None, desired: DesiredState, known: Known, held: bool) -> dict[TargetId, Judged]:
-    """What was judged before of targets whose desire and memories are as they were."""
-    if before is None or before.held is not held:
-        return {}
-    kept = dict(before.judged)
+def _same_targets(before: Diffed, desired: DesiredState, seen: Mapping[TargetId, Seen]) -> bool:
+    """Whether all of them, and their order, are as they were."""
+    if before.desired is not desired and list(before.desired.target_of) != list(desired.target_of):
+        return False
+    return before.seen is seen or before.seen.keys() == seen.keys()
+
+
+def _changed(old: Mapping[TargetId, Seen], new: Mapping[TargetId, Seen]) -> list[TargetId]:
+    """Targets whose sight is another record than before, whatever it says."""
+    return [] if new is old else [target for target, found in new.items() if old[target] is not found]
+
+
+def _moved(before: Diffed, desired: DesiredState, known: Known) -> set[TargetId]:
+    """Targets whose desire or memories are not as they were."""
     moved = _moved_desires(before.desired, desired)
-    moved += _moved_memories(before.known, known)
-    moved += _moved_keys(before, known)
-    for target in moved:
-        kept.pop(target, None)
-    return kept
+    return {*moved, *_moved_memories(before.known, known), *_moved_keys(before, known)}
 
 
 def _moved_desires(old: DesiredState, new: DesiredState) -> list[TargetId]:
     if old is new:
         return []
-    if old.environment.sync.interval != new.environment.sync.interval:
-        return list(old.by_target)
     return [target for target, placements in old.by_target.items() if new.by_target.get(target) != placements]
 
 
@@ -240,13 +243,58 @@ def _moved_keys(before: Diffed, known: Known) -> list[TargetId]:
 
 
 class _Bench:
-    """Where one environment's targets are judged."""
+    """Where one environment's targets are judged. A look from before `horizon` is stale."""
 
-    def __init__(self, desired: DesiredState, known: Known, held: bool, horizon: datetime) -> None:
-        self.desired, self.known, self.held, self.horizon = desired, known, held, horizon
+    def __init__(
+        self, desired: DesiredState, seen: Mapping[TargetId, Seen], known: Known, held: bool, horizon: datetime
+    ) -> None:
+        self.desired, self.seen, self.known, self.held, self.horizon = desired, seen, known, held, horizon
         self._explainer = _Explainer()
 
-    def judged(self, target: TargetId, found: Seen | None, stale: bool) -> tuple[Drift, ...]:
+    def anew(self) -> Diffed:
+        judged = {target: self._judge(target) for target in _targets(self.desired, self.seen)}
+        return self._diffed(judged, self._oldest())
+
+    def again(self, before: Diffed, changed: Sequence[TargetId], moved: set[TargetId]) -> Diffed:
+        judged = dict(before.judged)
+        oldest = min([before.oldest, *(self.seen[target].observation.at for target in changed)])
+        if oldest < max(self.horizon, before.horizon):  # some look may have grown stale, or no longer be
+            oldest = self._oldest()
+            aged = {target for target, found in self.seen.items() if judged[target].stale is not self._stale(found)}
+            moved = moved | aged
+        for target in changed:
+            if target not in moved and not _same_sight(before.seen[target], self.seen[target]):
+                judged[target] = self._judge(target)
+        for target in moved & judged.keys():
+            judged[target] = self._judge(target)
+        return self._diffed(judged, oldest)
+
+    def _oldest(self) -> datetime:
+        return min((found.observation.at for found in self.seen.values()), default=self.horizon)
+
+    def _diffed(self, judged: dict[TargetId, Judged], oldest: datetime) -> Diffed:
+        apart = [each.apart for each in judged.values() if each.apart]
+        return Diffed(
+            drifted=tuple(chain.from_iterable(apart)),
+            judged=judged,
+            desired=self.desired,
+            seen=self.seen,
+            known=self.known,
+            held=self.held,
+            oldest=oldest,
+            horizon=self.horizon,
+        )
+
+    def _judge(self, target: TargetId) -> Judged:
+        found = self.seen.get(target)
+        stale = found is not None and self._stale(found)
+        drifts = self._drifts(target, found, stale)
+        return Judged(stale, drifts, tuple([drift for drift in drifts if drift.drifted]))
+
+    def _stale(self, found: Seen) -> bool:
+        return found.observation.at < self.horizon
+
+    def _drifts(self, target: TargetId, found: Seen | None, stale: bool) -> tuple[Drift, ...]:
         declared = self.desired.by_target.get(target, ())
         blind = _blindness(found)
         observation = found.observation if found is not None and blind is None else None
@@ -294,6 +342,11 @@ class _Bench:
 
     def _explained(self, drift: Drift, memory: Memory) -> Drift:
         return self._explainer.explained(drift, memory) if drift.drifted else drift
+
+
+def _same_sight(old: Seen, new: Seen) -> bool:
+    same = old.readings is new.readings or old.readings == new.readings
+    return same and old.observation == new.observation
 
 
 def _blindness(found: Seen | None) -> str | None:

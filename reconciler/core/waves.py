@@ -102,7 +102,7 @@ def action_key(environment: EnvironmentId, number: int, intent: Intent, directio
 def _hash(waves: Sequence[Wave], blocked: Sequence[Blocked], desired: DesiredState) -> str:
     """What is not ours is left out: a stranger that comes or goes changes nothing that would be done."""
     shape = [
-        [wave.stage, [[intent.target, [_identity(change) for change in intent.changes]] for intent in wave.intents]]
+        [wave.stage, [[intent.target, *(_line(_identity(one)) for one in intent.changes)] for intent in wave.intents]]
         for wave in waves
     ]
     held = [[str(one.id), one.code] for one in blocked if one.code is not Code.UNMANAGED]
@@ -119,3 +119,8 @@ def _identity(change: Change) -> list[str]:
         case _:
             assert_never(change)
     return [change.verb, str(change.id), *wanted, *blocks.foot_words(change.replaces)]
+
+
+def _line(parts: Sequence[str]) -> str:
+    """One text for several, each with its length in front, so that no two lists give the same one."""
+    return "".join([f"{len(part)}:{part}" for part in parts])

@@ -1,0 +1,1 @@
+"""Tests of the mind: its core, its store, its loop."""
