@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -31,15 +32,22 @@ class Clause:
             with anyio.fail_after(bench.patience.total_seconds()):
                 await self.body(stage)
         except AssertionError as found:
-            raise Broken(f"{self.name}: {self.sentence}\n  found: {found}") from found
+            raise Broken(f"{self.name}: {self.sentence}\n  found: {_short(str(found))}") from found
         except TimeoutError as late:
             raise Broken(f"{self.name}: not done within {bench.patience.total_seconds():g} s") from late
+        except Exception as error:  # whatever comes out where none of ours was expected is the finding
+            raise Broken(f"{self.name}: {self.sentence}\n  raised: {type(error).__name__}: {error}") from error
         finally:
             with anyio.CancelScope(shield=True):
                 await stage.aclose()
 
     def __str__(self) -> str:
         return self.name
+
+
+def _short(text: str) -> str:
+    """Envelopes are long, and nobody reads them."""
+    return re.sub(r"(envelope='[^']{16})[^']+", r"\1…", text)
 
 
 def clause(*needs: Power) -> Callable[[Check], Clause]:

@@ -96,10 +96,10 @@ async def another_configuration_replaces(stage: Stage) -> None:
 async def another_release_with_the_same_content_only_rewrites_the_sticker(stage: Stage) -> None:
     """A release that differs in nothing but its name restarts nothing."""
     await stage.deployed(Wish())
-    before = await stage.raw()
+    run = await stage.run()
     outcome = await stage.one(await stage.deploy(Wish(release="kit@renamed")))
     must(outcome.result is Result.LABELLED, f"{outcome.result}: {outcome.detail}")
-    must(await stage.raw() == before, f"the workload was {before}, is {await stage.raw()}")
+    must(await stage.run() == run, f"the run was {run}, is {await stage.run()}")
     await stage.must_stand(stage.placement(Wish(release="kit@renamed")))
 
 
@@ -175,19 +175,17 @@ async def a_restart_changes_no_content(stage: Stage) -> None:
     """A restart ends the run that was and begins another, of the same content, proven and labelled again; under the
     same key it happens once."""
     one = await stage.deployed(Wish())
-    was, started = await stage.sticker(), await _started(stage)
+    was, started = await stage.sticker(), await stage.run()
     action = stage.action(await stage.restart(one))
     outcome = (await stage.apply(action)).outcomes[0]
     must(outcome.result is Result.CHANGED and outcome.evidence, f"{outcome.result}: {outcome.detail}")
-    now = await _started(stage)
+    now = await stage.run()
     must(now != started, f"the run is the one that was: {now}")
     await stage.must_stand(one)
     worn = await stage.sticker()
     must(worn and was and worn.sequence > was.sequence, f"the sticker was {was}, is {worn}")
     again = await stage.apply(action)
-    must(
-        not again.changed and await _started(stage) == now, f"the same key restarted again: {again.outcomes[0].result}"
-    )
+    must(not again.changed and await stage.run() == now, f"the same key restarted again: {again.outcomes[0].result}")
 
 
 @clause()
@@ -198,6 +196,23 @@ async def a_restart_brings_up_what_was_stopped(stage: Stage) -> None:
     outcome = await stage.one(await stage.restart(one))
     must(outcome.as_wanted, f"{outcome.result}: {outcome.detail}")
     await stage.must_stand(one)
+
+
+@clause()
+async def what_is_made_anew_is_another_workload(stage: Stage) -> None:
+    """A deploy that is to make anew what stands as wanted does so, once to its key."""
+    one = await stage.deployed(Wish())
+    run = await stage.run()
+    change = await stage.deploy(Wish(), before=one)
+    action = stage.action(replace(change, anew=True))
+    outcome = (await stage.apply(action)).outcomes[0]
+    must(outcome.result is Result.CHANGED, f"{outcome.result}: {outcome.detail}")
+    now = await stage.run()
+    must(now != run, f"the run is the one that was: {now}")
+    must([raw.key for raw in await stage.raw() if raw.running] == [action.key], f"running is {await stage.raw()}")
+    await stage.must_stand(one)
+    again = await stage.apply(action)
+    must(not again.changed and await stage.run() == now, f"the same key made it again: {again.outcomes[0].result}")
 
 
 @clause()
@@ -253,10 +268,3 @@ async def an_action_of_several_changes_answers_each(stage: Stage) -> None:
     must([one.id for one in receipt.outcomes] == [change.id for change in changes], f"{receipt.outcomes}")
     for change in changes:
         await stage.must_stand(change.placement)
-
-
-async def _started(stage: Stage) -> object:
-    """What tells one run of the workload from another."""
-    standing = await stage.standing()
-    workload = standing.workload if standing else None
-    return (workload.instance, workload.started_at) if workload else None

@@ -226,6 +226,12 @@ class Stage:
     async def raw(self, id: PlacementId | None = None) -> tuple[Raw, ...]:
         return tuple(sorted(await self.bench.raw(id or self.id()), key=lambda one: one.instance))
 
+    async def run(self, id: PlacementId | None = None) -> object:
+        """What tells one run of what serves from another."""
+        standing = await self.standing(id)
+        workload = standing.workload if standing else None
+        return (workload.instance, workload.started_at) if workload else None
+
     async def until(self, holds: Callable[[Standing | None], bool], what: str, *, asked: Placement) -> Standing | None:
         """Look until it holds: what is done by hand may take the runtime a moment."""
         seen: Standing | None = None

@@ -230,8 +230,9 @@ def _should_run(back: Thing, deploy: Deploy, standing: Standing) -> bool:
 
 
 def _surplus(place: Place, deploy: Deploy) -> list[Thing]:
-    """Kept predecessors beyond `deploy.keep`; last good stays in any case."""
+    """Kept predecessors beyond `deploy.keep`, and those like what serves; last good stays in any case."""
     good = deploy.predecessor.content if deploy.predecessor else None
-    kept = place.kept
-    spared = next((one for one in kept if one.content == good), None)
-    return [one for place_in_line, one in enumerate(kept) if place_in_line >= deploy.keep and one is not spared]
+    kept = [one for one in place.kept if one.content != deploy.placement.content]
+    spared = {one.instance for one in kept[: deploy.keep]}
+    spared |= {one.instance for one in kept if one.content == good}
+    return [one for one in place.kept if one.instance not in spared]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -335,7 +336,7 @@ class Host:
         worn = self.place(id).worn
         if worn is None or worn.envelope is None:
             raise Conflict(f"{id} wears no sticker to be forged")
-        self.put_sticker(id, Worn(envelope=_tampered(worn.envelope)))
+        self.put_sticker(id, Worn(envelope=tampered(worn.envelope)))
 
     def replay(self, id: PlacementId, back: int = 1) -> None:
         """Put on a sticker that was worn here before: `back` proper ones ago."""
@@ -517,12 +518,13 @@ def _unmanaged(thing: Thing, now: float) -> Unmanaged:
     )
 
 
-def _tampered(envelope: str) -> str:
-    """The envelope with a signature that does not fit, and still an envelope where it was one."""
+def tampered(envelope: str) -> str:
+    """The envelope with another content under the old signature; what is no signed envelope is only spoilt."""
     try:
         body = json.loads(envelope)
-        for signature in body["signatures"]:
-            signature["sig"] = "".join(reversed(signature["sig"]))
+        content = json.loads(base64.b64decode(body["payload"]))
+        content["sticker"]["revision"] = "forged"
+        body["payload"] = base64.b64encode(json.dumps(content).encode()).decode()
         return json.dumps(body, separators=(",", ":"), sort_keys=True)
     except (ValueError, TypeError, KeyError):
         return envelope[:-1] + ("0" if envelope[-1:] != "0" else "1")

@@ -12,7 +12,7 @@ from desired_state.health import Health, HttpCheck
 from desired_state.model import Configuration, Placement, Port, Target
 from drivers.conformance import Bench, Power, Raw, Version, proper_tools
 from drivers.contract import Driver, Tools
-from drivers.memory import MemoryDriver, World, scripts
+from drivers.memory import Fault, MemoryDriver, Trouble, When, World, scripts
 from stickers import digest, names
 from stickers.names import Artifact, EnvironmentId, PlacementId
 from stickers.observation import Worn
@@ -32,6 +32,8 @@ class MemoryBench(Bench):
         self.world, self._make = World(now=virtual_time.now), make
         self.host = self.world.host(self.target.id)
         self.world.scripts[self.artifact(Version.BAD).digest] = scripts.NEVER
+        slow = Fault(trouble=Trouble.SLOW, step="start", when=When.BETWEEN, times=None, seconds=0.1)
+        self.host.faults.append(slow)  # a gap between stop and start takes time, or nobody could see it
 
     @property
     def powers(self) -> frozenset[Power]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from types import ModuleType
+from typing import Protocol
 
 import pytest
 from pydantic import BaseModel
@@ -13,6 +14,10 @@ from pydantic import BaseModel
 from drivers import registry
 from drivers.contract import Capabilities, Driver, Tools, Unit
 from drivers.registry import BrokenDriver, UnknownKind
+
+
+class Declare(Protocol):
+    def __call__(self, *points: tuple[str, str], **contents: object) -> None: ...
 
 
 class Connection(BaseModel):
@@ -31,7 +36,7 @@ class Quay:
 
 
 @pytest.fixture
-def declare(monkeypatch: pytest.MonkeyPatch):
+def declare(monkeypatch: pytest.MonkeyPatch) -> Declare:
     """Declare entry points to a module that holds `Quay` and whatever else is given."""
 
     def declare(*points: tuple[str, str], **contents: object) -> None:
@@ -64,18 +69,18 @@ def test_connection_models_import_no_sdk() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_kinds_lists_built_in_and_declared_ones_in_order(declare) -> None:
+def test_kinds_lists_built_in_and_declared_ones_in_order(declare: Declare) -> None:
     declare(("quay", "quay_for_holdfast:Quay"))
     assert registry.kinds() == ("docker", "memory", "process", "quay")
 
 
-def test_a_declared_kind_is_loaded_with_the_connection_model_of_its_class(declare) -> None:
+def test_a_declared_kind_is_loaded_with_the_connection_model_of_its_class(declare: Declare) -> None:
     declare(("quay", "quay_for_holdfast:Quay"))
-    assert registry.load("quay") is Quay
+    assert registry.load("quay") == Quay
     assert registry.connection_model("quay") is Connection
 
 
-def test_nothing_of_a_declared_driver_is_imported_before_it_is_asked_for(declare) -> None:
+def test_nothing_of_a_declared_driver_is_imported_before_it_is_asked_for(declare: Declare) -> None:
     declare(("quay", "no_such_module:Quay"))
     assert "quay" in registry.kinds()
     with pytest.raises(BrokenDriver, match=r"driver 'quay' of unknown cannot be used: .*no_such_module"):
@@ -93,30 +98,30 @@ def test_a_kind_unlike_any_other_is_answered_with_those_that_are_known() -> None
         registry.connection_model("mainframe")
 
 
-def test_a_built_in_kind_cannot_be_taken_over(declare) -> None:
+def test_a_built_in_kind_cannot_be_taken_over(declare: Declare) -> None:
     declare(("memory", "quay_for_holdfast:Quay"))
-    assert registry.load("memory") is not Quay
+    assert registry.load("memory") != Quay
 
 
-def test_a_kind_declared_twice_is_refused_until_one_is_gone(declare) -> None:
+def test_a_kind_declared_twice_is_refused_until_one_is_gone(declare: Declare) -> None:
     declare(("quay", "quay_for_holdfast:Quay"), ("quay", "other:Quay"))
     with pytest.raises(BrokenDriver, match="declared more than once"):
         registry.load("quay")
 
 
-def test_a_class_that_says_another_kind_is_refused(declare) -> None:
+def test_a_class_that_says_another_kind_is_refused(declare: Declare) -> None:
     declare(("pier", "quay_for_holdfast:Quay"))
     with pytest.raises(BrokenDriver, match="says its kind is 'quay'"):
         registry.load("pier")
 
 
-def test_a_class_without_capabilities_is_refused(declare) -> None:
+def test_a_class_without_capabilities_is_refused(declare: Declare) -> None:
     declare(("bare", "quay_for_holdfast:Bare"), Bare=type("Bare", (), {"kind": "bare"}))
     with pytest.raises(BrokenDriver, match="capabilities"):
         registry.load("bare")
 
 
-def test_a_connection_that_is_no_model_is_refused(declare) -> None:
+def test_a_connection_that_is_no_model_is_refused(declare: Declare) -> None:
     declare(("bare", "quay_for_holdfast:Bare"), Bare=type("Bare", (), {"kind": "bare", "connection": dict}))
     with pytest.raises(BrokenDriver, match="not a pydantic model"):
         registry.connection_model("bare")
