@@ -25,13 +25,12 @@ Respond = Callable[[Asked, ByteStream], Awaitable[None]]
 
 @dataclass
 class Server:
-    """`asked` are the requests so far; `finished` counts the connections that ended."""
+    """`asked` are the requests so far, `connections` counts those who connected."""
 
     address: str
     port: int
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
-    finished: int = 0
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +47,6 @@ async def serving(respond: Respond, host: str = "127.0.0.1") -> AsyncIterator[Se
                 while asked := await _next_request(stream):
                     server.asked.append(asked)
                     await respond(asked, stream)
-        server.finished += 1
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, converse)
