@@ -403,8 +403,8 @@ class TimeOutTakenForReverted(Mutated):
 class SwallowsCancellation(Mutated):
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         with anyio.CancelScope(shield=True):
-            receipt = await super().apply(action, report=report)
-        return receipt
+            receipts = [await super().apply(action, report=report)]
+        return receipts[0]
 
 
 @caught_by("a_cancellation_comes_through", "a_crash_at_prove_is_finished_beside")
