@@ -55,13 +55,6 @@ class Plain(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-class Body(TypeDecorator[str]):
-    """JSON text as it was written, which has no control character in it."""
-
-    impl = Text
-    cache_ok = True
-
-
 # counts up by itself on both databases
 Serial = BigInteger().with_variant(Integer, "sqlite")
 

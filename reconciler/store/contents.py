@@ -19,7 +19,7 @@ from desired_state.model import DesiredState, Placement, Release, Target
 from reconciler.core.plan import Plan
 from reconciler.store.columns import canonical
 from reconciler.store.errors import Corrupt, Missing
-from reconciler.store.statements import carry_out, insert
+from reconciler.store.statements import insert
 from reconciler.store.tables import content
 from stickers import digest
 from stickers.names import Digest
@@ -89,7 +89,8 @@ def keep(c: Connection, kind: Kind, values: Iterable[object], now: datetime) -> 
         {"digest": name, "kind": kind.value, "body": body, "kept_at": now}
         for name, body in dict(zip(digests, bodies, strict=True)).items()
     ]
-    carry_out(c, insert(c, content).on_conflict_do_nothing(index_elements=["digest"]), rows)
+    if rows:
+        c.execute(insert(c, content).on_conflict_do_nothing(index_elements=["digest"]), rows)
     return digests
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from reconciler.store.records import EvidenceRow
-from reconciler.store.statements import carry_out, insert
+from reconciler.store.statements import insert, insert_all
 from reconciler.store.tables import evidence as table
 from stickers.names import ComponentName, EnvironmentId, EvidenceId, TargetId
 from stickers.signature import Envelope, Statement
@@ -28,7 +28,7 @@ def keep(c: Connection, statements: Sequence[EvidenceRow]) -> None:
         }
         for each in statements
     ]
-    carry_out(c, insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
+    insert_all(c, insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
 
 
 def load(c: Connection, id: EvidenceId) -> EvidenceRow | None:

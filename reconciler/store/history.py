@@ -18,7 +18,7 @@ from reconciler.core.drift import Drift, Trust, Verdict
 from reconciler.store import contents, leases
 from reconciler.store.columns import canonical
 from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
-from reconciler.store.statements import carry_out, insert
+from reconciler.store.statements import append_all, insert
 from reconciler.store.tables import decision as decisions
 from reconciler.store.tables import standing as table
 from stickers import digest
@@ -58,7 +58,7 @@ def standings(
     over += [number for number, _ in _open(c, environment, list(gone)).values()]
     for part in _parts(over):
         c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
-    carry_out(c, insert(c, table), fresh)
+    append_all(c, table, fresh)
     return len(fresh)
 
 

@@ -19,7 +19,7 @@ from reconciler.core.machine import JOB_ACTIVE
 from reconciler.store import contents, environments, leases
 from reconciler.store.contents import Kind
 from reconciler.store.records import Circuit, Good, HandSuspension, Lease, Refusal, Refused
-from reconciler.store.statements import carry_out, insert
+from reconciler.store.statements import insert, insert_all
 from reconciler.store.tables import circuit as circuit_table
 from reconciler.store.tables import environment as environment_table
 from reconciler.store.tables import job, known_target, last_good, task
@@ -71,7 +71,7 @@ def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[Pla
         set_={"sequence": offered.excluded.sequence},
         where=offered.excluded.sequence > table.c.sequence,
     )
-    carry_out(c, rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in higher.items()])
+    insert_all(c, rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in higher.items()])
 
 
 def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> None:
@@ -267,7 +267,7 @@ def _remember(c: Connection, goods: Sequence[Good]) -> None:
         "not_before": None,
     }
     rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
-    carry_out(c, offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
+    insert_all(c, offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
 
 
 def _keep_last_good(c: Connection, rows: Sequence[Mapping[str, object]]) -> None:
@@ -286,7 +286,7 @@ def _upsert(c: Connection, into: Any, rows: Sequence[Mapping[str, object]]) -> N
     keys = [column.name for column in into.primary_key]
     offered = insert(c, into)
     values = {name: offered.excluded[name] for name in rows[0] if name not in keys}
-    carry_out(c, offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    insert_all(c, offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
 
 def _key(environment: EnvironmentId, id: PlacementId) -> dict[str, object]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, func, literal, select
+from sqlalchemy import Connection, Dialect, Table, TypeDecorator, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
-from reconciler.store.columns import Body
-
-_BETWEEN: Final = "\x1f"
-_ONE_BY_ONE: Final = 8  # rows up to which PostgreSQL is not asked to unfold arrays
+_FEW: Final = 8  # rows up to which PostgreSQL is sent them one by one
 
 
 def insert(c: Connection, table: Table) -> sqlite.Insert:
@@ -21,21 +19,46 @@ def insert(c: Connection, table: Table) -> sqlite.Insert:
     return postgresql.insert(table)  # type: ignore[return-value]
 
 
-def carry_out(c: Connection, offered: sqlite.Insert, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The insert for every row. PostgreSQL takes many as one statement over arrays, in a third of the time."""
-    if not rows:
-        return
-    if c.dialect.name == "sqlite" or len(rows) <= _ONE_BY_ONE:
-        c.execute(offered, rows)
+def insert_all(c: Connection, offered: sqlite.Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The insert for every row. PostgreSQL takes many short ones as arrays, in a quarter of the time."""
+    if c.dialect.name == "sqlite" or len(rows) <= _FEW:
+        if rows:
+            c.execute(offered, rows)
         return
     names = list(rows[0])
-    unfolded = [_unfolded(offered.table.c[name], [row[name] for row in rows]) for name in names]
-    c.execute(offered.from_select(names, select(*unfolded)))
+    arrays = [literal([row[name] for row in rows], postgresql.ARRAY(offered.table.c[name].type)) for name in names]
+    c.execute(offered.from_select(names, select(*(func.unnest(array) for array in arrays))))
 
 
-def _unfolded(column: ColumnElement[Any], values: list[Any]) -> ColumnElement[Any]:
-    """A set of the values. Bodies travel as one text with separators that none of them has: to quote each of them in
-    an array costs five times as much as all the rest."""
-    if isinstance(column.type, Body):
-        return func.unnest(func.string_to_array(literal(_BETWEEN.join(values)), literal(_BETWEEN)))
-    return func.unnest(literal(values, postgresql.ARRAY(column.type)))
+def append_all(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """New rows that clash with none. PostgreSQL takes many of any length as a copy, in a quarter of the time."""
+    if c.dialect.name == "sqlite" or len(rows) <= _FEW:
+        if rows:
+            c.execute(insert(c, table), rows)
+        return
+    columns = [table.c[name] for name in rows[0]]
+    decorated = {column.name: column.type for column in columns if isinstance(column.type, TypeDecorator)}
+    statement = f"copy {table.name} ({', '.join(column.name for column in columns)}) from stdin"
+    _copied(c, statement, [[_bound(decorated, each, c.dialect) for each in row.items()] for row in rows])
+
+
+def _bound(decorated: Mapping[str, TypeDecorator[Any]], item: tuple[str, Any], dialect: Dialect) -> Any:
+    name, value = item
+    return decorated[name].process_bind_param(value, dialect) if name in decorated else value
+
+
+def _copied(c: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """The copy is the driver's own, so its errors are made those of every other statement here."""
+    import psycopg
+
+    raw = c.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    try:
+        with raw.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        lost = raw.closed
+        if lost:
+            c.invalidate(error)
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, connection_invalidated=lost) from error

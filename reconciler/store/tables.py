@@ -29,7 +29,7 @@ from sqlalchemy import (
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
-from reconciler.store.columns import Body, Instant, Plain, Sentence, Serial
+from reconciler.store.columns import Instant, Plain, Sentence, Serial
 from reconciler.store.records import Direction, Wish
 from stickers.signature import Statement
 
@@ -93,7 +93,7 @@ content = Table(
     metadata,
     _text("digest", primary_key=True),
     _text("kind"),
-    Column("body", Body, nullable=False),
+    _text("body"),
     _instant("kept_at"),
 )
 
@@ -202,7 +202,7 @@ task = Table(
     _text("direction"),
     _text("target"),
     _text("key"),
-    Column("intent", Body, nullable=False),
+    _text("intent"),
     _text("state"),
     _number("attempt", default=0),
     _instant("not_before", null=True),
@@ -345,9 +345,10 @@ standing = Table(
     Column("reason", Sentence, nullable=False),
     Column("heal", Integer, nullable=False),
     _text("digest"),
-    Column("content", Body, nullable=False),
+    _text("content"),
     _one_of("standing", "verdict", Verdict),
     _one_of("standing", "trust", Trust),
+    sqlite_autoincrement=True,  # the number of a deleted row is not given again: pages go by it
 )
 OPEN: Final[ColumnElement[bool]] = literal_column("until is null")
 Index(

@@ -15,7 +15,7 @@ from reconciler.core.plan import Intent, Plan, action_key
 from reconciler.store import contents, leases
 from reconciler.store.errors import Stale
 from reconciler.store.records import Direction, Job, Lease, ProgressLine, Task
-from reconciler.store.statements import carry_out, insert
+from reconciler.store.statements import append_all
 from reconciler.store.tables import progress as lines_table
 from reconciler.store.tables import task as table
 from stickers import names
@@ -76,7 +76,7 @@ def note(c: Connection, task: TaskId, lines: Sequence[ProgressLine]) -> None:
         return
     last = c.execute(select(func.max(lines_table.c.number)).where(lines_table.c.task == task)).scalar() or 0
     rows = [_line_row(task, last + index, line) for index, line in enumerate(lines[-LINES:], start=1)]
-    carry_out(c, insert(c, lines_table), rows)
+    append_all(c, lines_table, rows)
     c.execute(delete(lines_table).where(lines_table.c.task == task, lines_table.c.number <= last + len(rows) - LINES))
 
 
@@ -95,7 +95,7 @@ def add(c: Connection, job: Job, plan: Plan, direction: Direction, lease: Lease,
         _row(job, tasks + index, direction, intent) | {"wave": waves + wave, "changed_at": now, "fence": lease.token}
         for index, (wave, intent) in enumerate(_intents(plan), start=1)
     ]
-    carry_out(c, insert(c, table), rows)
+    append_all(c, table, rows)
 
 
 def _intents(plan: Plan) -> Iterator[tuple[int, Intent]]:

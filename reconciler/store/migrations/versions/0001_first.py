@@ -279,6 +279,7 @@ def _standing() -> None:
         ),
         sa.ForeignKeyConstraint(["environment"], ["environment.id"], name=op.f("standing_environment_known")),
         sa.PrimaryKeyConstraint("number", name=op.f("standing_key")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "one_open_standing",
