@@ -39,16 +39,13 @@ from stickers.names import (
 _PLACEMENT: Final = ("environment", "target", "component", "slot")
 
 
-def known(
-    c: Connection, environment: EnvironmentId, now: datetime, *, unchanged: dict[PlacementId, Memory] | None = None
-) -> Known:
+def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
     """Everything that a diff and a plan need to remember, as of one moment. Suspensions and circuits that have ended
-    are left out. `unchanged` are the memories of whoever has held the lease since they were read and knows that nobody
-    has written one: they are not read again."""
+    are left out. Memories are the very same objects as long as nothing was written to them."""
     row = environments.load(c, environment)
     remembered = _remembered(c, environment)
     return Known(
-        memories=remembered.memories if unchanged is None else unchanged,
+        memories=remembered.memories,
         refused=_refused_reasons(c, environment),
         circuits=_open_circuits(c, environment, now),
         active_keys=_active_keys(c, environment),
