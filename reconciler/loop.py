@@ -23,8 +23,9 @@ from stickers.names import EnvironmentId, JobId
 
 
 class Wheel(StrEnum):
-    """The two wheels: they meet only in the store."""
+    """What turns: the documents are read, environments are reconciled, jobs are executed. They meet in the store."""
 
+    READ = "read"
     RECONCILE = "reconcile"
     EXECUTE = "execute"
 
@@ -47,6 +48,8 @@ def reconcile(environment: EnvironmentId) -> Key:
 def execute(job: JobId) -> Key:
     return Key(Wheel.EXECUTE, job)
 
+
+DOCUMENTS: Final = Key(Wheel.READ, "documents")
 
 Turn = Callable[[Key], Awaitable[float | None]]  # answers in how many seconds it wants to be asked again, None: never
 
@@ -212,6 +215,10 @@ class Queue:
         abandoned = tuple(sorted(self._running))
         for key in abandoned:
             self._running[key].cancel()
+        if abandoned:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(grace):
+                await self._idle.wait()
         self._wake.set()
         return abandoned
 

@@ -16,19 +16,19 @@ import anyio.lowlevel
 
 from drivers.contract import Driver, Look
 from drivers.errors import DriverError
-from reconciler.core.drift import Reading, Seen, Trust
+from reconciler.core import trust
+from reconciler.core.known import NO_READING, Reading, Seen, Trust
+from reconciler.core.trust import Opened
 from stickers import codec
 from stickers.codec import Unreadable
 from stickers.names import EnvironmentId, InstallationId, PlacementId, TargetId
 from stickers.observation import Observation, Standing, Worn
 from stickers.signature import Envelope, Forged, Keyring, Unsigned
-from stickers.sticker import Claim
+from stickers.sticker import Sticker
 
 BATCH: Final = 512  # looks in one call
 LONGEST: Final = 3  # deadlines of one call that looking at everything may take
 BREATH: Final = 64  # signatures verified before the loop's other tasks get a turn
-
-NO_STICKER: Final = Reading(trust=Trust.NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Eyes:
             self._seen.pop(target, None)
             self._suspects.discard(target)
 
-    def trust(self, keyring: Keyring) -> None:
+    def believe(self, keyring: Keyring) -> None:
         """Believe other keys from now on; everything is read anew."""
         self._keyring = keyring
         self._seen.clear()
@@ -175,31 +175,33 @@ class Eyes:
         return Seen(observation=observation, readings=readings)
 
     def _reading(self, environment: EnvironmentId, id: PlacementId, worn: Worn | None) -> Reading:
-        """How far the sticker is believed; a claim about another place is as good as forged."""
+        """How far the sticker is believed; whether it is replayed is judged where memories are at hand."""
         if worn is None:
-            return NO_STICKER
-        if worn.envelope is None:
-            return Reading(trust=Trust.UNREADABLE, reason=worn.problem or "the sticker cannot be read")
-        try:
-            sticker = codec.verified(Envelope(worn.envelope), self._keyring)
-        except Unreadable as error:
-            return Reading(trust=Trust.UNREADABLE, reason=str(error))
-        except Unsigned as error:
-            return Reading(trust=Trust.UNSIGNED, reason=str(error))
-        except Forged as error:
-            return Reading(trust=Trust.FORGED, reason=str(error))
-        if foreign := self._of_another(sticker.claim, environment, id):
-            return Reading(trust=Trust.FORGED, reason=foreign)
-        return Reading(trust=Trust.VALID, sticker=sticker)
+            return NO_READING
+        sticker, flaw, problem = self._opened(worn)
+        return trust.reading(
+            Opened(
+                worn=worn,
+                id=id,
+                environment=environment,
+                installation=self._installation,
+                sticker=sticker,
+                flaw=flaw,
+                problem=problem,
+            )
+        )
 
-    def _of_another(self, claim: Claim, environment: EnvironmentId, id: PlacementId) -> str | None:
-        if claim.installation != self._installation:
-            return f"the sticker speaks of installation {claim.installation}, this is {self._installation}"
-        if claim.environment_id != environment:
-            return f"the sticker speaks of environment {claim.environment_id}, this is {environment}"
-        if claim.placement != id:
-            return f"the sticker speaks of {claim.placement}, this is {id}"
-        return None
+    def _opened(self, worn: Worn) -> tuple[Sticker | None, Trust | None, str]:
+        if worn.envelope is None:
+            return None, None, ""
+        try:
+            return codec.verified(Envelope(worn.envelope), self._keyring), None, ""
+        except Unreadable as error:
+            return None, Trust.UNREADABLE, str(error)
+        except Unsigned as error:
+            return None, Trust.UNSIGNED, str(error)
+        except Forged as error:
+            return None, Trust.FORGED, str(error)
 
 
 def _reading_before(before: Seen | None, id: PlacementId, standing: Standing) -> Reading | None:

@@ -1,0 +1,219 @@
+"""The reconciler as a whole: the queue with its turns, what asks for them, and the commands of people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Final
+
+import anyio
+from anyio.abc import TaskStatus
+from sqlalchemy import Connection
+
+from desired_state.model import Target
+from desired_state.sources.base import Source
+from drivers.contract import Driver, Tools
+from reconciler import accept, commands, events, execute, loop, reconcile
+from reconciler.accept import Load
+from reconciler.commands import Person
+from reconciler.core.intent import Grant, Plan
+from reconciler.core.machine import IllegalTransition
+from reconciler.events import Sink, nowhere
+from reconciler.leases import TTL, Leases
+from reconciler.loop import DOCUMENTS, Key, Pace, Queue, Wheel
+from reconciler.means import Limits, Means
+from reconciler.observe import Eyes, Sight
+from reconciler.store import environments, jobs, memories
+from reconciler.store.errors import Corrupt, NewerSchema, Violated
+from reconciler.store.records import Job
+from reconciler.store.store import Store
+from reconciler.triggers import Ask, Runtimes, follow
+from stickers.names import EnvironmentId, JobId, TargetId
+from stickers.signature import Keyring
+
+READS: Final = 30.0  # seconds between two reads of the documents that nothing asked for
+READS_AGAIN: Final = 5.0  # after one that was not taken over
+FAREWELL: Final = 5.0  # seconds for giving the leases back
+
+_TERMINAL: Final = (Corrupt, NewerSchema, Violated, IllegalTransition, TypeError, AttributeError, AssertionError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a reconciler is built of. `holder` names this place, where no second process lives at the same time: what an
+    earlier one left held is taken over at once. `load` is what a tree of documents means."""
+
+    store: Store
+    drivers: Mapping[str, Driver]
+    tools: Tools
+    keyring: Keyring
+    holder: str
+    source: Source | None = None
+    load: Load | None = None
+    sink: Sink = nowhere
+    random: Random = field(default_factory=Random)
+    limits: Limits = field(default_factory=Limits)
+    pace: Pace = field(default_factory=Pace)
+    sight: Sight = field(default_factory=Sight)
+    ttl: timedelta = TTL
+
+
+class Reconciler:
+    """Holds every declared environment to its release, from `run` until `stop`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._queue = Queue(self._turn, pace=parts.pace, random=parts.random, sink=parts.sink, terminal=_is_terminal)
+        self._leases = Leases(parts.store, parts.holder, now=parts.tools.now, sink=parts.sink, ttl=parts.ttl)
+        self._stopping = anyio.Event()
+        self._means = Means(
+            store=parts.store,
+            drivers=parts.drivers,
+            tools=parts.tools,
+            eyes=Eyes(parts.drivers, parts.keyring, parts.tools.installation, now=parts.tools.now, sight=parts.sight),
+            leases=self._leases,
+            limits=parts.limits,
+            sink=parts.sink,
+            random=parts.random,
+            ask=lambda key, after: self._queue.request(key, after=after),
+            stopping=self._stopping.is_set,
+            seats=anyio.CapacityLimiter(parts.limits.actions),
+        )
+        self._runtimes = Runtimes(
+            parts.drivers,
+            Ask(
+                environment=lambda environment, after: self._queue.request(loop.reconcile(environment), after=after),
+                sink=parts.sink,
+                random=parts.random,
+            ),
+        )
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`; then give what runs its time, and the leases back."""
+        async with anyio.create_task_group() as group:
+            await self._leases.inherit()
+            await group.start(self._queue.run)
+            group.start_soon(self._leases.renew_for_ever, name="leases")
+            group.start_soon(self._runtimes.run, name="runtimes")
+            if self._parts.source is not None:
+                group.start_soon(self._follow_documents, self._parts.source, name="documents")
+            self.request(DOCUMENTS)
+            task_status.started()
+            await self._stopping.wait()
+            await self._drained()
+            group.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Start nothing more; `run` ends when what runs has come to a point where it can be gone on from."""
+        self._stopping.set()
+
+    def request(self, key: Key) -> None:
+        """Ask for a turn; equal requests merge."""
+        self._queue.request(key)
+
+    async def _drained(self) -> None:
+        abandoned = await self._queue.drain(self._parts.limits.grace.total_seconds())
+        with anyio.move_on_after(FAREWELL):
+            await self._leases.release_all()
+        self._parts.sink(events.Drained(abandoned=tuple(str(key) for key in abandoned)))
+
+    # -- what is shown ----------------------------------------------------------------------------------------------
+
+    @property
+    def source_problem(self) -> str | None:
+        """Why the documents are not taken over; None when they are."""
+        fault = self._means.documents.fault
+        return fault.message if fault else None
+
+    @property
+    def failing(self) -> Mapping[str, int]:
+        """Keys whose turns fail, and how often in a row."""
+        return {str(key): failures for key, failures in self._queue.failures.items()}
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    async def plan(self, environment: EnvironmentId, grant: Grant) -> Plan:
+        return await commands.plan(self._means, environment, grant)
+
+    async def sync(
+        self,
+        environment: EnvironmentId,
+        grant: Grant,
+        *,
+        actor: str,
+        plan_hash: str | None = None,
+        reason: str = "asked for by a person",
+    ) -> Job | None:
+        person = Person(actor=actor, reason=reason)
+        return await commands.sync(self._means, environment, grant, person, plan_hash=plan_hash)
+
+    async def rollback(self, environment: EnvironmentId, *, actor: str, reason: str) -> Job | None:
+        return await commands.rollback(self._means, environment, Person(actor=actor, reason=reason))
+
+    async def adopt(self, environment: EnvironmentId, targets: frozenset[TargetId] | None, *, actor: str) -> Job | None:
+        person = Person(actor=actor, reason="asked to take over what runs")
+        return await commands.adopt(self._means, environment, targets, person)
+
+    async def lift_refused(self, environment: EnvironmentId, *, actor: str) -> int:
+        """Let what was refused be tried again; how many trials that were."""
+        now = self._means.tools.now()
+        lifted = await self._parts.store.write(lambda c: memories.lift(c, environment, actor, now))
+        self.request(loop.reconcile(environment))
+        return lifted
+
+    # -- turns ------------------------------------------------------------------------------------------------------
+
+    async def _turn(self, key: Key) -> float | None:
+        match key.wheel:
+            case Wheel.READ:
+                return await self._read()
+            case Wheel.RECONCILE:
+                return await reconcile.turn(self._means, EnvironmentId(key.id))
+            case Wheel.EXECUTE:
+                return await execute.turn(self._means, JobId(key.id))
+
+    async def _read(self) -> float:
+        """Read the documents; and ask for every environment and job that nobody has asked for: a lost request costs
+        one interval."""
+        parts = self._parts
+        if parts.source is not None and parts.load is not None:
+            taken = await accept.accept(self._means, parts.source, parts.load)
+            for environment in (*taken.changed, *taken.undeclared):
+                self.request(loop.reconcile(environment))
+        await self._sweep()
+        pause = READS if self._means.documents.fault is None else READS_AGAIN
+        return pause * parts.random.uniform(0.9, 1.1)
+
+    async def _sweep(self) -> None:
+        known, active, targets = await self._parts.store.read(_everything)
+        for key in (*map(loop.reconcile, known), *map(loop.execute, active)):
+            if self._queue.due(key) is None and not self._queue.running(key):
+                self.request(key)
+        self._runtimes.watch(targets)
+
+    async def _follow_documents(self, source: Source) -> None:
+        async def told(_: None) -> None:
+            self.request(DOCUMENTS)
+
+        async def lost() -> None:
+            self.request(DOCUMENTS)
+
+        ask = Ask(environment=lambda *_: None, sink=self._parts.sink, random=self._parts.random)
+        await follow("documents", source.changes, told, lost, ask)
+
+
+def _everything(c: Connection) -> tuple[list[EnvironmentId], list[JobId], list[Target]]:
+    known = [row.id for row in environments.all(c)]
+    targets: Iterable[Target] = (
+        target for id in known if (desired := environments.desired(c, id)) is not None for target in desired.targets
+    )
+    return known, [job.id for job in jobs.all_active(c)], list(targets)
+
+
+def _is_terminal(error: BaseException) -> bool:
+    """What trying again is not expected to mend: what is stored cannot be read, or the program is wrong."""
+    return isinstance(error, _TERMINAL)
