@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from drivers.secrets.redaction import Redactor
-from reconciler.daemon import Reconciler
-
 from api.settings import Settings
 from drivers.contract import Driver
+from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
+from stickers.redaction import Redactor
 from stickers.signature import Keyring
 
 

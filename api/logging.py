@@ -40,7 +40,7 @@ def configure(settings: Settings, redactor: Redactor) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            redactor.processor,
+            redactor,
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),

@@ -62,7 +62,7 @@ def verify(settings: Settings, given: Namespace) -> int:
     try:
         sticker = codec.verified(codec.from_file(content), keyring)
     except (codec.Unreadable, SignatureError) as error:
-        trust = {Unsigned: "unsigned", Forged: "forged"}.get(type(error), "unreadable")
+        trust = "unsigned" if isinstance(error, Unsigned) else "forged" if isinstance(error, Forged) else "unreadable"
         return _judged(given, {"trust": trust, "reason": str(error)})
     return _judged(given, {"trust": "valid", "sticker": digest.plain(sticker)})
 

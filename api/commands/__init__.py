@@ -6,7 +6,7 @@ A command is an async generator of plain JSON events; the last one is its `{"res
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,9 +15,10 @@ from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
 from drivers.errors import DriverError
+from reconciler.commands import Declined
 from reconciler.store.errors import StoreError
 
-Events = AsyncIterator[dict[str, Any]]
+Events = AsyncGenerator[dict[str, Any], None]
 Command = Callable[[House, Given], Events]
 
 COMMANDS: Mapping[str, Command] = {
@@ -45,10 +46,12 @@ async def carry_out(house: House, name: str, arguments: Mapping[str, Any], *, ac
     if name not in COMMANDS:
         raise Problem("UNKNOWN_COMMAND", f"{name[:40]!r} is no command; known are {', '.join(COMMANDS)}")
     try:
-        async with aclosing(COMMANDS[name](house, Given(arguments, actor))) as events:  # type: ignore[type-var]
+        async with aclosing(COMMANDS[name](house, Given(arguments, actor))) as events:
             async for event in events:
                 yield event
     except DriverError as error:
         raise Problem(error.code, house.redactor.clean(str(error))) from None
+    except Declined as error:
+        raise Problem(error.code, str(error)) from None
     except StoreError as error:
         raise Problem(error.code, str(error)) from None

@@ -3,7 +3,7 @@ drives it and the client watches, so a client that dies changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from api.commands import lookup
@@ -17,7 +17,7 @@ from reconciler.store import environments, memories
 from reconciler.store.records import HandSuspension, Job
 from stickers.names import EnvironmentId
 
-Events = AsyncIterator[dict[str, Any]]
+Events = AsyncGenerator[dict[str, Any], None]
 
 
 async def sync(house: House, given: Given) -> Events:

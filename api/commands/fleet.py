@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from api.commands import lookup
@@ -19,10 +19,10 @@ from reconciler.store import evidence as evidence_rows
 from reconciler.store import history, jobs, memories
 from reconciler.store.records import DecisionInterval, EnvironmentRow, StandingInterval
 from stickers import digest, names
-from stickers.names import EvidenceId
+from stickers.names import EnvironmentId, EvidenceId
 from stickers.signature import SignatureError
 
-Events = AsyncIterator[dict[str, Any]]
+Events = AsyncGenerator[dict[str, Any], None]
 
 
 async def status(house: House, given: Given) -> Events:
@@ -80,17 +80,15 @@ def standing_row(standing: StandingInterval) -> dict[str, Any]:
 async def drift(house: House, given: Given) -> Events:
     """Every placement that is not in sync, with what blocks it."""
     wanted = given.environment_or_none()
-    rows = []
-    for row, _ in [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house):
-        standings = await house.store.read(lambda c, row=row: history.standing_now(c, row.id))
-        decision = await house.store.read(lambda c, row=row: history.last_decision(c, row.id))
-        blocks = _blocks(decision)
-        rows += [
-            standing_row(each) | {"blocked": blocks.get(str(each.id))}
-            for each in standings
-            if each.verdict is not Verdict.IN_SYNC
-        ]
-    yield {"result": {"placements": rows}}
+    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
+    yield {"result": {"placements": [cell for row, _ in pairs for cell in await _drifted(house, row.id)]}}
+
+
+async def _drifted(house: House, id: EnvironmentId) -> list[dict[str, Any]]:
+    standings = await house.store.read(lambda c: history.standing_now(c, id))
+    blocks = _blocks(await house.store.read(lambda c: history.last_decision(c, id)))
+    drifted = (each for each in standings if each.verdict is not Verdict.IN_SYNC)
+    return [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
 
 
 def _blocks(decision: DecisionInterval | None) -> dict[str, str]:

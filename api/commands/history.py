@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from api.commands import lookup
@@ -14,7 +14,7 @@ from reconciler.store import history as intervals
 from reconciler.store.records import DecisionInterval
 
 
-async def history(house: House, given: Given) -> AsyncIterator[dict[str, Any]]:
+async def history(house: House, given: Given) -> AsyncGenerator[dict[str, Any], None]:
     id, moment = given.environment(), given.moment("at")
     await lookup.environment(house, id)
     if moment is not None:

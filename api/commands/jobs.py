@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import anyio
@@ -16,7 +16,7 @@ from reconciler.store import jobs, tasks
 from reconciler.store.records import Job, ProgressLine, Task, Wish
 from stickers.names import JobId, TaskId
 
-Events = AsyncIterator[dict[str, Any]]
+Events = AsyncGenerator[dict[str, Any], None]
 
 GLANCE: Final = 0.2  # seconds between two looks at a job that somebody watches
 DONE: Final = frozenset({JobState.COMPLETED})
@@ -120,7 +120,7 @@ async def watched(house: House, id: JobId) -> Events:
     lines: dict[TaskId, int] = {}
     while True:
         job = await found(house, id)
-        worked = await house.store.read(lambda c, job=job: tasks.of(c, job))
+        worked = await house.store.read(lambda c: tasks.of(c, id))
         for task in worked:
             for event in await _news(house, task, worked, told, lines):
                 yield {"event": event}

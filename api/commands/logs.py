@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +14,7 @@ from drivers.contract import Narrator
 from stickers.names import ComponentName, PlacementId
 
 
-async def logs(house: House, given: Given) -> AsyncIterator[dict[str, Any]]:
+async def logs(house: House, given: Given) -> AsyncGenerator[dict[str, Any], None]:
     component = ComponentName(given.text("component"))
     _, target = await placement_target(house, given.target(), component)
     driver = house.drivers[target.driver]

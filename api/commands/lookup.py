@@ -31,14 +31,16 @@ async def target(house: House, id: TargetId) -> tuple[EnvironmentRow, Target]:
     """The target as declared, or as it was last known."""
     known: list[TargetId] = []
     for row, desired in await every_environment(house):
-        targets = {
-            each.id: each for each in await house.store.read(lambda c, row=row: environments.known_targets(c, row.id))
-        }
-        targets |= desired.target_of
+        targets = await _targets(house, row.id, desired)
         if id in targets:
             return row, targets[id]
         known.extend(targets)
     raise Problem("NO_TARGET", f"there is no target {id}{_instead(id, known)}")
+
+
+async def _targets(house: House, id: EnvironmentId, desired: DesiredState) -> dict[TargetId, Target]:
+    known = await house.store.read(lambda c: environments.known_targets(c, id))
+    return {each.id: each for each in known} | dict(desired.target_of)
 
 
 async def placement_target(house: House, id: TargetId, component: ComponentName) -> tuple[EnvironmentRow, Target]:

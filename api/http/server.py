@@ -25,7 +25,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api import commands
-from api.commands import House
+from api.house import House
 from api.problem import Problem
 
 MAX_BODY: Final = 1024 * 1024

@@ -1,0 +1,103 @@
+"""The only place that constructs: settings in, a house out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from anyio import to_thread
+
+from api import keys, logging
+from api.house import House
+from api.problem import Problem
+from api.runtimes import ConnectionModels, Drivers
+from api.settings import Settings
+from desired_state.load import load
+from desired_state.resolve import Resolved
+from desired_state.sources.base import Tree
+from desired_state.sources.directory import Directory
+from drivers.contract import Tools
+from drivers.secrets.resolver import Resolver
+from reconciler.daemon import Parts, Reconciler
+from reconciler.store import installations
+from reconciler.store.errors import StoreError
+from reconciler.store.store import Store
+from stickers import codec
+from stickers.names import InstallationId
+from stickers.redaction import Redactor
+from stickers.signature import Envelope, Keyring, SignatureError
+from stickers.sticker import Sticker
+
+
+def utc() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def built(settings: Settings) -> AsyncIterator[House]:
+    """The house, its store open and locked; nothing runs in it yet."""
+    redactor = Redactor()
+    logging.configure(settings, redactor)
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
+    try:
+        store = await Store.open(settings.database_url, now=utc)
+    except StoreError as error:
+        raise Problem(error.code, str(error)) from None
+    try:
+        proposed = InstallationId(secrets.token_hex(4))
+        installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
+        tools = Tools(
+            installation=installation,
+            sign=signer.sign,
+            read=_reader(keyring),
+            now=utc,
+            secret=Resolver(redactor),
+        )
+        drivers = Drivers(tools)
+        try:
+            yield _house(settings, store, drivers, tools, keyring, redactor)
+        finally:
+            await drivers.aclose()
+    finally:
+        await store.aclose()
+
+
+def _house(
+    settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
+) -> House:
+    parts = Parts(
+        store=store,
+        drivers=drivers,
+        tools=tools,
+        keyring=keyring,
+        holder=f"{tools.installation}@{settings.state.absolute()}",
+        source=Directory(settings.documents),
+        load=_load,
+        sink=logging.write,
+    )
+    return House(
+        settings=settings,
+        store=store,
+        reconciler=Reconciler(parts),
+        drivers=drivers,
+        keyring=keyring,
+        redactor=redactor,
+        now=utc,
+    )
+
+
+async def _load(tree: Tree) -> Resolved:
+    return await to_thread.run_sync(load, tree, ConnectionModels())
+
+
+def _reader(keyring: Keyring) -> Callable[[Envelope], Sticker | None]:
+    def read(envelope: Envelope) -> Sticker | None:
+        try:
+            return codec.verified(envelope, keyring)
+        except (SignatureError, codec.Unreadable):
+            return None
+
+    return read
