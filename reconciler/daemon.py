@@ -121,6 +121,11 @@ class Reconciler:
             await self._leases.release_all()
         self._parts.sink(events.Drained(abandoned=tuple(str(key) for key in abandoned)))
 
+    async def read_documents(self) -> None:
+        """Take over what the documents say, once, without `run`."""
+        if self._parts.source is not None and self._parts.load is not None:
+            await accept.accept(self._means, self._parts.source, self._parts.load)
+
     # -- what is shown ----------------------------------------------------------------------------------------------
 
     @property
