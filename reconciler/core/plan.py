@@ -40,6 +40,7 @@ from stickers.names import InstallationId, PlacementId, TargetId
 
 __all__ = [
     "BLOCKS",
+    "NO_GRANT",
     "REMEDY",
     "Blocked",
     "Cause",

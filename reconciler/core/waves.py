@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, assert_never
+from typing import assert_never
 
 from desired_state.model import DesiredState
 from drivers.contract import Change, Deploy, Remove, Restart, Unit
 from reconciler.core import blocks
 from reconciler.core.blocks import Scene
 from reconciler.core.intent import Blocked, ChangeKind, Code, Intent, JobKind, Plan, Wave
-from reconciler.core.judge import Verdict
 from reconciler.core.moves import Move
 from stickers import digest
 from stickers.names import ActionKey, EnvironmentId, TargetId
+from stickers.observation import HealthState, Workload, WorkloadState
 
 
 def planned(kind: JobKind, moves: Sequence[Move], blocked: tuple[Blocked, ...], scene: Scene) -> Plan:
@@ -70,10 +70,13 @@ def _by_target(moves: Sequence[Move]) -> dict[TargetId, list[Move]]:
 
 def _serves(moves: Sequence[Move]) -> bool:
     """Targets where something does not serve anyway come first: the fleet loses nothing while they change."""
-    return not any(move.cause.verdict in _DARK for move in moves)
+    return not any(_dark(blocks.workload_of(move.drift)) for move in moves)
 
 
-_DARK: Final = (Verdict.MISSING, Verdict.STOPPED, Verdict.UNHEALTHY, Verdict.IN_TRANSIT)
+def _dark(workload: Workload | None) -> bool:
+    if workload is None or workload.health.state is HealthState.UNHEALTHY:
+        return True
+    return workload.state in (WorkloadState.STOPPED, WorkloadState.RESTARTING)
 
 
 def _intents(target: TargetId, moves: Sequence[Move], scene: Scene) -> list[Intent]:

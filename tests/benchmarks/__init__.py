@@ -1,0 +1,1 @@
+"""Measurements: each states its work, and prints medians."""
