@@ -14,6 +14,7 @@ from sqlalchemy.pool import StaticPool
 
 READERS: Final = 4
 
+_ANY_THREAD: Final = {"check_same_thread": False}  # one at a time is seen to by the store
 _BUSY: Final = 5_000  # ms to wait for a stranger that looks into the file with a tool of its own
 _STATEMENT: Final = 60_000  # ms that one statement may take on PostgreSQL
 _LOCK: Final = 10_000  # ms that one statement may wait for a lock there
@@ -34,7 +35,7 @@ def database_file(url: str) -> Path | None:
 
 def memory() -> Engine:
     """A database of its own, as long as the engine lives, on the one connection there is."""
-    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args=_ANY_THREAD, hide_parameters=True)
     _prepare(engine, begin="immediate", pragmas={"foreign_keys": "on"})
     return engine
 
@@ -43,7 +44,7 @@ def writer(url: str, *, foreign_keys: bool = True) -> Engine:
     """The one connection that writes. Without `foreign_keys` for migrations, which rebuild tables on SQLite."""
     if (file := database_file(url)) is None:
         return _postgresql(make_url(url), connections=1)
-    engine = create_engine(make_url(url), pool_size=1, max_overflow=0, connect_args={"check_same_thread": False})
+    engine = create_engine(make_url(url), pool_size=1, max_overflow=0, connect_args=_ANY_THREAD, hide_parameters=True)
     pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": str(_BUSY)}
     _prepare(engine, begin="immediate", pragmas=pragmas | {"foreign_keys": "on" if foreign_keys else "off"})
     file.touch(mode=0o600, exist_ok=True)
@@ -56,7 +57,7 @@ def readers(url: str) -> Engine:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
     read_only = URL.create("sqlite", database=f"file:{file.absolute()}", query={"mode": "ro", "uri": "true"})
-    engine = create_engine(read_only, pool_size=READERS, max_overflow=0, connect_args={"check_same_thread": False})
+    engine = create_engine(read_only, pool_size=READERS, max_overflow=0, connect_args=_ANY_THREAD, hide_parameters=True)
     pragmas = {"wal_autocheckpoint": "0", "query_only": "on", "busy_timeout": str(_BUSY)}
     _prepare(engine, begin="deferred", pragmas=pragmas)
     return engine
@@ -79,7 +80,7 @@ def _prepare(engine: Engine, *, begin: str, pragmas: dict[str, str]) -> None:
 def _postgresql(url: URL, *, connections: int) -> Engine:
     if url.get_backend_name() == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(url, pool_size=connections, max_overflow=0)
+    engine = create_engine(url, pool_size=connections, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:

@@ -21,7 +21,7 @@ _ADVISORY: Final = 0x486F6C64  # "Hold": whoever migrates on PostgreSQL holds it
 def bring_up_to_date(engine: Engine) -> None:
     """Run the steps that the store has not seen; nothing when it is up to date. `NewerSchema` when it has seen steps
     that this Holdfast does not know."""
-    with engine.connect() as connection, _one_at_a_time(connection):
+    with engine.connect() as connection, one_at_a_time(connection):
         found = revision(connection)
         if found is not None and found not in REVISIONS:
             raise NewerSchema(
@@ -57,7 +57,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 @contextmanager
-def _one_at_a_time(connection: Connection) -> Iterator[None]:
+def one_at_a_time(connection: Connection) -> Iterator[None]:
     """One transaction. On SQLite without foreign keys, since the rebuilding of a table would delete the rows that
     refer to it; the process's lock and the immediate transaction keep others out."""
     raw = connection.connection.driver_connection

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import anyio
 import structlog
@@ -201,6 +201,6 @@ def _translated() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """The driver's own words in one line, without the statement and its values."""
-    words: Any = getattr(error, "orig", None) or error
-    return " ".join(str(words).split())[:300]
+    """The driver's own words: their first line, since the others may show rows."""
+    words = str(getattr(error, "orig", None) or error).strip()
+    return words.splitlines()[0][:300] if words else type(error).__name__

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_store [placements]
 
-`unchanged` is a turn that found everything as before: known, standings (none), the decision again. `all looked through` hands
-all placements in as a start of the daemon does, and none is written. `changed` closes and opens the interval of every
-placement. A job is created with one task and advanced to its end through every state, ten transactions in all.
+`unchanged` is a turn that found everything as before: what is known is asked, and the decision made again. `all looked
+through` hands all placements in as a start of the daemon does, and none is written. `changed` closes and opens the
+interval of every placement. A job is created with one task and advanced to its end, eleven transactions in all.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ async def _recorded(store: Store, lease: Lease, drifts: Sequence[Drift]) -> None
 
 
 def _moved(drift: Drift, number: int) -> Drift:
-    assert drift.standing is not None and drift.standing.workload is not None
+    assert drift.standing is not None
+    assert drift.standing.workload is not None
     moved = replace(drift.standing.workload, instance=f"instance-{number}")
     return replace(drift, standing=replace(drift.standing, workload=moved))
 
