@@ -27,6 +27,7 @@ import urllib3
 from docker.types.daemon import CancellableStream
 
 from drivers import blocking
+from drivers.docker import transport
 from drivers.docker.compare import Inspected
 from drivers.docker.connection import Connection
 from drivers.docker.feed import Hold
@@ -215,14 +216,20 @@ class Engine:
 
 
 def _client(connection: Connection) -> docker.APIClient:
-    tls = connection.tls
-    return docker.APIClient(
+    tls, path = connection.tls, connection.engine.removeprefix("unix://")
+    if connection.local:
+        transport.knock(path, TIMEOUT)
+    client = docker.APIClient(
         base_url=connection.engine,
         version="auto",
         timeout=TIMEOUT,
         max_pool_size=CALLS,
         tls=docker.tls.TLSConfig(client_cert=(tls.cert, tls.key), ca_cert=tls.ca, verify=True) if tls else False,
     )
+    if connection.local:
+        client.get_adapter(client.base_url).close()
+        client.mount("http+docker://", transport.Adapter(f"http+unix://{path}", TIMEOUT, max_pool_size=CALLS))
+    return client
 
 
 def _get(client: docker.APIClient, path: str, query: Mapping[str, str], **how: Any) -> requests.Response:

@@ -61,9 +61,7 @@ class Feed(Generic[T]):
             yield item
 
     def _pump(self, open: Open[T], send: MemoryObjectSendStream[Any]) -> None:
-        with contextlib.suppress(
-            anyio.BrokenResourceError, anyio.RunFinishedError
-        ):  # reader or loop has left
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.RunFinishedError):  # reader or loop has left
             try:
                 for item in open(self._hold):
                     anyio.from_thread.run(send.send, item, token=self._token)

@@ -34,6 +34,7 @@ from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine, Taken
 from drivers.docker.look import Group, Listed
 from drivers.errors import Conflict, InvalidAction, Refused, StaleFence
+from drivers.oci.registry import Credentials
 from drivers.sequence import Started
 from stickers import codec
 from stickers.names import PlacementId
@@ -156,15 +157,13 @@ class DockerHands:
         return image is not None and compare.is_known_by(image, reference)
 
     async def _login(self, placement: Placement) -> dict[str, str]:
-        """``user:password`` in the engine's terms, resolved at this moment and kept nowhere."""
+        """The credentials in the engine's terms, resolved at this moment and kept nowhere."""
         secret = placement.configuration.registry_credentials
         if secret is None:
             return {}
-        user, colon, password = (await self._tools.secret(secret)).strip().partition(":")
-        if not colon:
-            raise Refused(f"the registry credentials {secret.reference} are not of the form user:password")
+        login = Credentials.parse(await self._tools.secret(secret))
         registry = placement.artifact.repository.partition("/")[0]
-        return {"username": user, "password": password, "serveraddress": registry}
+        return {"username": login.username, "password": login.password, "serveraddress": registry}
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +193,7 @@ class DockerHands:
                 return one.id
         stood = self._sites[deploy.id].stood
         same = stood is not None and (stood.artifact, stood.configuration) == deploy.placement.content
-        return stood.instance if stood is not None and same else None
+        return stood.instance if stood is not None and same and not deploy.anew else None
 
     def _is_ours(self, one: Listed) -> bool:
         return one.labels.get(render.KEY) == self._action.key
