@@ -989,18 +989,19 @@ class Session:
         return {"release": None}
 
     def stage(self, request: Mapping[str, Any]) -> Json:
-        """A directory in which to unpack `tree`; what earlier tries left half-made is taken away."""
+        """A directory in which to unpack `tree` from `layers`; what earlier tries left half-made is taken away."""
         place = self._held(request)
         clean(place)
         staging = f"{place.releases}/.new-{os.getpid()}-{next(_numbers)}"
-        os.mkdir(staging, 0o700)
-        return {"staging": staging, "tree": staging + "/tree"}
+        os.makedirs(staging + "/layers", 0o700)
+        return {"staging": staging, "tree": staging + "/tree", "layers": staging + "/layers"}
 
     def seal(self, request: Mapping[str, Any]) -> Json:
         """Record what was unpacked, bring it to the disk, and give it its name: from here on it is a release."""
         place, staging = self._held(request), str(request["staging"])
         if os.path.dirname(staging) != place.releases or not os.path.basename(staging).startswith(".new-"):
             raise Trouble("invalid", f"{staging[-80:]!r} was not staged here")
+        remove_tree(staging + "/layers")
         body = serialise(dict(request["specification"], format=FORMAT))
         release = Release.parse("", body)
         write_file(staging + "/specification.json", body, 0o600, durable=False)
@@ -1047,15 +1048,20 @@ class Session:
         return {}
 
     def collect(self, request: Mapping[str, Any]) -> Json:
-        """Keep the serving release and the `keep` most lately started ones that are whole; take the rest away."""
-        place, used, kept = self._held(request), None, 0
+        """Keep what serves or runs, the `keep` most lately started others, and `spare`, a content that may be any of
+        them; take the rest away, and whatever is damaged."""
+        place, kept = self._held(request), 0
         clean(place)
         used = self._used(place)
         for name in release_names(place):
-            whole = name in used or not self.eyes.differences(place, name)
-            kept += name not in used and whole
-            if not whole or (name not in used and kept > int(request["keep"])):
+            if name in used:
+                continue
+            release = self.eyes._release(place, name)
+            spared = release is not None and [release.artifact, release.configuration] == request.get("spare")
+            if self.eyes.differences(place, name) or not (spared or kept < int(request["keep"])):
                 remove_tree(place.release(name))
+            else:
+                kept += 1
         return {}
 
     def _used(self, place: Place) -> set[str]:
@@ -1847,12 +1853,13 @@ class Supervisor:
         self.runs = [run for run in self.runs if run.active]
 
     def _answer_stops(self) -> bool:
-        done = [(runs, line) for runs, line in self.stops if not any(run.active for run in runs)]
+        """Whoever is answered finds the state written: nothing is pending any more."""
+        done = [line for runs, line in self.stops if not any(run.active for run in runs)]
+        self.stops = [(runs, line) for runs, line in self.stops if any(run.active for run in runs)]
         if done:
             self.write()
-        for entry in done:
-            self.stops.remove(entry)
-            entry[1].reply({"answer": {}})
+        for line in done:
+            line.reply({"answer": {}})
         return bool(done)
 
     # .. output ..

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.process.far import Far
+from tests.drivers.process.yard import Yard
 from tests.harness import leftovers
 
 
@@ -73,3 +74,18 @@ def near(root: Path) -> Iterator[Far]:
 def privileged() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """An image layout that nobody has filled yet."""
+    return tmp_path / "images"
+
+
+@pytest.fixture
+async def yard(root: Path, images: Path) -> AsyncIterator[Yard]:
+    found = Yard(root, images)
+    try:
+        yield found
+    finally:
+        await found.driver.aclose()

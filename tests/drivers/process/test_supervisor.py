@@ -251,8 +251,8 @@ def test_killed_by_hand_it_is_back_within_a_second(far: Far) -> None:
 def test_stopped_as_told_it_stays_stopped(far: Far) -> None:
     far.run(SLEEPER, restart="always")
     far.order(do="stop")
-    assert far.workload["state"] == "stopped"
-    assert far.standing["active"] == []
+    standing = far.standing
+    assert (standing["workload"]["state"], standing["active"], standing["pending"]) == ("stopped", [], False)
 
 
 def test_a_signal_that_ended_it_is_told_as_a_shell_tells_it(near: Far) -> None:

@@ -1,0 +1,99 @@
+"""The process driver: plain hosts, looked at all at once and changed one placement at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
+
+import anyio
+
+from desired_state.model import Target
+from drivers import sequence
+from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
+from drivers.errors import InvalidAction
+from drivers.process import host, render
+from drivers.process.hands import Hands
+from drivers.process.line import Doors, Line
+from drivers.process.sight import Sight
+from stickers.names import PlacementId, TargetId
+from stickers.observation import Observation
+
+PULSE: Final = 0.2  # seconds between two looks for events, and longer where many targets make one costly
+FOLLOW: Final = 0.2  # seconds between two looks for new lines of a log
+
+
+class ProcessDriver:
+    """Workloads on plain hosts, each under a supervisor that survives us."""
+
+    kind: ClassVar[str] = "process"
+    capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True)
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self._doors = Doors("process")
+        self._eyes = host.Eyes()
+        self._line = Line(host.Session(self._eyes), self._doors)
+        self._sight = Sight(tools, self._line)
+
+    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
+        return await self._sight.observe(looks)
+
+    async def apply(self, action: Action, *, report: Report) -> Receipt:
+        """Holds every placement of the action from the first look to the last step; `Busy` when another does."""
+        _refuse_unsupported(action)
+        connection = self._sight.connection(action.target)
+        with self._session() as line:
+            hands = Hands(action, connection, self._sight, line, report)
+            for id in sorted({change.id for change in action.changes}):
+                await hands.hold(id)
+            return await sequence.carry_out(action, hands, self.tools, report=report)
+
+    async def aclose(self) -> None:
+        self._line.close()
+
+    async def watch(self, targets: Sequence[Target]) -> AsyncGenerator[TargetId, None]:
+        """Looks for changes a few times a second, with at most a fiftieth of the time spent on it."""
+        asks = [self._where(target) for target in targets]
+        before: list[Any] | None = None
+        while True:
+            began = anyio.current_time()
+            beats = (await self._line.see("pulse", {}, targets=asks))["targets"]
+            for target, was, is_now in zip(targets, before or beats, beats, strict=True):
+                if was != is_now:
+                    yield target.id
+            before = beats
+            await anyio.sleep(max(PULSE, 50 * (anyio.current_time() - began)))
+
+    async def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncGenerator[str, None]:
+        where = render.place(id, self.tools.installation, self._sight.connection(target).root)
+        answer = await self._line.see("log", where, tail=tail)
+        for line in answer["lines"]:
+            yield line
+        rest = ""
+        while follow:
+            await anyio.sleep(FOLLOW)
+            answer = await self._line.see("log", where, position=answer["position"])
+            *lines, rest = (rest + answer["text"]).split("\n")
+            for line in lines:
+                yield line
+
+    @contextmanager
+    def _session(self) -> Iterator[Line]:
+        line = Line(host.Session(self._eyes), self._doors)
+        try:
+            yield line
+        finally:
+            line.close()
+
+    def _where(self, target: Target) -> dict[str, str]:
+        root = self._sight.connection(target).root
+        return {"root": root, "installation": str(self.tools.installation), "target": str(target.id)}
+
+
+def _refuse_unsupported(action: Action) -> None:
+    """Before anything is touched: what would be declared and not enforced is not done at all."""
+    for change in action.changes:
+        if not isinstance(change, Remove):
+            for sentence in render.unsupported(change.placement):
+                raise InvalidAction(f"{change.id}: {sentence}")
