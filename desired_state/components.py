@@ -138,7 +138,7 @@ def _impossible(health: Health) -> Iterator[Flaw]:
 
 
 def _missing(path: Path, expected: str) -> Flaw:
-    return Flaw(code="KEY_MISSING", path=path, found="nothing", expected=f"{path[-1]}: {expected}")
+    return Flaw(code="KEY_MISSING", path=path, found="nothing", expected=f"the key {path[-1]}: {expected}")
 
 
 def _twice(field: str, texts: list[str]) -> Iterator[Flaw]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -18,10 +18,12 @@ Scoped = tuple[str, str]  # project and name
 
 @dataclass(frozen=True, slots=True)
 class Declared(Generic[S]):
-    """What a document says, and the document, for what is found later."""
+    """What a document says, and the document, for what is found later. `whole` is False when something was found in it
+    already: then it says less than was meant."""
 
     said: S
     document: Document
+    whole: bool = True
 
     @property
     def scoped(self) -> Scoped:
@@ -30,8 +32,8 @@ class Declared(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declarations:
-    """Everything that could be read. `unread` holds kind, project and name of what could not, None for what is not
-    even known of it: a reference to one of these is no mistake of whoever refers to it."""
+    """Everything that could be read. `unread` holds kind, project and name of what could not be read as it was meant,
+    None for what is not even known of it: a reference to one of these is no mistake of whoever refers to it."""
 
     releases: dict[Scoped, Declared[schema.Release]] = field(default_factory=dict)
     environments: dict[Scoped, Declared[schema.Environment]] = field(default_factory=dict)
@@ -50,10 +52,12 @@ def read(documents: Iterable[Document], notes: Notes) -> Declarations:
     declarations = Declarations()
     for document in sorted(documents, key=lambda document: (document.file, document.line)):
         said = _said(document, notes)
-        if said is None or not document.whole:
-            declarations.unread.add(_unread(document))
-        else:
-            _enter(declarations, said, document, notes)
+        whole = said is not None and document.whole
+        if not whole:
+            declarations.unread.update(_unread(document))
+            said = _remainder(document)
+        if said is not None:
+            _enter(declarations, said, document, notes, whole=whole)
     return declarations
 
 
@@ -99,14 +103,23 @@ def _said(document: Document, notes: Notes) -> schema.Declaration | None:
     return None
 
 
-def _enter(declarations: Declarations, said: schema.Declaration, document: Document, notes: Notes) -> None:
+def _remainder(document: Document) -> schema.Declaration | None:
+    """What is left of a document with findings: of a release whole components, of others single fields of them."""
+    kind = document.content.get("kind")
+    model = schema.KINDS.get(kind) if isinstance(kind, str) else None
+    return None if model is None else translation.remainder(document, model, 2 if model is schema.Release else 3)
+
+
+def _enter(
+    declarations: Declarations, said: schema.Declaration, document: Document, notes: Notes, *, whole: bool
+) -> None:
     match said:
         case schema.Release():
-            _once(declarations.releases, Declared(said, document), notes)
+            _once(declarations.releases, Declared(said, document, whole), notes)
         case schema.Environment():
-            _once(declarations.environments, Declared(said, document), notes)
+            _once(declarations.environments, Declared(said, document, whole), notes)
         case schema.Target():
-            _once(declarations.targets, Declared(said, document), notes)
+            _once(declarations.targets, Declared(said, document, whole), notes)
 
 
 def _once(known: dict[Scoped, Declared[Any]], declared: Declared[Any], notes: Notes) -> None:
@@ -115,7 +128,7 @@ def _once(known: dict[Scoped, Declared[Any]], declared: Declared[Any], notes: No
         return
     kind, name = declared.said.kind, escaped(declared.scoped[1])
     expected = f"one document of this name; it is declared in {first.document.file} on line {first.document.line}"
-    if kind == "Release" and first.said != declared.said:
+    if kind == "Release" and first.whole and declared.whole and first.said != declared.said:
         found = f"the release {name} with another content"
         note(
             notes,
@@ -135,15 +148,18 @@ def _own_name(said: schema.Declaration) -> str:
     return f"{said.name}@{said.version}" if isinstance(said, schema.Release) else said.name
 
 
-def _unread(document: Document) -> tuple[str | None, str | None, str | None]:
+def _unread(document: Document) -> Iterator[tuple[str | None, str | None, str | None]]:
+    """What is known of a document that could not be read as it was meant; nothing, if that is nothing."""
     content: Mapping[str, Any] = document.content
     kind, name = _text(content.get("kind")), _text(content.get("name"))
     if kind not in schema.KINDS:
-        return None, None, name
+        if name is not None:
+            yield None, None, name
+        return
     if kind == "Release":
         version = _text(content.get("version"))
         name = f"{name}@{version}" if name and version else None
-    return kind, _text(content.get("project", str(DEFAULT_PROJECT))), name
+    yield kind, _text(content.get("project", str(DEFAULT_PROJECT))), name
 
 
 def _text(value: object) -> str | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCheck:
-    """GET `path` on the instance's own address. Redirects are never followed; a redirect is an answer like any other."""
+    """GET `path` on the instance's own address. Redirects are not followed: one is an answer like any other."""
 
     port: int
     path: str = "/"

@@ -50,7 +50,8 @@ def resolve(declarations: Declarations, connections: Connections, notes: Notes, 
     for scoped, environment in sorted(declarations.environments.items()):
         release = _released(everything, environment, releases)
         if release is not None:
-            states.append(_Resolution(everything, environment, release, targets.get(scoped, []), revision).state())
+            places = targets.get(scoped, [])
+            states.append(_Resolution(everything, environment, release, places, revision).state())
     findings = notes.sorted()
     return Resolved(
         revision=revision,
@@ -167,8 +168,9 @@ class _Resolution:
         revision: str,
     ) -> None:
         self.everything, self.notes = everything, everything.notes
-        self.said, self.document = declared.said, declared.document
+        self.said, self.document, self.whole = declared.said, declared.document, declared.whole
         self.release, self.places, self.revision = release, places, revision
+        self.released = everything.declarations.releases[declared.said.project, release.name].document
         self.id = names.environment_id(declared.said.project, declared.said.name)
         self.shared: dict[ComponentName, Settled | None] = {}
         self.used: set[ComponentName] = set()
@@ -212,6 +214,8 @@ class _Resolution:
                 self._component_unknown(document, ("components", name), name, key=True)
 
     def _component_unknown(self, document: Document, path: Path, name: str, *, key: bool = False) -> None:
+        if not self.released.whole or self.released.has(("components", name)):
+            return  # the release may have it, and could not be read there
         nearest = self.notes.nearest(name, self.release.components)
         found = f"the component {escaped(name)}"
         expected = f"a component of {self.release.name}: {', '.join(self.release.components)}"
@@ -251,32 +255,36 @@ class _Resolution:
 
     def _check_used(self) -> None:
         """A component that no target runs is half a release, unless the environment says that it may be so."""
-        if not self.places or self.everything.declarations.any_unread("Target"):
+        if not self.places or not self.whole or self.everything.declarations.any_unread("Target"):
             return
         for name in self.release.components:
             said = self.said.components.get(name)
             if name not in self.used and not (said and said.optional):
                 found = f"the component {name} on no target"
                 expected = "labels of a target in its select, or optional: true"
-                note(self.notes, "COMPONENT_UNUSED", self.document, ("components", name, "select"), found, expected)
+                path = ("components", name, "select") if said else ("release",)
+                note(self.notes, "COMPONENT_UNUSED", self.document, path, found, expected)
 
     # -- what runs on one target ------------------------------------------------------------------------------------
 
     def _placements(self, place: _Place) -> Iterator[Placement]:
         said, document = place.declared.said.components, place.declared.document
         self._check_components(document, said)
+        certain = self.whole and place.declared.whole  # else labels or ports may not be those that were meant
         ports: dict[ComponentName, tuple[Port, ...]] = {}
         for name, part in self.release.components.items():
             own = said.get(name)
             if not self._selected(name, place.target):
-                self._check_unselected(name, own, document)
+                if own is not None and certain:
+                    self._not_here(name, document)
                 continue
             self.used.add(name)
             settled = self._shared(name) if own is None else self._own(name, own, document)
             if settled is not None:
                 ports[name] = settled.configuration.ports
                 yield self._placement(place.target, name, part, settled)
-        self._check_ports(ports, document)
+        if certain:
+            self._check_ports(ports, document)
 
     def _placement(self, target: Target, name: ComponentName, part: ReleaseComponent, settled: Settled) -> Placement:
         return Placement(
@@ -293,11 +301,10 @@ class _Resolution:
         said = self.said.components.get(name)
         return all(target.labels.get(label) == value for label, value in ((said and said.select) or {}).items())
 
-    def _check_unselected(self, name: ComponentName, own: schema.Component | None, document: Document) -> None:
-        if own is not None:
-            expected = "labels that its select asks for, or nothing said of it here"
-            found = f"the component {name}, which this target does not run"
-            note(self.notes, "COMPONENT_NOT_HERE", document, ("components", name), found, expected, key=True)
+    def _not_here(self, name: ComponentName, document: Document) -> None:
+        expected = "labels that its select asks for, or nothing said of it here"
+        found = f"the component {name}, which this target does not run"
+        note(self.notes, "COMPONENT_NOT_HERE", document, ("components", name), found, expected, key=True)
 
     def _shared(self, name: ComponentName) -> Settled | None:
         """What every target runs that says nothing of its own."""

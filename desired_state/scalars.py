@@ -8,6 +8,7 @@ import ipaddress
 import re
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final, NewType
 
 from pydantic import AfterValidator, PlainValidator, WithJsonSchema
@@ -126,10 +127,10 @@ def size(value: object) -> int:
 def cpus(value: object) -> int:
     """Thousandths of a core, from a number or from a text of one."""
     text = value if isinstance(value, str) else str(value) if type(value) in (int, float) else ""
-    found = _matched("number of cores", _CPUS, CPUS_RULE, text)
+    found = _matched("cpus", _CPUS, CPUS_RULE, text)
     thousandths = int(Decimal(found[0]) * 1000)
     if not thousandths:
-        raise InvalidName("number of cores", text, CPUS_RULE)
+        raise InvalidName("cpus", text, CPUS_RULE)
     return thousandths
 
 
@@ -225,6 +226,7 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
+@lru_cache(1024)
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip("[]")))

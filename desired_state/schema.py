@@ -184,7 +184,7 @@ class ReleaseSource(Strict):
 class Suspension(Strict):
     """Nothing is changed in the environment, until a person or the time ends it."""
 
-    reason: scalars.Said
+    reason: scalars.Said = Field(description="why, for people")
     until: scalars.Moment | None = None
 
 
@@ -254,7 +254,7 @@ class Target(Declaration):
     """One place that wears stickers."""
 
     kind: Literal["Target"]
-    environment: scalars.Name
+    environment: scalars.Name = Field(description="the name of the environment it belongs to")
     driver: Text = Field(description="the runtime, such as docker or process")
     labels: dict[scalars.Label, Text] = Field(default_factory=dict)
     connection: dict[str, Any] = Field(default_factory=dict, description="how it is reached, in the driver's own terms")

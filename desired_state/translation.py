@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from desired_state.findings import Finding, Notes, Path, key_text, path_text, shown
-from desired_state.strict import BROKEN, Document, Map, Seq
+from desired_state.strict import BROKEN, Document
 from stickers.names import InvalidName
 
 M = TypeVar("M", bound=BaseModel)
@@ -62,6 +62,31 @@ def read(document: Document, model: type[M], notes: Notes, at: Path = ()) -> M |
     return None
 
 
+def remainder(document: Document, model: type[M], depth: int) -> M | None:
+    """What a document in which something was found says beside that, so that the rest can be checked too. None when
+    too little is left to know which document it is. What falls with a finding is a field, or below `components` what
+    stands at the depth."""
+    node: Any = document.content
+    for _ in range(3):
+        try:
+            return model.model_validate(node)
+        except ValidationError as error:
+            paths = [_steps(node, failed["loc"]) for failed in error.errors(include_url=False, include_input=False)]
+        parts = {path[: depth if path[:1] == ("components",) else 1] for path in paths}
+        if not all(_stands(node, part) for part in parts):
+            return None
+        node = _without(node, sorted(parts, key=str))
+    return None
+
+
+def _stands(node: Any, path: Path) -> bool:
+    for step in path:
+        if not isinstance(node, dict) or step not in node:
+            return False
+        node = node[step]
+    return bool(path)
+
+
 def _is_extension(failed: ErrorDetails) -> bool:
     return failed["type"] == "extra_forbidden" and str(failed["loc"][-1]).startswith(EXTENSION)
 
@@ -71,16 +96,18 @@ def _without(node: Any, paths: list[Path]) -> Any:
     below: dict[str | int, list[Path]] = {}
     for path in paths:
         below.setdefault(path[0], []).append(path[1:])
-    items = node.items() if isinstance(node, Map) else enumerate(node)
-    kept = {key: _without(item, below[key]) if key in below else item for key, item in items if below.get(key) != [()]}
-    return kept if isinstance(node, Map) else list(kept.values())
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    kept = {
+        key: _without(item, below[key]) if key in below else item for key, item in items if () not in below.get(key, ())
+    }
+    return kept if isinstance(node, dict) else list(kept.values())
 
 
 def _steps(node: Any, loc: tuple[str | int, ...]) -> Path:
     """The path in the document: a `loc` without the names of union members, which stand in angle brackets."""
     steps: list[str | int] = []
     for step in loc:
-        inside = (isinstance(node, Map) and step in node) or (isinstance(node, Seq) and isinstance(step, int))
+        inside = (isinstance(node, dict) and step in node) or (isinstance(node, list) and isinstance(step, int))
         if inside or not _is_mark(step):
             steps.append(step)
             node = node[step] if inside else None
@@ -118,9 +145,8 @@ class _Translation:
             case _:
                 code, expected = self._rule(failed)
                 known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
-                self._add(
-                    code, path, shown(value, path), expected + _quotes(failed, value), self.notes.nearest(value, known)
-                )
+                nearest = self.notes.nearest(value, known) if len(known) > 1 else None
+                self._add(code, path, shown(value, path), expected + _quotes(failed, value), nearest)
 
     def _rule(self, failed: ErrorDetails) -> tuple[str, str]:
         """The code of what was broken, and what would be right."""
@@ -141,8 +167,8 @@ class _Translation:
         for model in _models_at(self.model, loc[:-1]):
             field = next((field for key, field in _fields(model) if key == path[-1]), None)
             if field is not None and field.description:
-                return f"{path[-1]}: {field.description}"
-        return f"{path[-1]}, which is required"
+                return f"the key {path[-1]}: {field.description}"
+        return f"the key {path[-1]}"
 
     def _add(
         self, code: str, path: Path, found: str, expected: str, nearest: str | None = None, *, key: bool = False

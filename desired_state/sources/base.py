@@ -29,6 +29,6 @@ class Source(Protocol):
         ...
 
     def changes(self) -> AsyncIterator[None]:
-        """Yields when the tree may have changed; the first time as soon as changes are seen. Never ends and raises nothing: what cannot be
-        watched is looked at now and then."""
+        """Yields when the tree may have changed; the first time as soon as changes are seen. Never ends and raises
+        nothing: what cannot be watched is looked at now and then."""
         ...

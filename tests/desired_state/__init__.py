@@ -1,0 +1,1 @@
+"""The documents, from bytes to desired states."""
