@@ -265,7 +265,7 @@ class _Carrier:
         return deploy.anew and standing.workload is not None and standing.workload.key != self.action.key
 
     def _wears(self, claim: Claim) -> bool:
-        return self.worn is not None and self.worn.claim == claim and self.worn.phase is Phase.PROVEN
+        return self.worn is not None and self.worn.claim == claim and not self._in_transit
 
     def _must_be(self, replaces: Footing | None, standing: Standing) -> None:
         """`Conflict`, unless what stands is what the change replaces, or what an interrupted action left in transit."""

@@ -109,7 +109,9 @@ async def test_an_exit_without_a_code_is_told_without_one() -> None:
 
 
 async def test_an_exit_seen_once_may_be_a_start_on_its_way() -> None:
-    assert isinstance(await proof.healthy(Answers(GONE, GOOD), RULES), Proven)
+    answers = Answers(GOOD, GOOD, GONE, GOOD)
+    assert isinstance(await proof.healthy(answers, RULES), Proven)
+    assert answers.asked == 6
 
 
 async def test_a_restart_begins_the_count_anew() -> None:
@@ -157,7 +159,8 @@ async def test_asked_again_fewer_answers_are_enough_and_no_minimum_is_waited_for
 
 
 async def test_a_good_answer_after_the_deadline_comes_too_late() -> None:
-    assert "not healthy within 10 s" in await reason(Answers(GOOD, takes=6))
+    rules = replace(RULES, successes=1)
+    assert "not healthy within 10 s" in await reason(Answers(GOOD, takes=10.5), rules)
 
 
 @pytest.mark.parametrize("answer", [UNCHECKED, GOOD])

@@ -356,8 +356,10 @@ async def test_what_was_never_proven_is_put_back_without_a_label() -> None:
 
 
 async def test_what_is_not_last_good_is_put_back_without_a_label() -> None:
-    outcome = await failing().one(deploy(TWO, replaces=OLD, predecessor=placement("three")))
+    hands = failing()
+    outcome = await hands.one(deploy(TWO, replaces=OLD, predecessor=placement("three")))
     assert outcome.result is Result.UNPROVEN
+    assert hands.calls[-1] == "bare"
 
 
 async def test_what_is_put_back_and_fails_too_stays_in_transit() -> None:
@@ -428,6 +430,14 @@ async def test_evidence_is_of_what_was_seen_and_when() -> None:
     assert evidence.started_at == NEW.started_at
     assert began < evidence.switched_at <= evidence.proven_at
     assert evidence.checks == (str(HEALTH.check),)
+
+
+async def test_in_place_the_start_is_the_switch() -> None:
+    await anyio.sleep(100)
+    hands, began = FakeHands(stands=OLD, worn=sticker(ONE)), virtual_time.now()
+    evidence = (await hands.one(TO_TWO)).evidence
+    assert evidence is not None
+    assert evidence.switched_at == began
 
 
 async def test_evidence_without_a_check_says_so() -> None:
