@@ -6,7 +6,6 @@ Versioned: what this version cannot read it refuses, naming what it found.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,13 +13,15 @@ from typing import Any, Final
 
 from stickers import names
 from stickers.names import EnvironmentId
-from stickers.signature import Envelope, Keyring, Statement
+from stickers.signature import MAX_ENVELOPE, Envelope, Keyring, Statement
 from stickers.sticker import Claim, Phase, Sticker
 
 FORMAT: Final = "holdfast.sticker/v1"
 LABEL: Final = "holdfast.sticker"
 LABEL_FORMAT: Final = "holdfast.sticker.format"
 CHUNK: Final = 256
+MOST_CHUNKS: Final = 99  # two digits number them
+LARGEST: Final = 4 * MAX_ENVELOPE  # bytes of a file; indented and escaped, an honest one stays far below
 
 
 class Unreadable(ValueError):
@@ -40,10 +41,13 @@ def read_payload(content: bytes) -> Sticker:
         body = json.loads(content)
         if body["format"] != FORMAT:
             raise Unreadable(f"sticker format {str(body['format'])[:40]!r}, this version reads {FORMAT}")
-        return _sticker(body["sticker"])
+        sticker = _sticker(body["sticker"])
+        if payload(sticker) != body:
+            raise Unreadable("a sticker with fields this version does not know, or written in another way")
+        return sticker
     except Unreadable:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise Unreadable(f"not a sticker: {type(error).__name__}: {str(error)[:80]}") from None
 
 
@@ -65,6 +69,8 @@ def to_file(envelope: Envelope) -> bytes:
 
 
 def from_file(content: bytes) -> Envelope:
+    if len(content) > LARGEST:
+        raise Unreadable(f"a sticker file of {len(content)} bytes, at most {LARGEST} are read")
     try:
         body = json.loads(content.decode())
         found = body["format"]
@@ -95,13 +101,15 @@ def to_chunks(envelope: Envelope, size: int = CHUNK) -> list[str]:
     text = base64.urlsafe_b64encode(str(envelope).encode()).decode().rstrip("=")
     room = size - 6  # "nn/nn:"
     parts = [text[start : start + room] for start in range(0, len(text), room)]
-    if len(parts) > 99:
-        raise Unreadable(f"the envelope needs {len(parts)} chunks, at most 99 are written")
+    if len(parts) > MOST_CHUNKS:
+        raise Unreadable(f"the envelope needs {len(parts)} chunks, at most {MOST_CHUNKS} are written")
     return [f"{index:02d}/{len(parts):02d}:{part}" for index, part in enumerate(parts)]
 
 
 def from_chunks(chunks: Sequence[str]) -> Envelope:
     """The envelope from its chunks in any order; a missing, doubled or foreign chunk is refused."""
+    if len(chunks) > MOST_CHUNKS:
+        raise Unreadable(f"{len(chunks)} chunks of a sticker, at most {MOST_CHUNKS} are read")
     ordered = sorted(chunks)
     expected = [f"{index:02d}/{len(ordered):02d}:" for index in range(len(ordered))]
     if not ordered or any(not chunk.startswith(head) for chunk, head in zip(ordered, expected, strict=True)):
@@ -109,7 +117,7 @@ def from_chunks(chunks: Sequence[str]) -> Envelope:
     text = "".join(chunk[6:] for chunk in ordered)
     try:
         return Envelope(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode())
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise Unreadable("the chunks of the sticker are not base64url") from None
 
 
@@ -142,6 +150,7 @@ def _sticker(body: dict[str, Any]) -> Sticker:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Unreadable(f"{str(value)[:40]!r} where a text is expected")
+    value.encode()  # what has no bytes has no digest
     return value
 
 

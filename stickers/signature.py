@@ -93,12 +93,12 @@ class Keyring:
 
         sealed = _opened(envelope)
         if sealed.payload_type != statement.payload_type:
-            raise Forged(f"the envelope carries {sealed.payload_type}, expected {statement.payload_type}")
+            raise Forged(f"the envelope carries {str(sealed.payload_type)[:80]!r}, expected {statement.payload_type}")
         if not sealed.signatures:
             raise Unsigned("the envelope carries no signature")
         known = [self.keys[KeyId(id)] for id in sealed.signatures if id in self.keys]
         if not known:
-            raise Forged(f"signed by a key nobody here knows: {', '.join(sorted(sealed.signatures))[:80]}")
+            raise Forged(f"signed by a key nobody here knows: {', '.join(map(repr, sealed.signatures))[:80]}")
         try:
             accepted = sealed.verify([key.verifier for key in known], 1)
         except (Unverified, UnverifiedSignatureError):
@@ -132,7 +132,7 @@ class Signer:
             raise Forged(f"key {self.key.id} may not speak of {subject}")
         sealed = Sealed(digest.canonical(record), statement.payload_type, {})
         sealed.sign(self._signer)
-        return Envelope(json.dumps(sealed.to_dict(), separators=(",", ":"), sort_keys=True))
+        return _text(sealed)
 
 
 def _opened(envelope: Envelope):  # type: ignore[no-untyped-def]  # securesystemslib's Envelope, imported late
@@ -141,6 +141,14 @@ def _opened(envelope: Envelope):  # type: ignore[no-untyped-def]  # securesystem
     if len(envelope) > MAX_ENVELOPE:
         raise Forged(f"the envelope has {len(envelope)} characters, at most {MAX_ENVELOPE} are read")
     try:
-        return Sealed.from_dict(json.loads(envelope))
+        sealed = Sealed.from_dict(json.loads(envelope))
+        as_written = _text(sealed) == envelope
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Forged(f"not a signed envelope: {type(error).__name__}") from None
+    if not as_written:  # base64 and JSON have many texts for one content; one is ours, so that no text is two stickers
+        raise Forged("the envelope is not written as it was when it was signed")
+    return sealed
+
+
+def _text(sealed) -> Envelope:  # type: ignore[no-untyped-def]  # as above
+    return Envelope(json.dumps(sealed.to_dict(), separators=(",", ":"), sort_keys=True))
