@@ -189,6 +189,7 @@ job = Table(
 ACTIVE: Final[ColumnElement[bool]] = literal_column(f"state in ({_listed(JOB_ACTIVE)})")
 one_active_job = Index("one_active_job", job.c.environment, unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
 Index("job_by_age", job.c.created_at, job.c.id)
+Index("job_by_environment", job.c.environment, job.c.created_at, job.c.id)
 Index("job_by_state", job.c.state, job.c.created_at, job.c.id)
 Index("job_by_end", job.c.ended_at)
 

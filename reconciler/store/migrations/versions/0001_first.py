@@ -208,6 +208,7 @@ def _job() -> None:
     )
     op.create_index("job_by_age", "job", ["created_at", "id"], unique=False)
     op.create_index("job_by_end", "job", ["ended_at"], unique=False)
+    op.create_index("job_by_environment", "job", ["environment", "created_at", "id"], unique=False)
     op.create_index(op.f("job_by_plan"), "job", ["plan"], unique=False)
     op.create_index("job_by_state", "job", ["state", "created_at", "id"], unique=False)
     op.create_index(
