@@ -264,12 +264,17 @@ class Host:
         now = self.world.clock()
         if thing.up(now):
             return
-        for other in self.things:
-            if other is not thing and other.up(now) and set(other.ports) & set(thing.ports):
-                raise Refused(f"port {thing.ports[0][1]} of {self.target} is held by {other.name}")
+        if thing.ports:
+            self._take_ports(thing, now)
         thing.on, thing.since, thing.started_at = True, now, self.world.now()
         self.say(thing, f"{thing.name} started")
         self.changed(Deed.STARTED, actor, step=step, thing=thing)
+
+    def _take_ports(self, thing: Thing, now: float) -> None:
+        for other in self.things:
+            taken = set(other.ports) & set(thing.ports)
+            if taken and other is not thing and other.up(now):
+                raise Refused(f"port {min(taken)[1]} of {self.target} is held by {other.name}")
 
     def stop(self, thing: Thing, actor: Actor, step: str) -> None:
         if thing.on:
@@ -455,8 +460,9 @@ class World:
         """One border between a driver and a target. Others may act here, and a fault may strike."""
         await anyio.lowlevel.checkpoint()
         fault = self.host(crossing.target).take_fault(crossing)
-        if fault is None and self.nemesis is not None:
-            fault = self.nemesis(crossing)
+        if fault is not None:
+            await fault.strike(crossing)
+        fault = self.nemesis(crossing) if self.nemesis is not None else None
         if fault is not None:
             await fault.strike(crossing)
 
