@@ -9,9 +9,10 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from api.problem import Problem
 from api.settings import Settings
@@ -31,8 +32,24 @@ class _SocketConnection(http.client.HTTPConnection):
             os.close(directory)
 
 
+LOCKED: Final = "STORE_LOCKED"
+STARTING: Final = 5.0  # seconds that a daemon may hold the store without listening yet
+
+
 def events(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The command's events, then its `{"result": …}`; a problem is raised."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            yield from _events(settings, command, arguments)
+            return
+        except Problem as problem:
+            if problem.code != LOCKED or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
+
+
+def _events(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     stream = _from_daemon(settings, command, arguments)
     if stream is None:
         from api.alone import events as alone  # builds the whole house; only where no daemon runs

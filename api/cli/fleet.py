@@ -202,36 +202,51 @@ def _why(cell: dict[str, Any]) -> None:
 
 
 def history(settings: Settings, given: Namespace) -> int:
-    words = {"at": given.at, "before": given.before, "limit": given.limit}
+    words = {"at": given.at, "target": given.target, "before": given.before, "limit": given.limit}
     answer = ask(settings, "history", environment=given.environment, **words)
     if given.output == "json":
         show.as_json(answer)
-    elif given.at:
-        print(f"What was known of {show.clean(answer['environment'])} at {show.moment(answer['at'])}:")
-        show.columns(
-            ("target", "component", "verdict", "sticker", "release", "since"),
-            (
-                (
-                    *map(show.clean, (cell["target"], cell["component"])),
-                    show.verdict(cell["verdict"]),
-                    cell["trust"],
-                    show.clean(cell["release"]),
-                    show.moment(cell["since"]),
-                )
-                for cell in answer["placements"]
-            ),
-        )
+    elif "placements" in answer:
+        print(f"{show.clean(answer.get('target', answer['environment']))}{_at(answer)}")
+        _stood(answer["placements"])
     else:
-        show.columns(
-            ("since", "until", "turns", "what"),
-            (
-                (show.moment(row["since"]), show.moment(row["until"]), row["count"], show.clean(row["summary"]))
-                for row in answer["entries"]
-            ),
-        )
-        if answer["next"]:
-            print(f"\nmore: holdfast history {show.clean(given.environment)} --before {answer['next']}")
+        _decided(answer["entries"])
+    if given.output != "json" and answer.get("next"):
+        print(f"\nmore: the same command with --before {answer['next']}")
     return OK
+
+
+def _at(answer: dict[str, Any]) -> str:
+    return f", as it was known at {show.moment(answer['at'])}" if "at" in answer else ""
+
+
+def _stood(placements: list[dict[str, Any]]) -> None:
+    show.columns(
+        ("since", "until", "target", "component", "verdict", "sticker", "release", "reason"),
+        (
+            (
+                show.moment(cell["since"]),
+                show.moment(cell["until"]),
+                show.clean(cell["target"]),
+                show.clean(cell["component"]),
+                show.verdict(cell["verdict"]),
+                cell["trust"],
+                show.clean(cell["release"]),
+                show.clean(cell["reason"]),
+            )
+            for cell in placements
+        ),
+    )
+
+
+def _decided(entries: list[dict[str, Any]]) -> None:
+    show.columns(
+        ("since", "until", "turns", "what"),
+        (
+            (show.moment(row["since"]), show.moment(row["until"]), row["count"], show.clean(row["summary"]))
+            for row in entries
+        ),
+    )
 
 
 def logs(settings: Settings, given: Namespace) -> int:

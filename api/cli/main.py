@@ -233,11 +233,16 @@ COMMANDS: Final = (
         "api.cli.fleet:history",
         (
             ENVIRONMENT,
+            option("--target", metavar="TARGET", help="how the placements of one target stood"),
             option("--at", metavar="TIME", help="what was known then (ISO 8601 with a zone)"),
             option("--before", metavar="CURSOR", help="the next page, as printed"),
             LIMIT,
         ),
-        ("holdfast history staging", "holdfast history staging --at 2026-11-21T14:05:00+00:00"),
+        (
+            "holdfast history staging",
+            "holdfast history staging --target web-1",
+            "holdfast history staging --at 2026-11-21T14:05:00+00:00",
+        ),
     ),
     Command(
         ("logs",),

@@ -62,6 +62,7 @@ def standing_row(standing: StandingInterval) -> dict[str, Any]:
     """One placement as everybody sees it."""
     worn, declared = standing.content["sticker"], standing.content["declared"]
     return {
+        "number": standing.number,
         "environment": standing.environment,
         "target": standing.id.target,
         "component": standing.id.component,

@@ -23,9 +23,16 @@ async def history(house: House, given: Given) -> AsyncGenerator[dict[str, Any], 
         rows = [standing_row(standing) for standing in then.standings]
         yield {"result": {"environment": id, "at": moment, "decision": decision, "placements": rows}}
         return
+    target = given.text_or_none("target")
     before, limit = given.text_or_none("before"), given.count("limit", 20, 500)
     if before is not None and not (before.isascii() and before.isdigit()):
         raise Problem("BAD_ARGUMENT", f"{before[:40]!r} is no cursor; take the one printed below the page before")
+    if target is not None:
+        _, found = await lookup.target(house, given.target(target))
+        stood = await house.store.read(lambda c: intervals.page_of_target(c, found.id, before=before, limit=limit))
+        rows = [standing_row(standing) for standing in stood.items]
+        yield {"result": {"environment": id, "target": found.id, "placements": rows, "next": stood.before}}
+        return
     page = await house.store.read(lambda c: intervals.page(c, id, before=before, limit=limit))
     yield {"result": {"environment": id, "entries": [_decision(item) for item in page.items], "next": page.before}}
 

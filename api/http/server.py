@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -84,27 +85,38 @@ class CommandServer(uvicorn.Server):
 
 def application(house: House) -> Starlette:
     async def serve(request: Request) -> StreamingResponse:
-        return StreamingResponse(_lines(house, request), media_type="application/x-ndjson")
+        body = await _body(request)  # before the answer begins: that listens for the client's end on the same channel
+        return StreamingResponse(_lines(house, request, body), media_type="application/x-ndjson")
 
     return Starlette(routes=[Route("/v1/{command}", serve, methods=["POST"])])
 
 
-async def _lines(house: House, request: Request) -> AsyncIterator[bytes]:
+async def _lines(house: House, request: Request, body: bytes) -> AsyncIterator[bytes]:
     try:
-        name, arguments = request.path_params["command"], await _arguments(request)
+        name, arguments = request.path_params["command"], _arguments(body)
         async with aclosing(commands.carry_out(house, name, arguments, actor=request.state.actor)) as events:
             async for event in events:
                 yield json.dumps(event, default=str).encode() + b"\n"
     except Problem as problem:
         yield json.dumps({"problem": problem.document()}).encode() + b"\n"
+    except Exception as error:  # a programming error: told to the log with its place, to the client without
+        structlog.get_logger().exception("command_failed", command=request.path_params["command"])
+        broken = Problem("INTERNAL", f"the daemon failed at this ({type(error).__name__}); its log says where")
+        yield json.dumps({"problem": broken.document()}).encode() + b"\n"
 
 
-async def _arguments(request: Request) -> dict[str, Any]:
+async def _body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
-        body += chunk
+        body += chunk[: MAX_BODY + 1]
         if len(body) > MAX_BODY:
-            raise Problem("BODY_TOO_LARGE", f"the request has more than {MAX_BODY} bytes")
+            break
+    return body
+
+
+def _arguments(body: bytes) -> dict[str, Any]:
+    if len(body) > MAX_BODY:
+        raise Problem("BODY_TOO_LARGE", f"the request has more than {MAX_BODY} bytes")
     try:
         arguments = json.loads(body or b"{}")
     except ValueError:

@@ -4,9 +4,6 @@ leaves it running with the commands to try, until Ctrl-C."""
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +18,10 @@ MARKS = {"in sync": "✓", "in transit": "→", "unknown": "?"}
 def main() -> int:
     arguments = _arguments()
     fleet = _fleet(arguments)
-    say("Build", "pack three releases of a small shop as OCI artifacts, declare three environments in YAML, make a signing key")
+    say(
+        "Build",
+        "pack three releases of a small shop as OCI artifacts, declare three environments in YAML, make a signing key",
+    )
     fleet.build()
     try:
         with fleet.held():
@@ -51,7 +51,7 @@ def _fleet(arguments: argparse.Namespace) -> Fleet:
     return Fleet(arguments.home.absolute())
 
 
-# -- the scenes ---------------------------------------------------------------------------------------------------------
+# -- the scenes -------------------------------------------------------------------------------------------------------
 
 
 def first_deployment(fleet: Fleet) -> None:
@@ -65,20 +65,25 @@ def first_deployment(fleet: Fleet) -> None:
 def next_release_in_waves(fleet: Fleet) -> None:
     say("2. Edit the YAML", "staging moves to shop@1.1.0, two targets at a time")
     fleet.declare("staging", "1.1.0")
-    took = watch(fleet, lambda seen: all(fleet.serves(name).startswith("shop 1.1.0") for name in seen if "staging" in name) and all_in_sync(seen))
+    took = watch(
+        fleet,
+        lambda seen: (
+            all(fleet.serves(name).startswith("shop 1.1.0") for name in seen if "staging" in name) and all_in_sync(seen)
+        ),
+    )
     print(f"   staging runs 1.1.0 after {took:.1f} s:")
     show(fleet.holdfast("job", "list", "staging"))
 
 
 def killed_by_hand(fleet: Fleet) -> None:
     say("3. Kill a process by hand", "kill -9 of the shop on staging-2")
-    before = fleet.broken(fleet.kill, "staging-2", "stopped")
+    before = fleet.broken(fleet.kill, "staging-2")
     healed(fleet, "staging-2", before)
 
 
 def sticker_edited_by_hand(fleet: Fleet) -> None:
     say("4. Edit a sticker by hand", "production-1's sticker now claims another release; its signature no longer fits")
-    seen = fleet.broken(fleet.forge, "production-1", "unlabelled")
+    seen = fleet.broken(fleet.forge, "production-1")
     print(f"   sticker called {seen['trust']}: {seen['reason']}")
     healed(fleet, "production-1", seen)
     print("   proven again and labelled anew; nothing was restarted")
@@ -86,7 +91,7 @@ def sticker_edited_by_hand(fleet: Fleet) -> None:
 
 def swapped_by_hand(fleet: Fleet) -> None:
     say("5. Swap what runs by hand", "staging-3 is pointed back at the release kept beside, its sticker untouched")
-    seen = fleet.broken(fleet.swap, "staging-3", "lying")
+    seen = fleet.broken(fleet.swap, "staging-3")
     print(f"   called {seen['verdict']}: {seen['reason']}")
     healed(fleet, "staging-3", seen)
 
@@ -110,7 +115,7 @@ SCENES: tuple[Callable[[Fleet], None], ...] = (
     bad_release,
 )
 
-# -- what is shown ------------------------------------------------------------------------------------------------------
+# -- what is shown ----------------------------------------------------------------------------------------------------
 
 
 def say(title: str, what: str) -> None:
@@ -135,7 +140,9 @@ def watch(fleet: Fleet, ready: Callable[[dict[str, str]], bool], seconds: float 
     began, last = time.monotonic(), ""
     while True:
         seen = fleet.verdicts()
-        line = "  ".join(f"{name} {MARKS.get(verdict, '✗')} {verdict}" for name, verdict in seen.items() if verdict != "in sync")
+        line = "  ".join(
+            f"{name} {MARKS.get(verdict, '✗')} {verdict}" for name, verdict in seen.items() if verdict != "in sync"
+        )
         line = line or f"{len(seen)} placements in sync"
         if line != last:
             print(f"   {time.monotonic() - began:5.1f} s  {line}", flush=True)
@@ -149,16 +156,29 @@ def watch(fleet: Fleet, ready: Callable[[dict[str, str]], bool], seconds: float 
 
 def healed(fleet: Fleet, target: str, before: dict[str, Any]) -> None:
     took = fleet.wait(f"{target} to be healed", lambda: fleet.placement(target)["verdict"] == "in sync")
-    print(f"   detected as {before['verdict']}, in sync again {took:.1f} s later: {fleet.serves(target)}")
+    seen = f"detected as {before['verdict']} after {before['after']:.1f} s, in sync again {took:.1f} s later"
+    print(f"   {seen}: {fleet.serves(target)}")
     show(fleet.holdfast("why", target))
 
 
+TO_TRY = (
+    "hf status",
+    "hf drift",
+    "hf why staging-1",
+    "hf history staging",
+    "hf plan production",
+    "hf resume staging --lift-refused",
+)
+
+
 def _leave_running(fleet: Fleet) -> None:
-    say("Now it is yours", "the fleet keeps running; in another terminal, from here:")
-    print(f"   alias hf='{sys.executable.replace('/bin/python', '/bin/holdfast')}'; export HOLDFAST_STATE={fleet.state} HOLDFAST_DOCUMENTS={fleet.documents}")
-    for line in ("hf status", "hf drift", "hf why staging-1", "hf history staging", "hf plan production", "hf resume staging --lift-refused"):
+    say("Now it is yours", "the fleet keeps running; in another terminal:")
+    command = Path(sys.executable).with_name("holdfast")
+    print(f"   export HOLDFAST_STATE={fleet.state} HOLDFAST_DOCUMENTS={fleet.documents}")
+    print(f"   alias hf={command}")
+    for line in (*TO_TRY, f"$EDITOR {fleet.documents}/production.yaml", f"tail -f {fleet.home}/daemon.log"):
         print(f"   {line}")
-    print(f"   $EDITOR {fleet.documents}/production.yaml\n   tail -f {fleet.home}/daemon.log\nCtrl-C ends it.", flush=True)
+    print("Ctrl-C ends all of it.", flush=True)
     while True:
         time.sleep(1)
 

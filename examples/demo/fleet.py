@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -117,15 +120,67 @@ class Fleet:
         with (self.home / "daemon.log").open("wb") as log:
             daemon = subprocess.Popen(self._command("run"), stdout=log, stderr=log, start_new_session=True)
         try:
+            self.wait("the daemon", (self.state / "holdfast.sock").exists)
             yield
         finally:
             daemon.terminate()
-            daemon.wait(timeout=30)
+            daemon.wait(timeout=60)
             self.end_workloads()
 
     def end_workloads(self) -> None:
+        """End every workload, then its supervisor, by process id."""
         for target in self.ports:
-            subprocess.run([sys.executable, "-m", "drivers.process.host", "end", str(self.root(target))], check=False)
+            for place in self._places(target):
+                self._by_hand(place, "stop")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(json.loads((place / "supervisor" / "pid").read_text())["pid"], signal.SIGTERM)
+
+    def _places(self, target: str) -> list[Path]:
+        return [found.parent for found in sorted(self.root(target).glob("*/*/supervisor"))]
+
+    def _by_hand(self, place: Path, verb: str) -> None:
+        host = Path(__file__).parents[2] / "drivers" / "process" / "host.py"
+        subprocess.run([sys.executable, str(host), "ctl", str(place), verb], check=True, capture_output=True)
+
+    # -- hands that break things ------------------------------------------------------------------------------------
+
+    def kill(self, target: str) -> None:
+        """kill -9 of the workload."""
+        os.kill(int(self.placement(target)["instance"].partition(":")[0]), signal.SIGKILL)
+
+    def forge(self, target: str) -> None:
+        """Let the sticker claim another release; its signature stays what it was."""
+        path = self._places(target)[0] / "sticker.json"
+        sticker = json.loads(path.read_text())
+        payload = base64.b64decode(sticker["envelope"]["payload"]).replace(b"shop@1.", b"shop@9.")
+        sticker["envelope"]["payload"] = base64.b64encode(payload).decode()
+        path.write_text(json.dumps(sticker))
+
+    def swap(self, target: str) -> None:
+        """Point `current` at the release that is kept beside, and restart what runs."""
+        place = self._places(target)[0]
+        serving = (place / "current").resolve()
+        other = next(kept for kept in sorted((place / "releases").iterdir()) if kept.resolve() != serving)
+        (place / "swap").symlink_to(f"releases/{other.name}")
+        (place / "swap").rename(place / "current")
+        self._by_hand(place, "restart")
+
+    def broken(self, by: Callable[[str], None], target: str) -> dict[str, Any]:
+        """Break the target by hand; the first judgement of it that is not `in sync`, with the seconds it took as
+        `after`."""
+        number = self._judged(target)[0]["number"]
+        by(target)
+
+        def news() -> list[dict[str, Any]]:
+            return [cell for cell in self._judged(target) if cell["number"] > number and cell["verdict"] != "in sync"]
+
+        after = self.wait(f"{target} to be judged", lambda: bool(news()), 30)
+        return news()[-1] | {"after": after}
+
+    def _judged(self, target: str) -> list[dict[str, Any]]:
+        """How the target's placement stood, newest first."""
+        environment = target.rpartition("-")[0]
+        return list(self.ask("history", environment, "--target", target)["placements"])
 
     def placement(self, target: str) -> dict[str, Any]:
         return dict(self.ask("why", target)["placements"][0])
@@ -161,7 +216,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, 9)

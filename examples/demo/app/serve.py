@@ -3,7 +3,8 @@
 import http.server
 import os
 
-RELEASE = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "release")).read().strip()
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "release")) as file:
+    RELEASE = file.read().strip()
 HEALTHY = not RELEASE.endswith("-broken")
 
 
