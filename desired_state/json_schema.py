@@ -24,7 +24,7 @@ def json_schema(connections: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     refs, whole = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)], by_alias=True, ref_template=_REF
     )
-    definitions = {name: _open(definition) for name, definition in whole["$defs"].items()}
+    definitions = {name: _held(_open(definition)) for name, definition in whole["$defs"].items()}
     target = definitions[_name(refs[schema.Target, "validation"])]
     target["properties"]["driver"]["enum"] = list(drivers)
     target["allOf"] = [_connection(driver, refs[model, "validation"]) for driver, model in drivers.items()]
@@ -50,3 +50,17 @@ def _open(definition: dict[str, Any]) -> dict[str, Any]:
     if definition.get("additionalProperties") is False:
         return definition | {"patternProperties": {"^x-": True}}
     return definition
+
+
+def _held(node: Any) -> Any:
+    """Keys that people choose keep to their grammar: pydantic says only what stands under those that do."""
+    if isinstance(node, list):
+        return [_held(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    held = {key: _held(item) for key, item in node.items()}
+    patterns = held.get("patternProperties")
+    if isinstance(patterns, dict) and "additionalProperties" not in held:
+        ((pattern, values),) = held.pop("patternProperties").items()
+        held |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+    return held

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from desired_state.findings import Finding, escaped
 from desired_state.sources.base import SourceUnavailable, Tree
@@ -26,6 +26,7 @@ LEVELS: Final = 20
 ATTEMPTS: Final = 10
 
 T = TypeVar("T")
+Identity = tuple[int, int, str]  # of a directory: device, number, where it really is
 Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
@@ -86,9 +87,9 @@ class Directory:
             if known is not None and before is None:
                 yield
 
-    async def _watched(self, known: tuple[int, int]) -> AsyncGenerator[None, None]:
-        """Yields at changes, the first time when the watch stands; ends when the directory is no longer the known one,
-        which no event tells."""
+    async def _watched(self, known: Identity) -> AsyncGenerator[None, None]:
+        """Yields at changes, the first time when the watch stands; ends when the directory is no longer the known one:
+        another number or another place, or it was removed, for the number may be given again at once."""
         events = awatch(self.root, rust_timeout=250, yield_on_timeout=True, debounce=400, step=50)
         first = True
         try:
@@ -97,17 +98,17 @@ class Directory:
                     if changed or first:
                         first = False
                         yield
-                    if await self._identity() != known:
+                    if self._removed(changed, known) or await self._identity() != known:
                         return
         except (OSError, RuntimeError):  # nothing left to watch with, or nothing to watch
             await anyio.sleep(self.patience)
 
-    async def _identity(self) -> tuple[int, int] | None:
-        try:
-            state = await self._in_thread(lambda: os.stat(self.root))
-        except OSError:
-            return None
-        return (state.st_dev, state.st_ino) if stat.S_ISDIR(state.st_mode) else None
+    def _removed(self, changed: set[tuple[Change, str]], known: Identity) -> bool:
+        places = (os.path.abspath(self.root), known[2])
+        return any(kind is Change.deleted and os.path.abspath(path) in places for kind, path in changed)
+
+    async def _identity(self) -> Identity | None:
+        return await self._in_thread(lambda: _identity(self.root))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
@@ -154,6 +155,15 @@ class Directory:
     def _check_size(self, files: dict[str, bytes]) -> None:
         if sum(map(len, files.values())) > TREE_BYTES:
             raise SourceUnavailable(f"{self.root} holds more than {TREE_BYTES >> 20} MiB of documents")
+
+
+def _identity(root: Path) -> Identity | None:
+    try:
+        real = os.path.realpath(root, strict=True)
+        state = os.stat(real)
+    except OSError:
+        return None
+    return (state.st_dev, state.st_ino, real) if stat.S_ISDIR(state.st_mode) else None
 
 
 def _walk(root: str, directory: str, level: int) -> Iterator[_File | Finding]:
