@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -31,9 +31,9 @@ LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
 class Host:
     """One engine, and what is remembered of it."""
 
-    def __init__(self, connection: Connection, tools: Tools) -> None:
-        self.engine = Engine(connection)
-        self.eyes = Eyes(self.engine, tools.installation, tools.now)
+    def __init__(self, engine: Engine, tools: Tools) -> None:
+        self.engine = engine
+        self.eyes = Eyes(engine, tools.installation, tools.now)
 
 
 class DockerDriver:
@@ -42,8 +42,8 @@ class DockerDriver:
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
+    def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
+        self._tools, self._engines = tools, engines
         self._hosts: dict[Connection, Host] = {}
         self._active: set[PlacementId] = set()
 
@@ -117,9 +117,8 @@ class DockerDriver:
         """The container that serves, or else the newest."""
         labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
         found = look.group(id, [look.listed(entry) for entry in await engine.containers({"label": labels})])
-        named = found.holder.instance if found.holder else ""
-        if named and (found.holder.adopts if found.holder else False):
-            return named
+        if found.holder is not None and found.holder.adopts:
+            return found.holder.instance
         newest = next((one.id for one in (*look.candidates(found), *found.workloads)), None)
         if newest is None:
             raise Refused(f"no container stands for {id}")
@@ -133,7 +132,7 @@ class DockerDriver:
     def _host(self, target: Target) -> Host:
         connection = Connection.model_validate(dict(target.connection))
         if connection not in self._hosts:
-            self._hosts[connection] = Host(connection, self._tools)
+            self._hosts[connection] = Host(self._engines(connection), self._tools)
         return self._hosts[connection]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,12 +60,21 @@ class Engine:
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
         self._networks = anyio.Lock()
+        self._line = transport.Line(_path(connection), TIMEOUT) if connection.local else None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def listing(self) -> bytes:
         """Every container of the engine, as the bytes of its answer: whoever looks often compares before parsing."""
-        return await self._read(lambda client: _get(client, "/containers/json", {"all": "1"}).content)
+        return await self._read(self._list)
+
+    def _list(self, client: docker.APIClient) -> bytes:
+        if self._line is None:
+            return _get(client, "/containers/json", {"all": "1"}).content
+        status, content = self._line.get(f"/v{client.api_version}/containers/json?all=1")
+        if status != 200:
+            raise Unreachable(f"the engine answers its list of containers with {status}")
+        return content
 
     async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         query = {"all": "1", "filters": json.dumps({name: list(values) for name, values in filters.items()})}
@@ -195,6 +205,8 @@ class Engine:
         client, self._client = self._client, None
         if client is not None:
             client.close()
+        if self._line is not None:
+            self._line.close()
 
     async def _read(self, call: Callable[[docker.APIClient], T]) -> T:
         return await self._threads.run(lambda: self._called(call, changes=False), abandon=True)
@@ -216,9 +228,9 @@ class Engine:
 
 
 def _client(connection: Connection) -> docker.APIClient:
-    tls, path = connection.tls, connection.engine.removeprefix("unix://")
+    tls = connection.tls
     if connection.local:
-        transport.knock(path, TIMEOUT)
+        transport.knock(_path(connection), TIMEOUT)
     client = docker.APIClient(
         base_url=connection.engine,
         version="auto",
@@ -228,8 +240,14 @@ def _client(connection: Connection) -> docker.APIClient:
     )
     if connection.local:
         client.get_adapter(client.base_url).close()
-        client.mount("http+docker://", transport.Adapter(f"http+unix://{path}", TIMEOUT, max_pool_size=CALLS))
+        client.mount(
+            "http+docker://", transport.Adapter(f"http+unix://{_path(connection)}", TIMEOUT, max_pool_size=CALLS)
+        )
     return client
+
+
+def _path(connection: Connection) -> str:
+    return connection.engine.removeprefix("unix://")
 
 
 def _get(client: docker.APIClient, path: str, query: Mapping[str, str], **how: Any) -> requests.Response:
@@ -329,7 +347,13 @@ def _translated(*, changes: bool) -> Iterator[None]:
         raise _refusal(error) from None
     except requests.exceptions.ConnectTimeout as error:
         raise Unreachable(f"the engine does not answer: {_line(error)}") from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
+    except (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        OSError,
+        json.JSONDecodeError,
+    ) as error:
         if changes and not _never_sent(error):
             raise OutcomeUnknown(f"the engine's answer was lost: {_line(error)}") from None
         raise Unreachable(f"the engine does not answer: {_line(error)}") from None

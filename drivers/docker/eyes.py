@@ -22,6 +22,7 @@ from drivers.docker import checks, look, render
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.docker.look import Group, Listed
+from drivers.errors import Unreachable
 from stickers.names import InstallationId, PlacementId, TargetId
 from stickers.observation import Health as Answer
 from stickers.observation import Observation, Standing, Unmanaged, Workload
@@ -77,7 +78,7 @@ class Eyes:
     async def look(self, looks: Sequence[Look]) -> dict[TargetId, Observation]:
         """One observation for every look; raises `DriverError` when the engine cannot be seen."""
         async with self._turn:
-            if self._read(await self._engine.listing()) or self._forgotten or anyio.current_time() >= self._due:
+            if self._understood(await self._engine.listing()) or self._forgotten or anyio.current_time() >= self._due:
                 await self._see()
             await self._ask(looks)
             at = self._now()
@@ -99,12 +100,17 @@ class Eyes:
 
     # -- the list ---------------------------------------------------------------------------------------------------
 
+    def _understood(self, answer: bytes) -> bool:
+        try:
+            return self._read(answer)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Unreachable(f"the engine's list of containers is not understood: {type(error).__name__}") from None
+
     def _read(self, answer: bytes) -> bool:
         """Take in the engine's list; whether anything in it is new."""
         found: dict[str, tuple[Piece, Listed]] = {}
         changed = False
-        for text in answer.split(_ENTRY)[1:]:
-            text = text.rstrip(b",]\n ")
+        for text in _texts(answer):
             id, piece = text[:64].decode(), _piece(text)
             known = self._pieces.get(id)
             if known is None or known[0] != piece:
@@ -183,16 +189,14 @@ class Eyes:
         now, limit = anyio.current_time(), anyio.CapacityLimiter(ASKED)
         self._answers = {key: known for key, known in self._answers.items() if now < known[1]}
         async with anyio.create_task_group() as questions:
-            for one in looks:
-                for placement in one.placements:
-                    container = self._asked(placement)
-                    if container is None or placement.health is None:
-                        continue
-                    if (container["Id"], placement.health) not in self._answers:
-                        questions.start_soon(self._answer, container, placement.health, limit)
+            for placement in (placement for one in looks for placement in one.placements):
+                if placement.health is None or (container := self._asked(placement)) is None:
+                    continue
+                if (container["Id"], placement.health) not in self._answers:
+                    questions.start_soon(self._answer, container, placement.health, limit)
 
     def _asked(self, placement: Placement) -> Inspected | None:
-        """The container to ask: it runs, and its own check, if it has one, does not already say enough."""
+        """The container to ask, where one runs."""
         sight = self._sights.get(placement.id.target, {}).get(placement.id)
         if sight is None or sight.container is None or not sight.container["State"].get("Running"):
             return None
@@ -224,6 +228,15 @@ class Eyes:
             return sight.standing
         workload: Workload = replace(sight.standing.workload, health=answer)
         return replace(sight.standing, workload=workload)
+
+
+def _texts(answer: bytes) -> list[bytes]:
+    """The entries of the list, each without its first ten characters. An engine that writes them otherwise than all
+    have done so far is understood too, at a price."""
+    if answer.startswith(b"[" + _ENTRY):
+        return [text.rstrip(b",]\n ") for text in answer.split(_ENTRY)[1:]]
+    entries = json.loads(answer)
+    return [json.dumps({"Id": one["Id"]} | one, separators=(",", ":")).encode()[len(_ENTRY) :] for one in entries]
 
 
 def _piece(text: bytes) -> Piece:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from drivers.docker import compare, render
@@ -124,6 +125,7 @@ def listed(entry: Mapping[str, Any]) -> Listed:
 _AGES = re.compile(r"^(Up|Exited \(\d+\)|Restarting \(\d+\))[^()]*")
 
 
+@lru_cache(4096)  # many containers have one text, and have it for minutes
 def steady(status: str) -> str:
     """The engine's status text without the age in it: ``Up 3 minutes (healthy)`` is ``Up (healthy)``."""
     return _AGES.sub(r"\1 ", status).strip()
