@@ -31,7 +31,10 @@ DETAILS: Final = (Progressed, TaskMoved)
 
 def configure(settings: Settings, redactor: Redactor) -> None:
     """Log to stderr in the chosen format. Tracebacks never show local variables."""
-    rendering: list[Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    rendering: list[Processor] = [console]
     if settings.log_format == "json":
         plain = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
         rendering = [plain, structlog.processors.JSONRenderer()]
@@ -40,8 +43,8 @@ def configure(settings: Settings, redactor: Redactor) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            redactor,
             *rendering,
+            redactor,  # last, where exceptions have become text too
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
