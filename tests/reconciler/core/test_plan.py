@@ -653,6 +653,11 @@ def test_the_sequence_is_one_above_what_is_remembered_and_what_is_worn() -> None
     assert stamp(Memory(), Reading(trust=Trust.NONE)) == Stamp(sequence=1, previous=None)
 
 
+def test_a_change_carries_the_next_sequence() -> None:
+    known = Known(memories={ONE.id: Memory(sequence=41)})
+    assert only(planned(STATE, NOTHING, known)).stamp == Stamp(sequence=42, previous=None)
+
+
 def test_a_distrusted_sticker_is_no_predecessor() -> None:
     label = sticker(ONE, sequence=2)
     assert stamp(Memory(sequence=5), Reading(trust=Trust.REPLAYED, sticker=label)) == Stamp(sequence=6, previous=None)
