@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
 import anyio
 
-from api import commands
+from api import commands, wire
 from api.http.server import actor_of
 from api.problem import Problem
 from api.settings import Settings
@@ -45,16 +47,17 @@ def _served(settings: Settings, command: str, arguments: dict[str, Any], queue: 
 async def _serve(
     settings: Settings, command: str, arguments: dict[str, Any], queue: SimpleQueue[dict[str, Any]]
 ) -> None:
-    async with built(settings) as house, anyio.create_task_group() as group:
+    async with built(replace(settings, log_level="warning")) as house, anyio.create_task_group() as group:
         if command not in QUIET:
-            await house.reconciler.read_documents()
-        if arguments.get("wait"):
-            await group.start(house.reconciler.run)
+            await house.reconciler.begin_alone()
+        carried = False
         actor = actor_of(os.getuid())
         async with aclosing(commands.carry_out(house, command, arguments, actor=actor)) as found:
             async for event in found:
-                queue.put(event)
-        house.reconciler.stop()
+                queue.put(json.loads(wire.line(event)))
+                if not carried and (job := event.get("event", {}).get("job")):
+                    carried = True
+                    group.start_soon(house.reconciler.carry, job)
 
 
 def _only_problem(group: BaseExceptionGroup[BaseException]) -> Problem:

@@ -121,10 +121,20 @@ class Reconciler:
             await self._leases.release_all()
         self._parts.sink(events.Drained(abandoned=tuple(str(key) for key in abandoned)))
 
-    async def read_documents(self) -> None:
-        """Take over what the documents say, once, without `run`."""
+    async def begin_alone(self) -> None:
+        """Without `run`: take over what an earlier process held, and what the documents say, once."""
+        await self._leases.inherit()
         if self._parts.source is not None and self._parts.load is not None:
             await accept.accept(self._means, self._parts.source, self._parts.load)
+
+    async def carry(self, job: JobId) -> None:
+        """Without `run`: carry one job until it has ended, or waits for a person. No other environment is touched."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._leases.renew_for_ever, name="leases")
+            while (pause := await execute.turn(self._means, job)) is not None:
+                await anyio.sleep(pause)
+            group.cancel_scope.cancel()
+        await self._leases.release_all()
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 

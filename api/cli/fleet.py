@@ -51,7 +51,7 @@ def _state(row: dict[str, Any]) -> str:
     if job := row["job"]:
         return show.paint(f"{job['state']} {show.clean(job['id'])}", "36")
     ready = next((item for item in row["conditions"] if item["type"] == "Ready"), None)
-    return show.clean(ready["message"]) if ready else ""
+    return show.brief(ready["message"]) if ready else ""
 
 
 def _environment(row: dict[str, Any]) -> None:
@@ -125,9 +125,8 @@ def _plan(answer: dict[str, Any]) -> None:
             )
         )
     if answer["waves"]:
-        print(
-            f"\nplan {answer['hash']}: holdfast sync {show.clean(answer['environment'])} --plan-hash {answer['hash']}"
-        )
+        digits = show.short(answer["hash"])
+        print(f"\nplan {digits}: holdfast sync {show.clean(answer['environment'])} --plan-hash {digits}")
     if answer["removal_hash"]:
         print(f"removal {answer['removal_hash']}: add --confirm-removal {answer['removal_hash']} to allow it")
 

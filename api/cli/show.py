@@ -34,6 +34,12 @@ def clean(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def brief(value: object, limit: int = 70) -> str:
+    """At most so many characters of one printable line, for a table; the whole is elsewhere."""
+    text = clean(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def verdict(word: str) -> str:
     mark, colour = MARKS.get(word, OTHER_MARK)
     return paint(f"{mark} {word}", colour)

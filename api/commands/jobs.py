@@ -120,17 +120,23 @@ async def watched(house: House, id: JobId) -> Events:
     lines: dict[TaskId, int] = {}
     while True:
         job = await found(house, id)
+        if not told:
+            yield _moved(job, told)
         worked = await house.store.read(lambda c: tasks.of(c, id))
         for task in worked:
             for event in await _news(house, task, worked, told, lines):
                 yield {"event": event}
-        if told.get(job.id) != job.state:
-            told[job.id] = job.state
-            yield {"event": {"kind": "job", "job": job.id, "state": job.state, "detail": job.message or job.reason}}
+        if told[job.id] != job.state:
+            yield _moved(job, told)
         if job.state in JOB_TERMINAL:
             yield {"result": summary(job) | {"message": _ending(job)}}
             return
         await anyio.sleep(GLANCE)
+
+
+def _moved(job: Job, told: dict[str, object]) -> dict[str, Any]:
+    told[job.id] = job.state
+    return {"event": {"kind": "job", "job": job.id, "state": job.state, "detail": job.message or job.reason}}
 
 
 async def _news(

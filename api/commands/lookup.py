@@ -10,7 +10,7 @@ from api.problem import Problem
 from desired_state.model import DesiredState, Target
 from reconciler.store import environments
 from reconciler.store.records import EnvironmentRow
-from stickers.names import ComponentName, EnvironmentId, TargetId
+from stickers.names import ComponentName, EnvironmentId, TargetId, split_id
 
 
 async def environment(house: House, id: EnvironmentId) -> tuple[EnvironmentRow, DesiredState]:
@@ -56,7 +56,7 @@ async def placement_target(house: House, id: TargetId, component: ComponentName)
 
 def _instead(wanted: str, known: Iterable[str]) -> str:
     there = sorted(set(known))
-    near = difflib.get_close_matches(wanted, there, n=1)
+    near = difflib.get_close_matches(split_id(wanted)[1], [split_id(each)[1] for each in there], n=1)
     if near:
         return f"; did you mean {near[0]}?"
     return f"; there are {', '.join(there[:10])}" if there else "; nothing is declared yet"

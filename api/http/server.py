@@ -25,7 +25,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api import commands
+from api import commands, wire
 from api.house import House
 from api.problem import Problem
 
@@ -96,13 +96,13 @@ async def _lines(house: House, request: Request, body: bytes) -> AsyncIterator[b
         name, arguments = request.path_params["command"], _arguments(body)
         async with aclosing(commands.carry_out(house, name, arguments, actor=request.state.actor)) as events:
             async for event in events:
-                yield json.dumps(event, default=str).encode() + b"\n"
+                yield wire.line(event).encode() + b"\n"
     except Problem as problem:
-        yield json.dumps({"problem": problem.document()}).encode() + b"\n"
+        yield wire.line({"problem": problem.document()}).encode() + b"\n"
     except Exception as error:  # a programming error: told to the log with its place, to the client without
         structlog.get_logger().exception("command_failed", command=request.path_params["command"])
         broken = Problem("INTERNAL", f"the daemon failed at this ({type(error).__name__}); its log says where")
-        yield json.dumps({"problem": broken.document()}).encode() + b"\n"
+        yield wire.line({"problem": broken.document()}).encode() + b"\n"
 
 
 async def _body(request: Request) -> bytes:
