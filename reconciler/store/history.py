@@ -68,6 +68,17 @@ def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInt
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
 
 
+def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:
+    """Whose intervals are open."""
+    query = select(table.c.target, table.c.component, table.c.slot).where(
+        table.c.environment == environment, table.c.until.is_(None)
+    )
+    return frozenset(
+        PlacementId(TargetId(target), ComponentName(component), SlotName(slot))
+        for target, component, slot in c.execute(query)
+    )
+
+
 def last_decision(c: Connection, environment: EnvironmentId) -> DecisionInterval | None:
     query = select(decisions).where(decisions.c.environment == environment).order_by(decisions.c.number.desc())
     row = c.execute(query.limit(1)).first()
