@@ -8,6 +8,7 @@ crashed. Where no port is fixed, both run side by side until the predecessor is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +18,7 @@ import anyio
 from desired_state.health import Health
 from desired_state.model import Configuration, Placement
 from drivers.contract import Action, Deploy, Progress, Report, Restart, Step, Tools
-from drivers.errors import Busy, Conflict, InvalidAction, OutcomeUnknown
+from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown
 from drivers.oci import artifacts
 from drivers.oci.unpack import unpack
 from drivers.process import render
@@ -192,16 +193,28 @@ class Hands:
         return release
 
     async def _unpack(self, placement: Placement) -> str:
-        where, source = self._where(placement.id), self.connection.artifacts
+        """Bring the artifact beside what is there, as a release of its own; half of one does not stay."""
+        where = self._where(placement.id)
         staged = await self.line("stage", where)
+        try:
+            inherited = await self._fetch(placement, Path(staged["layers"]), Path(staged["tree"]))
+            specification = render.specification(placement, self.tools.installation, inherited)
+            sealed = await self.line("seal", where, staging=staged["staging"], specification=specification)
+        except BaseException:
+            with anyio.CancelScope(shield=True), suppress(DriverError):
+                await self.line("tidy", where)
+            raise
+        return str(sealed["release"])
+
+    async def _fetch(self, placement: Placement, layers: Path, tree: Path) -> tuple[str, ...]:
+        """Unpack the artifact; answers the image's own command."""
+        source = self.connection.artifacts
         access = await self._access(placement) if source == REGISTRY else None
-        fetched = await artifacts.fetch(placement.artifact, source, Path(staged["layers"]), access)
+        fetched = await artifacts.fetch(placement.artifact, source, layers, access)
         if not (placement.configuration.command or fetched.config.argv):
             raise InvalidAction(f"{placement.id}: no command is declared, and the image has none of its own")
-        await self.line.run(partial(unpack, fetched.layers, Path(staged["tree"])))
-        specification = render.specification(placement, self.tools.installation, fetched.config.argv)
-        sealed = await self.line("seal", where, staging=staged["staging"], specification=specification)
-        return str(sealed["release"])
+        await self.line.run(partial(unpack, fetched.layers, tree))
+        return fetched.config.argv
 
     async def _access(self, placement: Placement) -> Access | None:
         from drivers.oci.registry import Access, Credentials  # only where a registry is asked

@@ -718,8 +718,8 @@ class Eyes:
         return 0
 
     def _runs(self, place: Place) -> tuple[Json | None, list[Json]]:
-        """What the supervisor says, held against the kernel. A run that died this moment is asked again, since the
-        supervisor is about to say what came of it."""
+        """What the supervisor says, held against the kernel. What is about to change is asked again: a run that died
+        this moment, of which the supervisor will say what came of it, and one that dies with its supervisor."""
         for _ in range(6):
             try:
                 state = self._read(place.state, parse)
@@ -737,7 +737,7 @@ class Eyes:
     def _truth(self, run: Json, state: Json) -> Json:
         here = state["boot"] == self._boot
         if here and run["state"] in ("running", "stopping") and living(run["instance"]) is not None:
-            return {"shown": "running", "active": True, "settling": False}
+            return {"shown": "running", "active": True, "settling": not state["lives"]}
         if not state["lives"] or run["state"] == "ended":
             return {"shown": "stopped", "active": False, "settling": False}
         shown = "restarting" if run["again"] and run["state"] != "stopping" else "stopped"
@@ -1015,6 +1015,11 @@ class Session:
         sync_folder(place.releases)
         return {"release": name}
 
+    def tidy(self, request: Mapping[str, Any]) -> Json:
+        """Take away what was half-made."""
+        clean(self._held(request))
+        return {}
+
     def _free_name(self, place: Place, name: str) -> str:
         """A damaged release of the same content may still serve under the plain name."""
         names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
@@ -1163,7 +1168,21 @@ VERBS: dict[str, Callable[[Session, Mapping[str, Any]], Json]] = {
     name: getattr(Session, name)
     for name in (
         *("look", "pulse", "listens", "standing", "log", "ask"),
-        *("hold", "find", "stage", "seal", "fits", "switch", "unpoint", "drop", "collect", "clear", "wear", "bare"),
+        *(
+            "hold",
+            "find",
+            "stage",
+            "seal",
+            "tidy",
+            "fits",
+            "switch",
+            "unpoint",
+            "drop",
+            "collect",
+            "clear",
+            "wear",
+            "bare",
+        ),
         *("ensure", "dismiss", "gone", "order", "awaited"),
     )
 }

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from drivers.contract import (
     Tools,
     claim_of,
 )
-from drivers.errors import Refused
+from drivers.errors import Refused, Retryable
 from drivers.process import host
 from drivers.process.driver import ProcessDriver
 from stickers import codec
@@ -60,7 +60,8 @@ INSTALLATION = InstallationId("inst-1")
 
 
 def signer() -> tuple[Signer, Keyring]:
-    private = Ed25519PrivateKey.generate()
+    """The same one everywhere, so that several processes of a test believe each other."""
+    private = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
     public = private.public_key().public_bytes_raw()
     key = PublicKey(id=key_id(public), public=public, subjects=("sticker:default/*",))
     return Signer(private, key), Keyring([key])
@@ -69,10 +70,9 @@ def signer() -> tuple[Signer, Keyring]:
 class Yard:
     """A target, its driver and the actions that were sent to it. `said` is what they reported."""
 
-    def __init__(
-        self, root: Path, images: Path, *, name: str = "web-1", secrets: Mapping[str, str] | None = None
-    ) -> None:
-        self.root, self.images, self.secrets = root, images, dict(secrets or {})
+    def __init__(self, root: Path, images: Path, *, port: int | None = None) -> None:
+        self.root, self.images = root, images
+        self.secrets: dict[str, str] = {}
         self.signer, self.keyring = signer()
         self.tools = Tools(
             installation=INSTALLATION,
@@ -82,8 +82,8 @@ class Yard:
             secret=self._secret,
         )
         self.driver = ProcessDriver(self.tools)
-        self.port = free_port()
-        self.target = self.target_at(root, name)
+        self.port = port or free_port()
+        self.target = self.target_at(root, "web-1")
         self.said: list[Progress] = []
         self._keys = itertools.count(1)
 
@@ -169,20 +169,35 @@ class Yard:
             **fields,
         )
 
+    async def persist(self, change: Change, **action: Any) -> Outcome:
+        """As a reconciler would: again under the same key, while what keeps it from being done is retryable."""
+        key = action.pop("key", None) or f"{next(self._keys):064x}"
+        for _ in range(200):
+            try:
+                return await self.send(change, key=key, **action)
+            except Retryable:
+                await anyio.sleep(0.05)
+        raise AssertionError("still not done")
+
     async def deploy(self, placement: Placement, predecessor: Placement | None = None, **action: Any) -> Outcome:
         return await self.send(await self.change(placement, predecessor), **action)
 
-    async def restart(self, placement: Placement, **action: Any) -> Outcome:
+    async def restarting(self, placement: Placement) -> Restart:
         standing = await self.standing()
         replaces = footing(standing)
         assert replaces is not None
-        return await self.send(Restart(placement=placement, replaces=replaces, stamp=self.stamp(standing)), **action)
+        return Restart(placement=placement, replaces=replaces, stamp=self.stamp(standing))
 
-    async def remove(self, placement: Placement, **action: Any) -> Outcome:
+    async def restart(self, placement: Placement, **action: Any) -> Outcome:
+        return await self.send(await self.restarting(placement), **action)
+
+    async def removal(self, placement: Placement) -> Remove:
         standing = await self.standing()
         claim = claim_of(placement, INSTALLATION)
-        change = Remove(id=placement.id, claim=claim, replaces=footing(standing), stamp=self.stamp(standing))
-        return await self.send(change, **action)
+        return Remove(id=placement.id, claim=claim, replaces=footing(standing), stamp=self.stamp(standing))
+
+    async def remove(self, placement: Placement, **action: Any) -> Outcome:
+        return await self.send(await self.removal(placement), **action)
 
     def stamp(self, standing: Standing | None) -> Stamp:
         worn = self.sticker(standing)
