@@ -89,9 +89,12 @@ async def a_crash_at_any_moment_is_finished(stage: Stage) -> None:
     one = await stage.deployed(Wish())
     whole = max(anyio.current_time() - began, 0.01)
     action = stage.action(await stage.deploy(Wish(version=Version.TWO), before=one))
-    for part in (0.9, 0.7, 0.5, 0.3, 0.1):
+    seen: set[str] = set()
+    for part in (0.1, 0.3, 0.5, 0.7, 0.9):
         await _until_it_can(stage, action, whole * part)
+        seen |= {raw.instance for raw in await stage.raw() if raw.key == action.key}
     await finished_once(stage, action)
+    must(len(seen) <= 1, f"the action's key was worn by {seen}, one after the other")
 
 
 async def _until_it_can(stage: Stage, action: Action, seconds: float) -> None:

@@ -29,6 +29,7 @@ def _clauses(module: ModuleType) -> Iterator[Clause]:
 class Conformance:
     """Subclass it in a driver's tests and give it a fixture `bench`, a fresh one for each test."""
 
+    @pytest.mark.anyio
     @pytest.mark.parametrize("clause", checks(), ids=str)
     async def test_keeps(self, bench: Bench, clause: Clause) -> None:
         missing = sorted(clause.needs - bench.powers)

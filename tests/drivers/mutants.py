@@ -33,8 +33,8 @@ from drivers.memory.world import Deed, Place, Thing
 from drivers.proof import Disproven, Proven
 from stickers import codec, digest
 from stickers.evidence import HealthEvidence
-from stickers.names import EvidenceId, PlacementId, TargetId
-from stickers.observation import Observation, Standing, Workload
+from stickers.names import ActionKey, EvidenceId, PlacementId, TargetId
+from stickers.observation import Observation, Standing, Workload, WorkloadState
 from stickers.signature import Envelope, unverified_payload
 from stickers.sticker import Claim, Phase, Sticker
 
@@ -87,6 +87,52 @@ class Mutated(MemoryDriver):
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
+@caught_by("a_deploy_on_an_empty_target_runs_and_labels")
+class AnswersUnderAnotherKey(Mutated):
+    async def apply(self, action: Action, *, report: Report) -> Receipt:
+        return replace(await super().apply(action, report=report), key=ActionKey("f" * 64))
+
+
+@caught_by("a_deploy_on_an_empty_target_runs_and_labels")
+class MakesThingsWithoutTheKey(MemoryHands):
+    def _make(self, place: Place, placement: Placement) -> Thing:
+        thing = super()._make(place, placement)
+        thing.key = None
+        return thing
+
+
+@caught_by("what_was_removed_comes_back")
+class BelievesTheStickerAlone(Carrier):
+    def _stands_as(self, placement: Placement, standing: Standing) -> bool:
+        return self.worn is not None and self.worn.claim.content == placement.content
+
+
+@caught_by("what_was_stopped_is_brought_back")
+class ReplacesOnlyWhatRuns(MemoryHands):
+    async def start(self, deploy: Deploy) -> sequence.Started:
+        served = self.host.place(deploy.id).served
+        if served is not None and not served.on:
+            raise Conflict("it does not run")
+        return await super().start(deploy)
+
+
+@caught_by("a_restart_labels_nothing_that_does_not_run")
+class LabelsWhatItIsTold(Carrier):
+    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
+        assert standing.workload is not None
+        await self.hands.restart(restart.id, standing.workload.instance)
+        await self._wear(claim_of(restart.placement, self.tools.installation), Phase.PROVEN, EvidenceId("none"))
+        return self._outcome(Result.CHANGED, "restarted", standing.workload)
+
+
+@caught_by("what_was_removed_can_be_deployed_again")
+class ClosesThePlaceForGood(MemoryHands):
+    async def remove(self, id: PlacementId) -> None:
+        await super().remove(id)
+        self.host.place(id).fence += 1
+        self.action = replace(self.action, fence=self.action.fence + 1)
+
+
 @caught_by("twice_is_once", "another_release_with_the_same_content_only_rewrites_the_sticker")
 class DeploysAlways(Carrier):
     def _stands_as(self, placement: Placement, standing: Standing) -> bool:
@@ -120,7 +166,7 @@ class RestartsAgain(Carrier):
         return await super()._restart(restart, standing)
 
 
-@caught_by("a_restart_changes_no_content")
+@caught_by("a_restart_changes_no_content", "a_restart_brings_up_what_was_stopped")
 class OnlySaysItRestarts(MemoryHands):
     async def restart(self, id: PlacementId, instance: str) -> str:
         return instance
@@ -149,7 +195,17 @@ class LooksForTheFenceOnlyOnce(MemoryHands):
         return self.host.place(id)
 
 
-@caught_by("a_replacement_leaves_one_workload", "a_crash_at_prove_is_finished_beside")
+@caught_by(
+    "a_replacement_leaves_one_workload",
+    "another_configuration_replaces",
+    "the_same_and_a_higher_fence_may_act",
+    "a_failed_proof_can_be_tried_again",
+    "a_crash_at_prove_is_finished_beside",
+    "a_crash_at_start_is_finished_beside",
+    "a_crash_at_switch_is_finished_beside",
+    "a_crash_at_sticker_is_finished_beside",
+    "a_crash_at_the_second_proof_is_finished",
+)
 class LeavesThePredecessorRunning(MemoryHands):
     async def settle(self, deploy: Deploy, instance: str) -> None:
         self.host.place(deploy.id).things[instance].proven = True
@@ -184,7 +240,11 @@ class StickerBeforeTheStart(Carrier):
         await self._wear(claim, Phase.PROVEN, EvidenceId("none"))
 
 
-@caught_by("a_sticker_is_proven_only_after_proof", "no_sticker_lies_during_a_failing_deploy_beside")
+@caught_by(
+    "a_sticker_is_proven_only_after_proof",
+    "no_sticker_lies_during_a_failing_deploy_beside",
+    "no_sticker_lies_during_a_failing_deploy_in_place",
+)
 class StickerBeforeTheProof(Carrier):
     async def _prove(self, placement: Placement, instance: str, *, answers: int | None = None) -> Proven | Disproven:
         await self._wear(claim_of(placement, self.tools.installation), Phase.PROVEN, EvidenceId("none"))
@@ -295,7 +355,12 @@ class SwitchesBeforeTheProof(MemoryHands):
         return started
 
 
-@caught_by("a_failed_proof_puts_the_predecessor_back_in_place")
+@caught_by(
+    "a_failed_proof_puts_the_predecessor_back_in_place",
+    "a_bad_version_is_put_back_after_a_crash_at_prove_beside",
+    "a_bad_version_is_put_back_after_a_crash_at_put_back_beside",
+    "a_bad_version_is_put_back_after_a_crash_at_put_back_in_place",
+)
 class LeavesItDown(MemoryHands):
     async def put_back(self, deploy: Deploy, standing: Standing) -> str | None:
         back = await super().put_back(deploy, standing)
@@ -344,7 +409,13 @@ class FetchesWhatIsThere(MemoryHands):
         await super().prepare(deploy)
 
 
-@caught_by("an_artifact_that_cannot_be_had_touches_nothing")
+@caught_by(
+    "an_artifact_that_cannot_be_had_touches_nothing",
+    "a_crash_at_prepare_is_finished_beside",
+    "a_crash_at_prepare_is_finished_in_place",
+    "a_crash_at_mark_is_finished_beside",
+    "a_crash_at_mark_is_finished_in_place",
+)
 class PreparesTooLate(Carrier):
     async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
         await self._mark(claim_of(deploy.placement, self.tools.installation))
@@ -357,7 +428,11 @@ class KeepsEverything(MemoryHands):
         await super().settle(replace(deploy, keep=1000), instance)
 
 
-@caught_by("as_many_predecessors_are_kept_as_was_said", "last_good_is_kept_even_when_nothing_else_is")
+@caught_by(
+    "as_many_predecessors_are_kept_as_was_said",
+    "last_good_is_kept_even_when_nothing_else_is",
+    "a_fixed_port_is_handed_over",
+)
 class KeepsNothing(MemoryHands):
     async def settle(self, deploy: Deploy, instance: str) -> None:
         await super().settle(replace(deploy, keep=0, predecessor=None), instance)
@@ -366,13 +441,25 @@ class KeepsNothing(MemoryHands):
 # -- interruption -----------------------------------------------------------------------------------------------------
 
 
-@caught_by("a_crash_at_prove_is_finished_beside", "a_crash_at_prove_is_finished_in_place")
+@caught_by(
+    "a_crash_at_prove_is_finished_beside",
+    "a_crash_at_prove_is_finished_in_place",
+    "a_crash_at_sticker_is_finished_in_place",
+    "a_crash_of_a_first_deploy_is_finished",
+    "a_crash_at_any_moment_is_finished",
+)
 class MakesASecondOne(MemoryHands):
     def _begun(self, place: Place, placement: Placement) -> Thing | None:
         return None
 
 
-@caught_by("a_newer_action_finishes_what_an_older_one_began", "a_crash_at_settle_is_finished_in_place")
+@caught_by(
+    "a_newer_action_finishes_what_an_older_one_began",
+    "a_crash_at_start_is_finished_in_place",
+    "a_crash_at_settle_is_finished_in_place",
+    "a_crashed_deploy_can_be_taken_back",
+    "a_crash_of_a_removal_is_finished",
+)
 class HoldsToTheKey(Carrier):
     def _must_be(self, replaces: Footing | None, standing: Standing) -> None:
         if self._in_transit:
@@ -428,6 +515,57 @@ class LeaksForeignErrors(MemoryHands):
 # -- eyes -------------------------------------------------------------------------------------------------------------
 
 
+class Retold(MemoryDriver):
+    """Tells each standing otherwise than it is."""
+
+    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
+        found = await super().observe(looks)
+        return {
+            id: replace(seen, standings=tuple(one for one in map(self.told, seen.standings) if one is not None))
+            for id, seen in found.items()
+        }
+
+    def told(self, standing: Standing) -> Standing | None:
+        return standing
+
+
+@caught_by("an_empty_target_is_seen_empty")
+class SeesWhatIsDeclared(MemoryDriver):
+    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
+        found = dict(await super().observe(looks))
+        for look in looks:
+            empty = tuple(
+                Standing(component=one.id.component, slot=one.id.slot, worn=None, workload=None)
+                for one in look.placements
+            )
+            seen = found[look.target.id]
+            found[look.target.id] = replace(seen, standings=seen.standings or empty)
+        return found
+
+
+@caught_by("what_was_stopped_is_seen_stopped")
+class TakesStoppedForMissing(Retold):
+    def told(self, standing: Standing) -> Standing:
+        stopped = standing.workload is not None and standing.workload.state is WorkloadState.STOPPED
+        return replace(standing, workload=None) if stopped else standing
+
+
+@caught_by("what_was_removed_is_seen_missing")
+class SeesNoStickerWhereNothingRuns(Retold):
+    def told(self, standing: Standing) -> Standing | None:
+        return standing if standing.workload is not None else None
+
+
+@caught_by("nothing_can_be_done_where_nothing_answers")
+class AnswersForTheSilent(Mutated):
+    async def apply(self, action: Action, *, report: Report) -> Receipt:
+        try:
+            return await super().apply(action, report=report)
+        except Unreachable as error:
+            outcomes = [Outcome(id=change.id, result=Result.REVERTED, detail=str(error)) for change in action.changes]
+            return Receipt(key=action.key, target=action.target.id, outcomes=tuple(outcomes))
+
+
 @caught_by("what_cannot_be_reached_is_unseen_and_holds_up_nobody")
 class LooksFail(MemoryDriver):
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
@@ -454,16 +592,9 @@ class TakesUnseenForMissing(MemoryDriver):
         return {id: replace(seen, unseen=None) for id, seen in (await super().observe(looks)).items()}
 
 
-@caught_by("what_was_swapped_is_not_seen_as_the_sticker_says")
-class SeesWhatTheStickerSays(MemoryDriver):
-    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
-        found = await super().observe(looks)
-        return {
-            id: replace(seen, standings=tuple(self._claimed(standing) for standing in seen.standings))
-            for id, seen in found.items()
-        }
-
-    def _claimed(self, standing: Standing) -> Standing:
+@caught_by("what_was_swapped_is_not_seen_as_the_sticker_says", "what_was_swapped_can_be_replaced")
+class SeesWhatTheStickerSays(Retold):
+    def told(self, standing: Standing) -> Standing:
         sticker = None
         if standing.worn is not None and standing.worn.envelope is not None:
             sticker = self.tools.read(Envelope(standing.worn.envelope))
@@ -474,30 +605,16 @@ class SeesWhatTheStickerSays(MemoryDriver):
 
 
 @caught_by("an_unchanged_target_is_seen_equal")
-class SeesTimesThatChange(MemoryDriver):
-    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
-        found = await super().observe(looks)
-        return {
-            id: replace(seen, standings=tuple(self._timed(standing) for standing in seen.standings))
-            for id, seen in found.items()
-        }
-
-    def _timed(self, standing: Standing) -> Standing:
+class SeesTimesThatChange(Retold):
+    def told(self, standing: Standing) -> Standing:
         if standing.workload is None:
             return standing
         return replace(standing, workload=replace(standing.workload, started_at=datetime.now(UTC)))
 
 
 @caught_by("no_sticker_and_an_unreadable_one_are_told_apart")
-class HidesUnreadableStickers(MemoryDriver):
-    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
-        found = await super().observe(looks)
-        return {
-            id: replace(seen, standings=tuple(self._hidden(standing) for standing in seen.standings))
-            for id, seen in found.items()
-        }
-
-    def _hidden(self, standing: Standing) -> Standing:
+class HidesUnreadableStickers(Retold):
+    def told(self, standing: Standing) -> Standing:
         readable = standing.worn is not None and standing.worn.envelope is not None
         return standing if readable else replace(standing, worn=None)
 
@@ -540,7 +657,7 @@ class FindsByPrefix(MemoryHands):
                 await super().remove(other)
 
 
-@caught_by("another_component_is_never_touched")
+@caught_by("another_component_is_never_touched", "an_action_of_several_changes_answers_each")
 class CollectsEverybodysPredecessors(MemoryHands):
     async def settle(self, deploy: Deploy, instance: str) -> None:
         await super().settle(deploy, instance)

@@ -27,6 +27,10 @@ def test_every_clause_has_a_name_and_a_sentence_of_its_own() -> None:
     assert all(clause.sentence.endswith(".") for clause in clauses)
 
 
+def test_every_clause_is_broken_by_a_mutant() -> None:
+    assert set(CLAUSES) == {clause for mutant in MUTANTS for clause in mutant.clauses}
+
+
 def test_no_two_mutants_are_alike() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
