@@ -68,7 +68,7 @@ class Redactor:
         return value if cleaned == shown else cleaned
 
     def __call__(self, logger: object, method: str, event: Any) -> Any:
-        """As a processor of structlog: the last one, after the renderer, where exceptions have become text. A value that is
+        """As a processor of structlog: the last one, after the renderer, where exceptions have become text. What is
         still data is cleaned as data."""
         return self.clean(event) if isinstance(event, str) else self.clean_data(event)
 
