@@ -68,6 +68,7 @@ class Reconciler:
         self._queue = Queue(self._turn, pace=parts.pace, random=parts.random, sink=parts.sink, terminal=_is_terminal)
         self._leases = Leases(parts.store, parts.holder, now=parts.tools.now, sink=parts.sink, ttl=parts.ttl)
         self._stopping = anyio.Event()
+        self._inherited = False
         self._means = Means(
             store=parts.store,
             drivers=parts.drivers,
@@ -95,7 +96,6 @@ class Reconciler:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`; then give what runs its time, and the leases back."""
         async with anyio.create_task_group() as group:
-            await self._leases.inherit()
             await group.start(self._queue.run)
             group.start_soon(self._leases.renew_for_ever, name="leases")
             group.start_soon(self._runtimes.run, name="runtimes")
@@ -195,6 +195,9 @@ class Reconciler:
         """Read the documents; and ask for every environment and job that nobody has asked for: a lost request costs
         one interval."""
         parts = self._parts
+        if not self._inherited:
+            await self._leases.inherit()
+            self._inherited = True
         if parts.source is not None and parts.load is not None:
             taken = await accept.accept(self._means, parts.source, parts.load)
             for environment in (*taken.changed, *taken.undeclared):

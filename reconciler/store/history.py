@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
@@ -34,10 +34,12 @@ _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
 
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
-    """One statement when the decision is the last one again; else a new interval begins."""
+    """One statement when the decision is the last one again; else a new interval begins. A clock that was set back
+    shortens no interval."""
     last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
     same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
-    again = {"until": now, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
+    until = case((decisions.c.until > now, decisions.c.until), else_=now)
+    again = {"until": until, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
     extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
     if c.execute(extended.returning(decisions.c.number)).first() is None:
         leases.hold(c, lease, environment)
