@@ -121,7 +121,7 @@ class MemoryDriver:
         else:
             send.close()
         with send, receive:
-            for line in list(thing.lines)[-tail:] if tail else []:
+            for line in thing.lines[-tail:] if tail else ():
                 yield line
             async for line in receive:
                 yield line

@@ -11,7 +11,7 @@ from drivers.contract import Action, Deploy
 from drivers.errors import Conflict
 from drivers.memory.faults import Crossing, When
 from drivers.memory.scripts import Script
-from drivers.memory.world import Actor, Deed, Place, Thing, World, fixed_ports
+from drivers.memory.world import PAST, Actor, Deed, Place, Thing, World, fixed_ports
 from drivers.sequence import Started
 from stickers.names import Digest, PlacementId
 from stickers.observation import Standing, Workload, WorkloadState, Worn
@@ -137,7 +137,7 @@ class MemoryHands:
         async with self._step("wear", id):
             place = self._guarded(id)
             place.worn = Worn(envelope=str(envelope))
-            place.past.append(str(envelope))
+            place.past = (*place.past[1 - PAST :], str(envelope))
             deed = Deed.LABELLED if sticker.phase is Phase.PROVEN else Deed.MARKED
             self.host.changed(deed, self.actor, step="wear", id=id, artifact=sticker.claim.artifact)
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 LINES: Final = 1_000  # of each workload's log
 PAST: Final = 16  # stickers of a placement that a hand may replay
-EFFECTS: Final = 1_000_000
+EFFECTS: Final = 100_000
 HAND: Final = "hand"
 
 
@@ -99,7 +99,7 @@ class Thing:
     on: bool = False
     since: float = 0.0
     started_at: datetime | None = None
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
+    lines: tuple[str, ...] = ()
 
     @property
     def content(self) -> tuple[Digest, Digest | None]:
@@ -145,7 +145,7 @@ class Place:
     things: dict[str, Thing] = field(default_factory=dict)  # by instance, oldest first
     serving: str | None = None
     worn: Worn | None = None
-    past: deque[str] = field(default_factory=lambda: deque(maxlen=PAST))
+    past: tuple[str, ...] = ()  # the stickers properly worn here, the last one last
     fence: int = 0  # outlives everything else of the placement
 
     @property
@@ -283,7 +283,7 @@ class Host:
             self.changed(Deed.STOPPED, actor, step=step, thing=thing)
 
     def say(self, thing: Thing, line: str) -> None:
-        thing.lines.append(line)
+        thing.lines = (*thing.lines[1 - LINES :], line)
         self.world.printed(thing.instance, line)
 
     def collect(self) -> None:
