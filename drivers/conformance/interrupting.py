@@ -10,7 +10,7 @@ import anyio
 
 from drivers.conformance.bench import Power, Version
 from drivers.conformance.clause import Clause, clause, must, named
-from drivers.conformance.labelling import _true
+from drivers.conformance.labelling import tells_the_truth
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Action, Progress, Result, Step
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Retryable
@@ -24,7 +24,10 @@ async def finished_once(stage: Stage, action: Action) -> None:
     placement = stage.placement(_wish_of(action))
     begun = {one.instance for one in await stage.raw(placement.id) if one.key == action.key}
     seen = await stage.standing(placement.id)
-    must(seen is None or _true(stage, seen), f"after the crash a proven sticker stood beside something else: {seen}")
+    must(
+        seen is None or tells_the_truth(stage, seen),
+        f"after the crash a proven sticker stood beside something else: {seen}",
+    )
     receipt = await stage.persist(action)
     must(receipt.as_wanted, f"resumed, it ended {receipt.outcomes[0].result}: {receipt.outcomes[0].detail}")
     await stage.must_stand(placement)

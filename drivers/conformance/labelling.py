@@ -180,7 +180,7 @@ async def _lies_during(stage: Stage, action: Action) -> list[Standing]:
         async def watch() -> None:
             while True:
                 seen = await stage.standing()
-                if seen is not None and not _true(stage, seen):
+                if seen is not None and not tells_the_truth(stage, seen):
                     lies.append(seen)
                 await anyio.sleep(stage.bench.pause.total_seconds())
 
@@ -190,7 +190,7 @@ async def _lies_during(stage: Stage, action: Action) -> list[Standing]:
     return lies
 
 
-def _true(stage: Stage, seen: Standing) -> bool:
+def tells_the_truth(stage: Stage, seen: Standing) -> bool:
     sticker = stage.bench.tools.read(Envelope(seen.worn.envelope)) if seen.worn and seen.worn.envelope else None
     if sticker is None or sticker.phase is Phase.IN_TRANSIT:
         return True
