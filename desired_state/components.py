@@ -10,22 +10,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from desired_state import schema
-from desired_state.findings import Path, escaped
+from desired_state.findings import Flaw, Path, escaped
 from desired_state.health import Check, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
 from desired_state.secrets import SecretRef
 
 ONE_CHECK: Final = "exactly one of http, tcp and command"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flaw:
-    """Something wrong with a component as a whole. `path` is relative to it."""
-
-    code: str
-    path: Path
-    found: str
-    expected: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +132,11 @@ def _missing(path: Path, expected: str) -> Flaw:
 
 
 def _twice(field: str, texts: list[str]) -> Iterator[Flaw]:
+    seen: set[str] = set()
     for index, text in enumerate(texts):
-        if text in texts[:index]:
+        if text in seen:
             yield Flaw(code="TWICE", path=(field, index), found=f"{escaped(text)} a second time", expected="it once")
+        seen.add(text)
 
 
 def _published(port: Port) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from desired_state import schema, translation
-from desired_state.findings import Finding, Notes, Path, escaped, path_text, shown
-from desired_state.strict import BROKEN, Document
+from desired_state.document import BROKEN, Document
+from desired_state.findings import Flaw, Notes, escaped, shown
 from stickers.names import DEFAULT_PROJECT
 
 S = TypeVar("S", bound=schema.Declaration, covariant=True)
 
 Scoped = tuple[str, str]  # project and name
+
+_KINDS: Final = f"one of {', '.join(schema.KINDS)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +63,6 @@ def read(documents: Iterable[Document], notes: Notes) -> Declarations:
     return declarations
 
 
-def note(
-    notes: Notes,
-    code: str,
-    document: Document,
-    path: Path,
-    found: str,
-    expected: str,
-    *,
-    nearest: str | None = None,
-    key: bool = False,
-) -> None:
-    """A finding about the node at the path."""
-    line, column = document.position(path, key=key)
-    notes.add(
-        Finding(
-            code=code,
-            file=document.file,
-            line=line,
-            column=column,
-            path=path_text(path),
-            found=found,
-            expected=expected,
-            nearest=nearest,
-        )
-    )
-
-
 def _said(document: Document, notes: Notes) -> schema.Declaration | None:
     kind = document.content.get("kind")
     model = schema.KINDS.get(kind) if isinstance(kind, str) else None
@@ -95,11 +70,12 @@ def _said(document: Document, notes: Notes) -> schema.Declaration | None:
         return translation.read(document, model, notes)
     if "kind" not in document.content:
         if document.whole:
-            note(notes, "KEY_MISSING", document, ("kind",), "nothing", f"kind: one of {', '.join(schema.KINDS)}")
+            expected = f"the key kind: {_KINDS}"
+            notes.add(document.finding(Flaw(code="KEY_MISSING", path=("kind",), found="nothing", expected=expected)))
     elif kind is not BROKEN:
-        nearest = notes.nearest(kind, schema.KINDS)
-        expected = f"one of {', '.join(schema.KINDS)}"
-        note(notes, "KIND_UNKNOWN", document, ("kind",), shown(kind, ("kind",)), expected, nearest=nearest)
+        found, nearest = shown(kind, ("kind",)), notes.nearest(kind, schema.KINDS)
+        flaw = Flaw(code="KIND_UNKNOWN", path=("kind",), found=found, expected=_KINDS, nearest=nearest)
+        notes.add(document.finding(flaw))
     return None
 
 
@@ -124,24 +100,26 @@ def _enter(
 
 def _once(known: dict[Scoped, Declared[Any]], declared: Declared[Any], notes: Notes) -> None:
     first = known.setdefault(declared.scoped, declared)
-    if first is declared:
-        return
-    kind, name = declared.said.kind, escaped(declared.scoped[1])
-    expected = f"one document of this name; it is declared in {first.document.file} on line {first.document.line}"
-    if kind == "Release" and first.whole and declared.whole and first.said != declared.said:
-        found = f"the release {name} with another content"
-        note(
-            notes,
-            "RELEASE_CHANGED",
-            declared.document,
-            ("version",),
-            found,
-            f"a new version: a release never changes; {expected}",
-        )
-    else:
-        note(
-            notes, "DECLARED_TWICE", declared.document, ("name",), f"the {kind.lower()} {name} a second time", expected
-        )
+    if first is not declared:
+        changed = declared.said.kind == "Release" and first.whole and declared.whole and first.said != declared.said
+        notes.add(declared.document.finding(_changed(declared, first) if changed else _again(declared, first)))
+
+
+def _changed(declared: Declared[Any], first: Declared[Any]) -> Flaw:
+    found = f"the release {escaped(declared.scoped[1])} with another content"
+    expected = f"a new version: a release never changes; {_where(first)}"
+    return Flaw(code="RELEASE_CHANGED", path=("version",), found=found, expected=expected)
+
+
+def _again(declared: Declared[Any], first: Declared[Any]) -> Flaw:
+    found = f"the {declared.said.kind.lower()} {escaped(declared.scoped[1])} a second time"
+    return Flaw(
+        code="DECLARED_TWICE", path=("name",), found=found, expected=f"one document of this name; {_where(first)}"
+    )
+
+
+def _where(first: Declared[Any]) -> str:
+    return f"it is declared in {first.document.file} on line {first.document.line}"
 
 
 def _own_name(said: schema.Declaration) -> str:

@@ -47,6 +47,18 @@ class Finding:
         return f"{where}: {self.path + ': ' if self.path else ''}found {self.found}; expected {self.expected}{hint}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """Something wrong at a path, whatever document and line that is. `key`: it is the key there, not its value."""
+
+    code: str
+    path: Path
+    found: str
+    expected: str
+    nearest: str | None = None
+    key: bool = False
+
+
 class Notes:
     """Findings as they are made: each once, and with nearest words as long as looking for them stays cheap."""
 
@@ -78,6 +90,12 @@ def escaped(text: str, limit: int = WORD_SHOWN) -> str:
     if cut.isprintable():
         return cut
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+
+
+def some(words: Iterable[str], limit: int = 20) -> str:
+    """The words in a sentence, not too many of them."""
+    known = list(words)
+    return ", ".join(known[:limit]) + (f" and {len(known) - limit} others" if len(known) > limit else "")
 
 
 def is_hidden(path: Path) -> bool:

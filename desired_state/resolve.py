@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from desired_state import components, model, schema, translation
-from desired_state.components import Flaw, Settled
-from desired_state.declarations import Declarations, Declared, Scoped, note
-from desired_state.findings import Finding, Notes, Path, escaped, shown
+from desired_state.components import Settled
+from desired_state.declarations import Declarations, Declared, Scoped
+from desired_state.document import Document
+from desired_state.findings import Finding, Flaw, Notes, Path, escaped, shown, some
 from desired_state.model import DesiredState, Placement, Port, Release, ReleaseComponent, Target
-from desired_state.strict import Document
 from stickers import names
 from stickers.names import Artifact, ComponentName, Digest, EnvironmentId, PlacementId, ReleaseName, TargetId
+
+CIRCLES: Final = 20  # told at once
 
 Connections = Mapping[str, type[BaseModel]]  # driver -> the model of its targets' connections
 
@@ -130,7 +132,8 @@ def _unknown(everything: _Everything, what: str, declared: Declared[Any], name: 
     expected = (
         f"the name of {'an' if what[0] in 'aeiou' else 'a'} {what} that is declared in project {declared.said.project}"
     )
-    note(notes, f"{what.upper()}_UNKNOWN", declared.document, path, shown(name, path), expected, nearest=nearest)
+    code, found = f"{what.upper()}_UNKNOWN", shown(name, path)
+    notes.add(declared.document.finding(Flaw(code=code, path=path, found=found, expected=expected, nearest=nearest)))
 
 
 def _connection(everything: _Everything, declared: Declared[schema.Target]) -> Mapping[str, Any] | None:
@@ -139,8 +142,10 @@ def _connection(everything: _Everything, declared: Declared[schema.Target]) -> M
     if driver not in everything.connections:
         known = sorted(everything.connections)
         nearest = notes.nearest(driver, known)
-        expected = f"one of {', '.join(known)}" if known else "a driver that is installed"
-        note(notes, "DRIVER_UNKNOWN", declared.document, ("driver",), shown(driver, ()), expected, nearest=nearest)
+        expected = f"one of {some(known)}" if known else "a driver that is installed"
+        found = shown(driver, ("driver",))
+        flaw = Flaw(code="DRIVER_UNKNOWN", path=("driver",), found=found, expected=expected, nearest=nearest)
+        notes.add(declared.document.finding(flaw))
         return None
     read = translation.read(declared.document, everything.connections[driver], notes, ("connection",))
     return None if read is None else read.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -216,16 +221,23 @@ class _Resolution:
     def _component_unknown(self, document: Document, path: Path, name: str, *, key: bool = False) -> None:
         if not self.released.whole or self.released.has(("components", name)):
             return  # the release may have it, and could not be read there
-        nearest = self.notes.nearest(name, self.release.components)
-        found = f"the component {escaped(name)}"
-        expected = f"a component of {self.release.name}: {', '.join(self.release.components)}"
-        note(self.notes, "COMPONENT_UNKNOWN", document, path, found, expected, nearest=nearest, key=key)
+        flaw = Flaw(
+            code="COMPONENT_UNKNOWN",
+            path=path,
+            found=f"the component {escaped(name)}",
+            expected=f"a component of {self.release.name}: {some(self.release.components)}",
+            nearest=self.notes.nearest(name, self.release.components),
+            key=key,
+        )
+        self.notes.add(document.finding(flaw))
 
     def _check_strategy(self) -> None:
         strategy = self.said.strategy
         if strategy.kind is model.StrategyKind.ALL_AT_ONCE and "wave" in strategy.model_fields_set:
             path = ("strategy", "wave")
-            note(self.notes, "WAVE_UNUSED", self.document, path, "a wave", "none: all-at-once is one wave", key=True)
+            expected = "none: all-at-once is one wave"
+            flaw = Flaw(code="WAVE_UNUSED", path=path, found="a wave", expected=expected, key=True)
+            self.notes.add(self.document.finding(flaw))
 
     def _after(self) -> dict[ComponentName, tuple[ComponentName, ...]]:
         after: dict[ComponentName, tuple[ComponentName, ...]] = {}
@@ -239,8 +251,8 @@ class _Resolution:
         return after
 
     def _check_cycles(self, after: dict[ComponentName, tuple[ComponentName, ...]]) -> None:
-        """Each circle once, at the component whose name comes first."""
-        while True:
+        """Each circle once, at the component whose name comes first; of many, some."""
+        for _ in range(CIRCLES):
             try:
                 TopologicalSorter(after).prepare()
                 return
@@ -250,7 +262,9 @@ class _Resolution:
             ordered = [*circle[first:], *circle[:first], circle[first]]
             found = "a circle: " + " before ".join(ordered)
             path = ("components", ordered[0], "after")
-            note(self.notes, "AFTER_CIRCLE", self.document, path, escaped(found), "an order that has a beginning")
+            expected = "an order that has a beginning"
+            flaw = Flaw(code="AFTER_CIRCLE", path=path, found=escaped(found), expected=expected)
+            self.notes.add(self.document.finding(flaw))
             del after[ordered[0]]
 
     def _check_used(self) -> None:
@@ -263,7 +277,8 @@ class _Resolution:
                 found = f"the component {name} on no target"
                 expected = "labels of a target in its select, or optional: true"
                 path = ("components", name, "select") if said else ("release",)
-                note(self.notes, "COMPONENT_UNUSED", self.document, path, found, expected)
+                flaw = Flaw(code="COMPONENT_UNUSED", path=path, found=found, expected=expected)
+                self.notes.add(self.document.finding(flaw))
 
     # -- what runs on one target ------------------------------------------------------------------------------------
 
@@ -304,7 +319,9 @@ class _Resolution:
     def _not_here(self, name: ComponentName, document: Document) -> None:
         expected = "labels that its select asks for, or nothing said of it here"
         found = f"the component {name}, which this target does not run"
-        note(self.notes, "COMPONENT_NOT_HERE", document, ("components", name), found, expected, key=True)
+        path = ("components", name)
+        flaw = Flaw(code="COMPONENT_NOT_HERE", path=path, found=found, expected=expected, key=True)
+        self.notes.add(document.finding(flaw))
 
     def _shared(self, name: ComponentName) -> Settled | None:
         """What every target runs that says nothing of its own."""
@@ -326,33 +343,33 @@ class _Resolution:
     ) -> Settled | None:
         for flaw in found:
             document, path = _layer(layers, flaw.path)
-            note(self.notes, flaw.code, document, path, flaw.found, flaw.expected)
+            self.notes.add(document.finding(replace(flaw, path=path)))
         return None if found else components.settled(whole)
 
     def _check_ports(self, ports: Mapping[ComponentName, tuple[Port, ...]], document: Document) -> None:
         """No two components publish the same port of the target."""
-        taken: list[tuple[ComponentName, Port]] = []
-        published = [(name, port) for name, given in ports.items() for port in given if port.host is not None]
-        if len({(port.host, port.protocol) for _, port in published}) == len(published):
-            return
-        for name, port in published:
-            other = next((other for other, theirs in taken if other != name and _collide(port, theirs)), None)
-            if other is not None:
-                layers = ((document, ("components", name)), (self.document, ("components", name)))
-                where, path = _layer(layers, ("ports",))
-                found = (
-                    f"the port {port.address}:{port.host}/{port.protocol}, which {other} publishes on the same target"
-                )
-                note(self.notes, "PORT_TAKEN", where, path, found, "a port of its own")
-            taken.append((name, port))
+        for name, port, other in _collisions(ports):
+            layers = ((document, ("components", name)), (self.document, ("components", name)))
+            where, path = _layer(layers, ("ports",))
+            spot = f"{port.address}:{port.host}/{port.protocol}"
+            found = f"the port {spot}, which {other} publishes on the same target"
+            self.notes.add(where.finding(Flaw(code="PORT_TAKEN", path=path, found=found, expected="a port of its own")))
 
 
-def _collide(one: Port, other: Port) -> bool:
-    if (one.host, one.protocol) != (other.host, other.protocol):
-        return False
-    return one.address == other.address or any(
-        ipaddress.ip_address(port.address).is_unspecified for port in (one, other)
-    )
+def _collisions(ports: Mapping[ComponentName, tuple[Port, ...]]) -> Iterator[tuple[ComponentName, Port, ComponentName]]:
+    """Each port that an earlier component publishes too, and which. Whoever publishes at all addresses has them all."""
+    taken: dict[tuple[int, str, str], ComponentName] = {}
+    for name, port in ((name, port) for name, given in ports.items() for port in given):
+        if port.host is None:
+            continue
+        everywhere = ipaddress.ip_address(port.address).is_unspecified
+        asked = ("any",) if everywhere else (port.address, "all")
+        others = (taken.get((port.host, port.protocol, address), name) for address in asked)
+        other = next((other for other in others if other != name), None)
+        if other is not None:
+            yield name, port, other
+        for address in ("any", "all" if everywhere else port.address):
+            taken.setdefault((port.host, port.protocol, address), name)
 
 
 def _layer(layers: tuple[tuple[Document, Path], ...], path: Path) -> tuple[Document, Path]:

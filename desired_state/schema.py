@@ -20,12 +20,14 @@ from stickers.names import DEFAULT_PROJECT, InvalidName
 
 API_VERSION: Final = "holdfast/v1"
 SUSPEND_RULE: Final = "false, or {reason: why, until: when it ends by itself}"
+SOME: Final = Field(max_length=1000)
 CHECKS: Final = ("http", "tcp", "command")
 
 M = TypeVar("M", bound="Layer")
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Text = Annotated[str, Field(max_length=4096)]
+Word = Annotated[str, Field(max_length=100_000)]  # of an argv or of an environment; kernels take little more
 
 
 class Strict(BaseModel):
@@ -74,7 +76,7 @@ class SecretReference(Strict):
 
 
 EnvironmentValue = Annotated[
-    Annotated[Text, Tag("<other>")] | Annotated[SecretReference, Tag("<map>")], Discriminator(_shape)
+    Annotated[Word, Tag("<other>")] | Annotated[SecretReference, Tag("<map>")], Discriminator(_shape)
 ]
 
 
@@ -95,7 +97,7 @@ class TcpCheck(Layer):
     port: PortNumber | None = None
 
 
-Argv = Annotated[list[Text], Field(min_length=1, max_length=1000)]
+Argv = Annotated[list[Word], Field(min_length=1, max_length=1000)]
 
 
 class Health(Layer):
@@ -135,9 +137,9 @@ class Component(Layer):
 
     command: Argv | None = Field(default=None, description="the argv; without it, what the artifact itself says")
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
-    ports: list[scalars.Published] | None = None
-    volumes: list[scalars.Mounted] | None = None
-    networks: list[scalars.Network] | None = None
+    ports: Annotated[list[scalars.Published], SOME] | None = None
+    volumes: Annotated[list[scalars.Mounted], SOME] | None = None
+    networks: Annotated[list[scalars.Network], SOME] | None = None
     user: scalars.User | None = None
     restart: Annotated[RestartPolicy, Field(strict=False)] | None = None
     memory: scalars.Size | None = None
@@ -152,7 +154,7 @@ class Component(Layer):
 class EnvironmentComponent(Component):
     """How a component runs in an environment, where, and after which others."""
 
-    after: list[scalars.Name] | None = Field(
+    after: Annotated[list[scalars.Name], SOME] | None = Field(
         default=None, description="components that are done on every target before this one changes"
     )
     select: dict[scalars.Label, Text] | None = Field(

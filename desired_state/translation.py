@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from desired_state.findings import Finding, Notes, Path, key_text, path_text, shown
-from desired_state.strict import BROKEN, Document
+from desired_state.document import BROKEN, Document
+from desired_state.findings import Flaw, Notes, Path, key_text, shown, some
 from stickers.names import InvalidName
 
 M = TypeVar("M", bound=BaseModel)
@@ -125,28 +125,38 @@ class _Translation:
         self.document, self.model, self.notes, self.at = document, model, notes, at
 
     def note(self, failed: ErrorDetails) -> None:
-        loc = failed["loc"]
-        path = self.at + _steps(self.document.value(self.at), loc)
+        path = self.at + _steps(self.document.value(self.at), failed["loc"])
         value = self.document.value(path)
         if value is BROKEN or (failed["type"] in ("missing", "too_short") and not self.document.whole):
             return  # found already, or it may stand where nothing could be read
-        match failed["type"]:
-            case "missing":
-                self._add("KEY_MISSING", path, "nothing", self._expected_at(loc, path))
-            case "extra_forbidden":
-                known = sorted(known_keys(self.model, loc[:-1]))
-                key = str(path[-1])
-                found = f"the unknown key {key_text(key, path[:-1])}"
-                expected = f"one of {', '.join(known)}" if known else "an empty map"
-                self._add("KEY_UNKNOWN", path, found, expected, self.notes.nearest(key, known), key=True)
-            case _ if loc and loc[-1] == "[key]":
-                code, expected = self._rule(failed)
-                self._add(code, path, f"the key {key_text(str(path[-1]), path[:-1])}", expected, key=True)
-            case _:
-                code, expected = self._rule(failed)
-                known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
-                nearest = self.notes.nearest(value, known) if len(known) > 1 else None
-                self._add(code, path, shown(value, path), expected + _quotes(failed, value), nearest)
+        self.notes.add(self.document.finding(self._flaw(failed, path, value)))
+
+    def _flaw(self, failed: ErrorDetails, path: Path, value: object) -> Flaw:
+        loc = failed["loc"]
+        if failed["type"] == "missing":
+            expected = self._expected_at(loc, path)
+            return Flaw(code="KEY_MISSING", path=path, found="nothing", expected=expected)
+        if failed["type"] == "extra_forbidden":
+            return self._unknown(loc, path)
+        code, expected = self._rule(failed)
+        if loc and loc[-1] == "[key]":
+            found = f"the key {key_text(str(path[-1]), path[:-1])}"
+            return Flaw(code=code, path=path, found=found, expected=expected, key=True)
+        known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
+        nearest = self.notes.nearest(value, known) if len(known) > 1 else None
+        expected += _quotes(failed, value)
+        return Flaw(code=code, path=path, found=shown(value, path), expected=expected, nearest=nearest)
+
+    def _unknown(self, loc: tuple[str | int, ...], path: Path) -> Flaw:
+        key, known = str(path[-1]), sorted(known_keys(self.model, loc[:-1]))
+        return Flaw(
+            code="KEY_UNKNOWN",
+            path=path,
+            found=f"the unknown key {key_text(key, path[:-1])}",
+            expected=f"one of {some(known)}" if known else "an empty map",
+            nearest=self.notes.nearest(key, known),
+            key=True,
+        )
 
     def _rule(self, failed: ErrorDetails) -> tuple[str, str]:
         """The code of what was broken, and what would be right."""
@@ -169,23 +179,6 @@ class _Translation:
             if field is not None and field.description:
                 return f"the key {path[-1]}: {field.description}"
         return f"the key {path[-1]}"
-
-    def _add(
-        self, code: str, path: Path, found: str, expected: str, nearest: str | None = None, *, key: bool = False
-    ) -> None:
-        line, column = self.document.position(path, key=key)
-        self.notes.add(
-            Finding(
-                code=code,
-                file=self.document.file,
-                line=line,
-                column=column,
-                path=path_text(path),
-                found=found,
-                expected=expected,
-                nearest=nearest,
-            )
-        )
 
 
 def _quotes(failed: ErrorDetails, value: object) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -116,6 +118,52 @@ def test_a_default_that_is_written_out_changes_no_desire() -> None:
     assert state(RELEASE, ENVIRONMENT, TARGET + "connection: {via: local, oars: 2}\n").digest == plain.digest
 
 
+PRODUCT = f"""\
+apiVersion: holdfast/v1
+kind: Release
+name: shop
+version: 2.3.1
+source: {{repository: https://git.example.com/shop.git, commit: 9f1c2d7e}}
+components:
+  api: registry.example.com/shop/api@{DIGEST_A}
+  db: registry.example.com/shop/db@{DIGEST_A}
+  web: {{image: registry.example.com/shop/web, digest: "{DIGEST_B}", resolved_from: v2.3.1}}
+---
+apiVersion: holdfast/v1
+kind: Environment
+name: staging
+release: shop@2.3.1
+suspend: false
+sync: {{mode: automatic, heal: automatic, prune: false, interval: 30s}}
+strategy: {{kind: rolling, wave: 25%, max_failures: 0}}
+rollback: automatic
+components:
+  api:
+    ports: ["127.0.0.1:8081:8080"]
+    environment: {{LOG_LEVEL: info, DB_PASSWORD: {{secret: "file:/run/kv/shop#password"}}}}
+    after: [db]                                          # order between components
+    select: {{zone: a}}                                    # which targets run it; all when left out
+    health: {{http: {{port: 8080, path: /health, status: 200}}, interval: 1s, timeout: 5s, successes: 3, deadline: 60s}}
+---
+apiVersion: holdfast/v1
+kind: Target
+name: web-1
+environment: staging
+driver: boat
+labels: {{zone: a}}
+connection: {{via: local}}
+"""
+
+
+def test_documents_as_people_are_shown_them_mean_what_they_say() -> None:
+    desired = state(PRODUCT)
+    assert desired.release.name == "shop@2.3.1"
+    assert desired.environment.after == {"api": ("db",)}
+    assert [str(placement.id) for placement in desired.placements] == [
+        f"default/web-1/{name}" for name in ("api", "db", "web")
+    ]
+
+
 WRONG = [
     (
         "a release that does not exist",
@@ -206,7 +254,7 @@ WRONG = [
         "a release that changes",
         (RELEASE, RELEASE.replace(DIGEST_A, DIGEST_B), ENVIRONMENT, TARGET),
         "f.yaml:12:10: version: found the release shop@1 with another content; expected a new version: a release never "
-        "changes; one document of this name; it is declared in f.yaml on line 1",
+        "changes; it is declared in f.yaml on line 1",
     ),
 ]
 
@@ -227,6 +275,8 @@ def test_what_makes_no_sense_together_is_found(what: str, documents: tuple[str, 
         ("8081:80", "8081:80/udp", False),
         ("8081:80", "8082:80", False),
         ("80", "80", False),
+        ("127.0.0.1:8081:80', '0.0.0.0:8082:80", "8082:80", True),
+        ("0.0.0.0:8081:80", "127.0.0.7:8081:80", True),
     ],
 )
 def test_two_components_cannot_publish_one_port_of_a_target(api: str, web: str, taken: bool) -> None:
@@ -318,6 +368,31 @@ def test_a_tree_without_documents_is_empty_and_without_findings() -> None:
 def test_a_tree_that_cannot_be_read_is_not_empty() -> None:
     assert not resolved_files({"a.yaml": b"\xff"}).empty
     assert not resolved(RELEASE).empty
+
+
+def _many_ports() -> tuple[str, str, str]:
+    """Fifty components, each with hundreds of addresses of the same port."""
+    parts = "".join(f"  c{n}: r/c@{DIGEST_A}\n" for n in range(50))
+    ports = [[f"127.0.{n}.{at}:80:80" for at in range(250)] for n in range(50)]
+    said = ", ".join(f"c{n}: {{ports: {given}}}" for n, given in enumerate(ports))
+    return RELEASE + parts, ENVIRONMENT + f"components: {{{said}}}\n", TARGET
+
+
+def _many_circles() -> tuple[str, str, str]:
+    parts = "".join(f"  c{n}: r/c@{DIGEST_A}\n" for n in range(4_000))
+    circles = ", ".join(f"c{n}: {{after: [c{n ^ 1}]}}" for n in range(4_000))
+    return RELEASE + parts, ENVIRONMENT + f"components: {{{circles}}}\n", TARGET
+
+
+def _many_unknown_keys() -> tuple[str, str, str]:
+    return RELEASE, ENVIRONMENT + "".join(f"unknown-{n}: 1\n" for n in range(20_000)), TARGET
+
+
+@pytest.mark.parametrize("made", [_many_ports, _many_circles, _many_unknown_keys])
+def test_a_file_made_to_be_slow_is_read_in_the_time_of_any_other(made: Callable[[], tuple[str, ...]]) -> None:
+    began = time.process_time()
+    resolved(*made())
+    assert time.process_time() - began < 15
 
 
 # -- meaning, not form -------------------------------------------------------------------------------------------------

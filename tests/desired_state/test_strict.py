@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from desired_state import strict
+from desired_state.document import Document
 from desired_state.findings import Finding, Notes
-from desired_state.strict import Document
 
 
 def read(content: bytes | str, parser: object = strict.PARSER) -> tuple[list[Document], list[Finding]]:
