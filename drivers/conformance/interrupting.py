@@ -26,7 +26,7 @@ async def finished_once(stage: Stage, action: Action) -> None:
     seen = await stage.standing(placement.id)
     must(
         seen is None or tells_the_truth(stage, seen),
-        f"after the crash a proven sticker stood beside something else: {seen}",
+        f"after the crash a sticker lied: {seen}",
     )
     receipt = await stage.persist(action)
     must(receipt.as_wanted, f"resumed, it ended {receipt.outcomes[0].result}: {receipt.outcomes[0].detail}")
