@@ -21,6 +21,7 @@ Path = tuple[str | int, ...]
 # Fields whose values are never shown, whoever declares them; a command line often carries a password.
 _HIDDEN: Final = frozenset({"secret", "registry_credentials", "command"})
 _HIDDEN_NAME: Final = re.compile(r"pass|secret|token|credential|private", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s]*@")  # of an address: may hold a password
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE: Final = re.compile(r"[A-Za-z0-9_.-]*")
 
@@ -121,7 +122,7 @@ def shown(value: object, path: Path) -> str:
         return _kind(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = repr(value[:SHOWN]) if isinstance(value, str) else str(value)
+    text = repr(_USERINFO.sub("…@", value)[:SHOWN]) if isinstance(value, str) else str(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any, Final, NewType
 
-from pydantic import AfterValidator, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from desired_state.model import Port, Volume
 from stickers import names
@@ -39,6 +39,7 @@ _PORT: Final = re.compile(
 _VOLUME: Final = re.compile(r"(?P<source>[^:]+):(?P<destination>/[^:]*)(?P<read_only>:ro)?")
 _VOLUME_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^#]*(?:#[^#]+)?")
+_CREDENTIALS: Final = re.compile(r"https?://[^/]*@|[a-z+]+://[^/@]*:[^/@]*@")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 _NETWORK: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -58,6 +59,7 @@ VOLUME_RULE: Final = (
     "name:/inside or /outside:/inside, absolute, without . and .. and a slash at the end; :ro after it is read-only"
 )
 REFERENCE_RULE: Final = "env:NAME, file:/path or file:/path#field"
+ADDRESS_RULE: Final = "an address without credentials in it"
 VARIABLE_RULE: Final = "the name of a variable: letters, digits and _ . -, beginning with a letter or _"
 LABEL_RULE: Final = "letters, digits and . _ / -, at most 128, beginning and ending with a letter or digit"
 NETWORK_RULE: Final = "the name of a network: letters, digits and _ . -, beginning with a letter or digit"
@@ -173,6 +175,13 @@ def volume(value: object) -> Volume:
     return Volume(source=source, destination=destination, read_only=found["read_only"] is not None)
 
 
+def address(text: str) -> str:
+    """Where sources are kept; it is stored and shown, so it holds no credentials."""
+    if _CREDENTIALS.match(text):
+        raise InvalidName("address", "an address with credentials", ADDRESS_RULE)
+    return text
+
+
 def secret(text: str) -> SecretReference:
     return SecretReference(_matched("secret", _SECRET, REFERENCE_RULE, text)[0])
 
@@ -269,6 +278,7 @@ WaveSize = Annotated[Wave, PlainValidator(wave), _schema(WAVE_RULE, _PERCENT, {"
 Percent = Annotated[int, PlainValidator(percent), _schema(PERCENT_RULE, _PERCENT)]
 Published = Annotated[Port, PlainValidator(port), _schema(PORT_RULE, _PORT)]
 Mounted = Annotated[Volume, PlainValidator(volume), _schema(VOLUME_RULE, _VOLUME)]
+Address = Annotated[str, AfterValidator(address), Field(max_length=4096), _schema(ADDRESS_RULE)]
 Secret = Annotated[str, AfterValidator(secret), _schema(REFERENCE_RULE, _SECRET)]
 Variable = Annotated[str, AfterValidator(variable), _schema(VARIABLE_RULE, _VARIABLE)]
 Label = Annotated[str, AfterValidator(label), _schema(LABEL_RULE, _LABEL)]

@@ -179,7 +179,7 @@ ReleaseComponent = Annotated[
 class ReleaseSource(Strict):
     """Where a release was built from."""
 
-    repository: Text | None = None
+    repository: scalars.Address | None = None
     commit: Text | None = None
 
 

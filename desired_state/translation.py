@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from desired_state.document import BROKEN, Document
-from desired_state.findings import Flaw, Notes, Path, key_text, shown, some
+from desired_state.findings import Flaw, Notes, Path, is_hidden, key_text, shown, some
 from stickers.names import InvalidName
 
 M = TypeVar("M", bound=BaseModel)
@@ -144,7 +144,7 @@ class _Translation:
             return Flaw(code=code, path=path, found=found, expected=expected, key=True)
         known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
         nearest = self.notes.nearest(value, known) if len(known) > 1 else None
-        expected += _quotes(failed, value)
+        expected = "another value" if code == "BAD_VALUE" and is_hidden(path) else expected + _quotes(failed, value)
         return Flaw(code=code, path=path, found=shown(value, path), expected=expected, nearest=nearest)
 
     def _unknown(self, loc: tuple[str | int, ...], path: Path) -> Flaw:

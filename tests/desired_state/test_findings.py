@@ -76,6 +76,10 @@ def test_other_values_are_shown(path: findings.Path) -> None:
     assert shown("web", path) == "'web'"
 
 
+def test_credentials_in_an_address_are_not_shown() -> None:
+    assert shown("tcp://me:hunter2@host:1/x", ("connection", "engine")) == "'tcp://…@host:1/x'"
+
+
 def test_a_key_below_environment_is_cut_where_a_value_may_begin() -> None:
     assert key_text("PASSWORD=hunter2", ("components", "api", "environment")) == "PASSWORD…"
     assert key_text("PASSWORD", ("components", "api", "environment")) == "PASSWORD"

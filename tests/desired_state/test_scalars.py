@@ -50,6 +50,8 @@ A = "sha256:" + "a" * 64
         (scalars.secret, "env:DB_PASSWORD", "env:DB_PASSWORD"),
         (scalars.secret, "file:/etc/x.json#a.b", "file:/etc/x.json#a.b"),
         (scalars.secret, "file:/etc/x", "file:/etc/x"),
+        (scalars.address, "https://git.example.com/x.git", "https://git.example.com/x.git"),
+        (scalars.address, "ssh://git@git.example.com/x.git", "ssh://git@git.example.com/x.git"),
         (scalars.user, "1000:1000", "1000:1000"),
         (scalars.user, "www-data", "www-data"),
         (scalars.http_path, "/health?deep=1", "/health?deep=1"),
@@ -163,6 +165,10 @@ def test_a_text_means_what_it_says(grammar: Callable[[object], object], text: ob
         (scalars.variable, ["", "9A", "A B", "A=B", "A" * 300]),
         (scalars.label, ["", "-a", "a-", "a b", "a" * 200]),
         (scalars.network, ["", "-a", "a/b"]),
+        (
+            scalars.address,
+            ["https://token@git.example.com/x", "https://me:pw@git.example.com/x", "ssh://git:pw@host/x"],
+        ),
         (scalars.said, ["", "  ", None, 5]),
     ],
 )
