@@ -8,7 +8,7 @@ from drivers.docker import look
 from drivers.docker.compare import Inspected
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
-from drivers.errors import DriverError
+from drivers.errors import DriverError, Refused
 from stickers.observation import Health as Answer
 from stickers.observation import HealthState
 
@@ -44,8 +44,10 @@ def address(container: Inspected, check: HttpCheck | TcpCheck, connection: Conne
 async def _command(engine: Engine, container: Inspected, check: CommandCheck, timeout: float) -> Answer:
     try:
         code = await engine.run(container["Id"], check.argv, timeout)
-    except DriverError as error:  # it may have ended in this moment, or have no such program
-        return Answer(state=HealthState.UNKNOWN, detail=f"command could not be run: {error}")
+    except Refused:
+        return Answer(state=HealthState.UNHEALTHY, detail="command cannot be run in the container")
+    except DriverError as error:  # the container may have ended in this moment
+        return Answer(state=HealthState.UNKNOWN, detail=f"command could not be asked for: {error}")
     if code is None:
         return Answer(state=HealthState.UNHEALTHY, detail=f"command did not end within {timeout:g} s")
     if code != 0:

@@ -44,7 +44,7 @@ def specification(container: Inspected, image: Inspected | None, wanted: Specifi
         "entrypoint": _unless(config.get("Entrypoint"), defaults.get("Entrypoint"), wanted.get("entrypoint")),
         "environment": _environment(config.get("Env"), defaults.get("Env"), wanted.get("environment") or {}),
         "ports": _ports(host.get("PortBindings")),
-        "volumes": _volumes(container.get("Mounts"), defaults.get("Volumes"), wanted.get("volumes") or {}),
+        "volumes": _volumes(container, defaults.get("Volumes") or {}, wanted.get("volumes") or {}),
         "networks": networks(container, wanted.get("networks") or {}),
         "user": _unless(config.get("User") or None, defaults.get("User") or None, wanted.get("user")),
         "restart": _restart(host.get("RestartPolicy"), wanted.get("restart"), stopped=stopped),
@@ -123,12 +123,13 @@ def _host_port(binding: Mapping[str, Any]) -> str:
 
 
 def _volumes(
-    mounts: list[Mapping[str, Any]] | None, declared_by_image: Mapping[str, Any] | None, wanted: Mapping[str, Any]
+    container: Inspected, declared_by_image: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    seen = {}
-    for mount in mounts or ():
+    scratch = container["HostConfig"].get("Tmpfs") or {}
+    seen = {path: {"kind": "tmpfs", "source": "", "read_only": False} for path in scratch}
+    for mount in container.get("Mounts") or ():
         destination, kind = mount["Destination"], mount.get("Type", "")
-        if destination not in wanted and kind == "volume" and destination in (declared_by_image or {}):
+        if destination not in wanted and kind == "volume" and destination in declared_by_image:
             continue
         source = mount.get("Name") if kind == "volume" else mount.get("Source")
         seen[destination] = {"kind": kind, "source": source or "", "read_only": not mount.get("RW", True)}

@@ -364,16 +364,16 @@ class DockerHands:
             if one.running:
                 await self._engine.stop(one.id)
             await self._engine.remove(one.id)
-        await self._discard_images(one.image_id for one in gone)
+        await self._discard_images(one.image for one in gone)
 
-    async def _discard_images(self, ids: Iterable[str]) -> None:
+    async def _discard_images(self, references: Iterable[str]) -> None:
         """Never one that somebody has named, or that any container uses: such images are not ours to collect."""
-        for id in sorted(set(ids)):
-            if await self._engine.containers({"ancestor": [id]}):
+        for reference in sorted(set(references)):
+            if await self._engine.containers({"ancestor": [reference]}):
                 continue
-            image = await self._engine.image(id)
+            image = await self._engine.image(reference)
             if image is not None and not image.get("RepoTags"):
-                await self._engine.remove_image(id)
+                await self._engine.remove_image(reference)
 
     # -- restart and remove -----------------------------------------------------------------------------------------
 
@@ -438,7 +438,7 @@ class DockerHands:
         for holder in group.holders:
             await self._engine.remove(holder.id)
         self._sites[id].holders = {}
-        await self._discard_images(holder.image_id for holder in group.holders)
+        await self._discard_images(holder.image for holder in group.holders)
 
 
 def _labels(container: Inspected) -> Mapping[str, str]:

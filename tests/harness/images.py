@@ -6,15 +6,16 @@ Every image serves HTTP on port 8080 (`PORT` moves it): `/` is its version, `/cg
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,12 +82,14 @@ class Blob:
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
 
 
-def pushed(registry: str, app: App, repository: str = REPOSITORY) -> Artifact:
-    """The image, in the registry at `registry` (``host:port``); what is there already is not sent again."""
+def pushed(registry: str, app: App, repository: str = REPOSITORY, *, login: str | None = None) -> Artifact:
+    """The image, in the registry at `registry` (``host:port``); what is there already is not sent again. `login` is
+    ``user:password``."""
     blobs, image = built(app)
+    send = partial(_send, login)
     for blob in blobs:
-        _push_blob(registry, repository, blob)
-    _send("PUT", f"http://{registry}/v2/{repository}/manifests/{image.digest}", image.content, image.media_type)
+        _push_blob(send, f"http://{registry}/v2/{repository}/blobs", blob)
+    send("PUT", f"http://{registry}/v2/{repository}/manifests/{image.digest}", image.content, image.media_type)
     return Artifact(f"{registry}/{repository}", image.digest)
 
 
@@ -125,19 +128,20 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return written.getvalue()
 
 
-def _push_blob(registry: str, repository: str, blob: Blob) -> None:
-    place = f"http://{registry}/v2/{repository}/blobs"
+def _push_blob(send: Callable[..., str], place: str, blob: Blob) -> None:
     try:
-        _send("HEAD", f"{place}/{blob.digest}")
-    except urllib.error.HTTPError:
-        upload = _send("POST", f"{place}/uploads/", b"")
+        send("HEAD", f"{place}/{blob.digest}")
+    except urllib.error.HTTPError as error:
+        error.close()
+        upload = send("POST", f"{place}/uploads/", b"")
         mark = "&" if "?" in upload else "?"
-        _send("PUT", f"{upload}{mark}digest={blob.digest}", blob.content, "application/octet-stream")
+        send("PUT", f"{upload}{mark}digest={blob.digest}", blob.content, "application/octet-stream")
 
 
-def _send(method: str, url: str, content: bytes | None = None, media_type: str | None = None) -> str:
+def _send(login: str | None, method: str, url: str, content: bytes | None = None, media_type: str | None = None) -> str:
     """The address the registry answers with, for an upload."""
     headers = {"Content-Type": media_type} if media_type else {}
+    headers |= {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
     request = urllib.request.Request(url, data=content, method=method, headers=headers)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
         return str(answer.headers.get("Location", ""))

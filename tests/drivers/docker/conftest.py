@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from drivers.docker import hands
 from tests.drivers.docker.yard import Yard
 from tests.harness import engine as engines
 from tests.harness import registry as registries
@@ -27,6 +28,12 @@ def registry() -> Iterator[str]:
             yield address
     except registries.NoRegistry as reason:
         pytest.skip(f"no registry: {reason}")
+
+
+@pytest.fixture
+def without_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the old container while it is replaced, so nobody has to be waited for."""
+    monkeypatch.setattr(hands, "DRAIN", 0.0)
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ class Yard:
                 self.client.remove_volume(volume["Name"])
         for image in self.client.images():
             for reference in image["RepoDigests"] or ():
-                if f"/{self.repository}@" in reference:
+                if f"/{self.repository}" in reference:
                     with contextlib.suppress(docker.errors.APIError):
                         self.client.remove_image(reference)
         self.client.close()
