@@ -30,6 +30,7 @@ class Fleet:
     """Where the demo lives, and how it is asked. `ports` maps a target to the port its shop serves on."""
 
     home: Path
+    environments: dict[str, int] = field(default_factory=lambda: dict(ENVIRONMENTS))  # name -> how many targets
     ports: dict[str, int] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)  # environment -> version
 
@@ -46,7 +47,7 @@ class Fleet:
 
     def holdfast(self, *words: str, check: bool = True) -> str:
         """One command line, as a person would type it; its output."""
-        done = subprocess.run(self._command(*words), capture_output=True, text=True)
+        done = subprocess.run(self.command(*words), capture_output=True, text=True)
         if check and done.returncode not in (0, 10):
             raise SystemExit(f"holdfast {' '.join(words)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -54,7 +55,7 @@ class Fleet:
     def ask(self, *words: str) -> Any:
         return json.loads(self.holdfast(*words, "--output", "json"))
 
-    def _command(self, *words: str) -> list[str]:
+    def command(self, *words: str) -> list[str]:
         where = ["--documents", str(self.documents), "--state", str(self.state)]
         return [sys.executable, "-m", "api.cli.main", *words, *where]
 
@@ -66,7 +67,7 @@ class Fleet:
         self.documents.mkdir(parents=True)
         for release in RELEASES:
             self._write_release(release, self._packed(release))
-        for environment, count in ENVIRONMENTS.items():
+        for environment, count in self.environments.items():
             self._write_targets(environment, count)
             self.declare(environment, RELEASES[0])
         self.holdfast("keys", "init")
@@ -118,7 +119,7 @@ class Fleet:
     def held(self) -> Iterator[None]:
         """The daemon, for as long as the block lasts; then it is drained and the fleet is ended by process id."""
         with (self.home / "daemon.log").open("wb") as log:
-            daemon = subprocess.Popen(self._command("run"), stdout=log, stderr=log, start_new_session=True)
+            daemon = subprocess.Popen(self.command("run"), stdout=log, stderr=log, start_new_session=True)
         try:
             self.wait("the daemon", (self.state / "holdfast.sock").exists)
             yield
@@ -133,7 +134,7 @@ class Fleet:
             for place in self._places(target):
                 self._by_hand(place, "stop")
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(json.loads((place / "supervisor" / "pid").read_text())["pid"], signal.SIGTERM)
+                    os.kill(_pid(json.loads((place / "supervisor" / "pid").read_text())["supervisor"]), signal.SIGTERM)
 
     def _places(self, target: str) -> list[Path]:
         return [found.parent for found in sorted(self.root(target).glob("*/*/supervisor"))]
@@ -146,7 +147,7 @@ class Fleet:
 
     def kill(self, target: str) -> None:
         """kill -9 of the workload."""
-        os.kill(int(self.placement(target)["instance"].partition(":")[0]), signal.SIGKILL)
+        os.kill(_pid(self.placement(target)["instance"]), signal.SIGKILL)
 
     def forge(self, target: str) -> None:
         """Let the sticker claim another release; its signature stays what it was."""
@@ -196,9 +197,9 @@ class Fleet:
     def verdicts(self) -> dict[str, str]:
         """target -> verdict of every placement, as `status` says it."""
         found = {}
-        for environment in ENVIRONMENTS:
-            answer = self.ask("status", environment)["environments"]
-            for cell in answer[0]["placements"] if answer else []:
+        for environment in self.environments:
+            answer = json.loads(self.holdfast("status", environment, "--output", "json", check=False))
+            for cell in answer["environments"][0]["placements"] if "environments" in answer else []:
                 found[cell["target"].partition("/")[2]] = cell["verdict"]
         return found
 
@@ -210,6 +211,11 @@ class Fleet:
                 raise SystemExit(f"waited {seconds:g} s for {what}; see {self.home / 'daemon.log'}")
             time.sleep(0.1)
         return time.monotonic() - began
+
+
+def _pid(instance: str) -> int:
+    """The process id in `pid:start time`."""
+    return int(instance.partition(":")[0])
 
 
 def _free_port() -> int:
