@@ -1,4 +1,4 @@
-"""History as intervals: an unchanged fleet costs one heartbeat, a changed one few statements, any moment can be asked."""
+"""History as intervals: an unchanged fleet costs one heartbeat, and any moment can be asked."""
 
 from __future__ import annotations
 
