@@ -21,7 +21,9 @@ class BadSetting(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where things live. `database` is a SQLAlchemy address; without one, SQLite in the state directory."""
+    """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
+    `concurrency` is how many actions run together, over all environments; history older than `history_days` is archived.
+    """
 
     documents: Path = Path("holdfast")
     state: Path = Path(".holdfast")
@@ -29,6 +31,7 @@ class Settings:
     log_format: str = "console"
     log_level: str = "info"
     concurrency: int = 64
+    history_days: int = 90
 
     @property
     def database_url(self) -> str:
@@ -69,9 +72,9 @@ def _parsed(name: str, text: str) -> object:
     match name:
         case "documents" | "state":
             return Path(text)
-        case "concurrency":
+        case "concurrency" | "history_days":
             if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
-                raise BadSetting(f"{PREFIX}CONCURRENCY is {text[:40]!r}; expected a number from 1 to 10000")
+                raise BadSetting(f"{PREFIX}{name.upper()} is {text[:40]!r}; expected a number from 1 to 10000")
             return int(text)
         case "log_format":
             return _one_of(name, text, FORMATS)

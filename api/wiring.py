@@ -21,6 +21,7 @@ from desired_state.sources.directory import Directory
 from drivers.contract import Tools
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
+from reconciler.means import Limits
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
@@ -77,6 +78,7 @@ def _house(
         source=Directory(settings.documents),
         load=_load,
         sink=logging.write,
+        limits=Limits(actions=settings.concurrency),
     )
     return House(
         settings=settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from freezegun import freeze_time
 
 from api.cli import show
 
@@ -17,14 +18,18 @@ def test_right_to_left_overrides_are_shown() -> None:
     assert "\u202e" not in show.clean("gnp\u202eexe")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "now"), (59, "59s"), (61, "1m"), (7200, "2h"), (200_000, "2d")])
+NOW = datetime(2026, 11, 21, 14, 5, tzinfo=UTC)
+
+
+@freeze_time(NOW)
+@pytest.mark.parametrize(("seconds", "text"), [(0, "now"), (59, "59s"), (60, "1m"), (7200, "2h"), (200_000, "2d")])
 def test_ages_are_rounded_down_to_one_unit(seconds: int, text: str) -> None:
-    moment = datetime.now(UTC) - timedelta(seconds=seconds, milliseconds=200)
-    assert show.ago(moment.isoformat()) == text
+    assert show.ago((NOW - timedelta(seconds=seconds)).isoformat()) == text
 
 
+@freeze_time(NOW)
 def test_a_time_to_come_says_so() -> None:
-    assert show.ago((datetime.now(UTC) + timedelta(seconds=90)).isoformat()) == "in 1m"
+    assert show.ago((NOW + timedelta(seconds=90)).isoformat()) == "in 1m"
 
 
 def test_columns_are_as_wide_as_their_widest_cell(capsys: pytest.CaptureFixture[str]) -> None:
