@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from packaging.version import InvalidVersion, Version
-
 from desired_state.model import Placement
 from reconciler.core.known import Memory, Reading, Trust
 from stickers import digest
@@ -137,6 +135,8 @@ def _version_order(case: Case) -> int:
     (line, wanted), (other, found) = line_and_version(goal.release), line_and_version(running)
     if line != other:
         return 0
+    from packaging.version import InvalidVersion, Version  # 5 ms, only where artifacts differ
+
     try:
         return (Version(found) > Version(wanted)) - (Version(found) < Version(wanted))
     except InvalidVersion:
