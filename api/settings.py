@@ -22,7 +22,7 @@ class BadSetting(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
-    `concurrency` is how many actions run together, over all environments; history older than `history_days` is archived.
+    `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
     """
 
     documents: Path = Path("holdfast")
