@@ -56,7 +56,7 @@ def readers(url: str) -> Engine:
         return _postgresql(make_url(url), connections=READERS).execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-    read_only = URL.create("sqlite", database=f"file:{file.absolute()}", query={"mode": "ro", "uri": "true"})
+    read_only = URL.create("sqlite", database=file.absolute().as_uri(), query={"mode": "ro", "uri": "true"})
     engine = create_engine(read_only, pool_size=READERS, max_overflow=0, connect_args=_ANY_THREAD, hide_parameters=True)
     pragmas = {"wal_autocheckpoint": "0", "query_only": "on", "busy_timeout": str(_BUSY)}
     _prepare(engine, begin="deferred", pragmas=pragmas)

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import psycopg
 import pytest
-from sqlalchemy import Connection, event, insert, select, text
+from sqlalchemy import URL, Connection, event, insert, select, text
 from sqlalchemy.exc import OperationalError, StatementError
 
 from reconciler.store import engines, environments, installations, jobs
@@ -212,6 +212,15 @@ async def test_another_process_is_refused_too_and_let_in_when_the_first_is_kille
         child.kill()
         child.communicate()
     await (await Store.open(sqlite)).aclose()
+
+
+async def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    odd = tmp_path / "50% of #all? ü"
+    store = await Store.open(URL.create("sqlite", database=str(odd / "hold fast.db")).render_as_string())
+    await store.write(lambda c: _keep(c, "a"))
+    assert await store.read(_kept) == ["a"]
+    assert (odd / "hold fast.db").exists()
+    await store.aclose()
 
 
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
