@@ -173,7 +173,8 @@ class DockerHands:
         others = [one for one in group.workloads if one.running and one.id != found]
         beside = bool(others) and deploy.placement.running and not await self._collide(deploy.placement, others)
         instance = found or await self._make(deploy, group, reachable=not beside)
-        await self._join(deploy.placement, instance, reachable=not beside)
+        if found is not None or len(deploy.placement.configuration.networks) > 1:
+            await self._join(deploy.placement, instance, reachable=not beside)
         if not deploy.placement.running:
             await self._retire([instance, *(one.id for one in others)])
             return Started(instance=instance, beside=False)
@@ -222,13 +223,12 @@ class DockerHands:
         )
 
     async def _join(self, placement: Placement, instance: str, *, reachable: bool) -> None:
-        """Connected to every declared network: a container is made with one at most."""
-        networks = placement.configuration.networks
-        container = await self._engine.container(instance) if len(networks) > 1 else None
+        """Connected to every declared network: a container is made with one at most, and may have been left without."""
+        container = await self._engine.container(instance)
         if container is None:
             return
         names = [render.alias(placement.id)] if reachable else []
-        for network in networks:
+        for network in placement.configuration.networks:
             if network not in (container["NetworkSettings"].get("Networks") or {}):
                 await self._engine.connect(instance, network, aliases=names)
 

@@ -33,11 +33,13 @@ async def take(engine: Engine, container: Inspected, names: Collection[str]) -> 
 
 async def _reconnect(engine: Engine, container: Inspected, network: str, names: Sequence[str]) -> None:
     """Off the network and on again under other names, at the same address; never left in between."""
-    endpoint = (container["NetworkSettings"].get("Networks") or {}).get(network) or {}
+    endpoint = (container["NetworkSettings"].get("Networks") or {}).get(network)
+    address = endpoint.get("IPAddress") or None if endpoint else None
     with anyio.CancelScope(shield=True):
-        await engine.disconnect(container["Id"], network)
+        if endpoint is not None:
+            await engine.disconnect(container["Id"], network)
         try:
-            await engine.connect(container["Id"], network, aliases=names, address=endpoint.get("IPAddress") or None)
+            await engine.connect(container["Id"], network, aliases=names, address=address)
         except Refused:  # the network has no subnet of its own, or somebody has taken the address
             await engine.connect(container["Id"], network, aliases=names)
 
