@@ -54,12 +54,13 @@ class ProcessDriver:
 
     async def watch(self, targets: Sequence[Target]) -> AsyncGenerator[TargetId, None]:
         """Looks for changes a few times a second, with at most a fiftieth of the time spent on it."""
-        asks = [self._where(target) for target in targets]
+        watched = [target for target in targets if self._is_reached(target)]
+        asks = [self._where(target) for target in watched]
         before: list[Any] | None = None
         while True:
             began = anyio.current_time()
             beats = (await self._line.see("pulse", {}, targets=asks))["targets"]
-            for target, was, is_now in zip(targets, before or beats, beats, strict=True):
+            for target, was, is_now in zip(watched, before or beats, beats, strict=True):
                 if was != is_now:
                     yield target.id
             before = beats
@@ -85,6 +86,13 @@ class ProcessDriver:
             yield line
         finally:
             line.close()
+
+    def _is_reached(self, target: Target) -> bool:
+        try:
+            self._sight.connection(target)
+        except InvalidAction:
+            return False
+        return True
 
     def _where(self, target: Target) -> dict[str, str]:
         root = self._sight.connection(target).root

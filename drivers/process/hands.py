@@ -103,6 +103,7 @@ class Hands:
             return await self._stand_still(deploy.id, release)
         ours = [(instance, key) for name, instance, key in seen["active"] if name == release]
         half = [instance for instance, key in ours if not deploy.anew or key == self.action.key]
+        half = half if seen["supervisor"] else []
         others = [instance for name, instance, _ in seen["active"] if name != release]
         if half and not others:
             return Started(instance=half[0], beside=False)
@@ -226,17 +227,18 @@ class Hands:
 
     async def _before(self, deploy: Deploy) -> Before | None:
         """What is to serve again: last good where it is kept, else what stood, unless that is what failed, begun by an
-        interrupted try. None where there is nothing to go back to. Of one content there is one release: where last
-        good itself does not prove itself any more, it is left as it is, since nothing better is known."""
+        interrupted try. None where there is nothing to go back to. Of one content there is one release, so where last
+        good itself does not prove itself any more it is left as it is."""
         stood, good, failed = self._seen[deploy.id]["workload"], deploy.predecessor, self._releases[deploy.id]
-        if good is not None and good.content == deploy.placement.content:
-            return Before(failed, good.running)
-        kept = await self._find(good) if good is not None else None
+        same = good is not None and good.content == deploy.placement.content
+        kept = None if good is None or same else await self._find(good)
         if good is not None and kept is not None:
             return Before(kept, good.running)
-        if stood is None or (stood["release"] == failed and stood["key"] == self.action.key):
+        if stood is None:
             return None
-        return Before(str(stood["release"]), stood["state"] != WorkloadState.STOPPED)
+        if stood["release"] != failed:
+            return Before(str(stood["release"]), stood["state"] != WorkloadState.STOPPED)
+        return None if stood["key"] == self.action.key and not same else Before(failed, running=True)
 
     # -- the supervisor ----------------------------------------------------------------------------------------------
 
@@ -263,6 +265,7 @@ class Hands:
 
     async def _stop(self, id: PlacementId, releases: list[str] | None = None) -> None:
         if (await self._look(id))["active"]:
+            await self._supervisor(id)  # what runs without one is ended by the next
             await self._order(id, {"do": "stop", "releases": releases})
 
     async def _stand_still(self, id: PlacementId, release: str) -> Started:

@@ -36,15 +36,12 @@ import pwd
 import re
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import stat
 import struct
-import subprocess
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -179,8 +176,6 @@ def prctl(option: int, value: int) -> None:
 
 # -- who listens on a port ---------------------------------------------------------------------------------------------
 
-_ANY = (b"\0" * 4, b"\0" * 16)
-
 
 def listeners() -> Listeners:
     """All TCP sockets that listen. Asked of the kernel by netlink, a fifty microseconds' question; where it has no
@@ -243,8 +238,9 @@ def answering(table: Listeners, address: str, port: int) -> frozenset[int]:
     when they share the port, and then any of them may answer."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     exact = socket.inet_pton(family, address)
-    for wanted in (exact, _ANY[len(exact) == 16], _ANY[1]):
-        found = frozenset(inode for bound, inode in table.get(port, ()) if bound == wanted)
+    mapped = b"\0" * 10 + b"\xff" * 2 + exact if len(exact) == 4 else exact
+    for wanted in ({exact, mapped}, {b"\0" * len(exact)}, {b"\0" * 16}):
+        found = frozenset(inode for bound, inode in table.get(port, ()) if bound in wanted)
         if found:
             return found
     return frozenset()
@@ -374,6 +370,8 @@ def remove_tree(path: str) -> None:
         os.rename(path, gone)
     except FileNotFoundError:
         return
+    import shutil  # half a megabyte that no supervisor needs
+
     for folder, _, _ in os.walk(gone):
         os.chmod(folder, 0o700)
     shutil.rmtree(gone)
@@ -630,23 +628,25 @@ class Eyes:
         self._boot = boot()
 
     def look(self, ask: Mapping[str, Any], table: Callable[[], Listeners]) -> Json:
-        """One target. `ports` in `ask` maps a placement's directory to the port that its health check asks."""
+        """One target. `ports` in `ask` maps a placement's directory to the port that its health check asks. Whatever
+        goes wrong, the target is unseen; only where there is no directory of ours nothing stands."""
         try:
             claim = Claim.of(ask)
-            claim.check(self._read(claim.owner, lambda content: _owner(content)))
-            names = sorted(name for name in os.listdir(claim.folder) if name[0] != ".")
-        except FileNotFoundError:
-            return {"standings": []}
-        except (Trouble, OSError, ValueError) as error:
-            return {"unseen": "{} cannot be looked at: {}".format(str(ask.get("root"))[:120], error)}
-        standings = []
-        for name in names:
-            component, _, slot = name.partition(".")
-            if NAME.fullmatch(component) and NAME.fullmatch(slot or "live"):
-                place = claim.place(component, slot or "live")
-                standings.append(self.standing(place, component, slot or "live"))
-                self.listens(standings[-1], ask, name, table)
+            claim.check(self._read(claim.owner, _owner))
+            try:
+                names = sorted(os.listdir(claim.folder))
+            except FileNotFoundError:
+                return {"standings": []}
+            standings = [self._listened(claim, name, ask, table) for name in names if _placement(name)]
+        except (Trouble, OSError, ValueError, KeyError, TypeError) as error:
+            return {"unseen": f"{str(ask.get('root'))[:120]} cannot be looked at: {error}"}
         return {"standings": [found for found in standings if stands(found)]}
+
+    def _listened(self, claim: Claim, name: str, ask: Mapping[str, Any], table: Callable[[], Listeners]) -> Json:
+        component, _, slot = name.partition(".")
+        found = self.standing(claim.place(component, slot or "live"), component, slot or "live")
+        self.listens(found, ask, name, table)
+        return found
 
     def standing(self, place: Place, component: str, slot: str, *, instance: str | None = None) -> Json:
         """One placement. `workload` is what serves, or the run that `instance` belongs to."""
@@ -662,7 +662,7 @@ class Eyes:
             "kept": self._kept(place, serving["release"] if serving else None),
             "debris": self._debris(place, [run for run in runs if run is not serving and run["active"]]),
             "active": [[run["release"], run["instance"], run["key"]] for run in runs if run["active"]],
-            "fence": self._fence(place),
+            "fence": self.fence(place),
             "pending": bool(state and state["lives"] and state["pending"]),
             "supervisor": state["supervisor"] if state and state["lives"] else None,
             "version": state["version"] if state and state["lives"] else None,
@@ -711,20 +711,22 @@ class Eyes:
         except (OSError, ValueError) as error:
             return {"problem": "the sticker cannot be read: %s" % (getattr(error, "strerror", None) or error)}
 
-    def _fence(self, place: Place) -> int:
-        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+    def fence(self, place: Place) -> int:
+        """The highest that has acted here. One that cannot be read is no reason to forget it."""
+        try:
             body = self._read(place.journal, parse)
             return int(body["fence"]) if body else 0
-        return 0
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise Trouble("refused", f"{place.journal} cannot be read: {error}") from None
 
     def _runs(self, place: Place) -> tuple[Json | None, list[Json]]:
         """What the supervisor says, held against the kernel. What is about to change is asked again: a run that died
         this moment, of which the supervisor will say what came of it, and one that dies with its supervisor."""
         for _ in range(6):
             try:
-                state = self._read(place.state, parse)
-            except (OSError, ValueError):
-                state = None
+                state = self._read(place.state, _state)
+            except (OSError, ValueError, KeyError, TypeError):
+                state = None  # whoever acts next finds the supervisor by its socket, and it writes anew
             if state is None:
                 return None, []
             state = dict(state, lives=state["boot"] == self._boot and living(state["supervisor"]) is not None)
@@ -787,6 +789,8 @@ class Eyes:
             stamp = stamp_of(os.lstat(path + "/files.json"))
             if sweep is None or sweep[0] != stamp:
                 content, stamp = read_file(path + "/files.json", 256 << 20)
+                if len(self._sweeps) > 10_000:
+                    self._sweeps.clear()
                 sweep = stamp, Sweep(path + "/tree", parse(content)["files"])
                 self._sweeps[path] = sweep
         except (OSError, ValueError, KeyError, TypeError):
@@ -863,6 +867,23 @@ def _stamped(path: str) -> Stamp | None:
         return None
 
 
+def _state(content: bytes) -> Json:
+    """What a supervisor wrote, complete; else ValueError, KeyError or TypeError."""
+    body = parse(content)
+    if not isinstance(body["pending"], bool) or not isinstance(body["version"], str):
+        raise ValueError("not the state of a supervisor")
+    names = ("release", "artifact", "configuration", "instance", "instances", "state", "again", "restarts")
+    for run in body["runs"]:
+        {name: run[name] for name in (*names, "exit_code", "started_ms", "key", "ports")}
+    return {**body, "supervisor": str(body["supervisor"]), "boot": str(body["boot"])}
+
+
+def _placement(name: str) -> bool:
+    """Whether a directory is named like one of a placement."""
+    component, _, slot = name.partition(".")
+    return bool(NAME.fullmatch(component) and NAME.fullmatch(slot or "live"))
+
+
 def _owner(content: bytes) -> tuple[str, str]:
     body = parse(content)
     return str(body["installation"]), str(body["target"])
@@ -934,7 +955,7 @@ class Session:
             if settled or time.monotonic() >= until:
                 return {"found": [{"who": who, "inodes": list(inodes)} for who, inodes in found]}
             time.sleep(pause)
-            pause = min(0.05, pause * 1.5)
+            pause = min(0.01, pause * 1.5)
 
     def standing(self, request: Mapping[str, Any]) -> Json:
         """One placement; `thorough`: its files compared now and not when their turn comes."""
@@ -969,7 +990,7 @@ class Session:
         place = self._place(request)
         if place.path not in self.locks:
             raise Trouble("invalid", f"{place.path} is changed without holding it")
-        fence, seen = int(request["fence"]), self.eyes._fence(place)
+        fence, seen = int(request["fence"]), self.eyes.fence(place)
         if fence < seen:
             raise Trouble("stale_fence", f"{place.path} was changed under fence {seen}, this comes under {fence}")
         if fence > seen:
@@ -1212,12 +1233,16 @@ def clean(place: Place) -> None:
     """Take away what was half-made here; only for who holds the placement."""
     for folder in (place.path, place.releases):
         with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(folder):
-                path = f"{folder}/{name}"
-                if name[0] == "." and os.path.isdir(path) and not os.path.islink(path):
-                    remove_tree(path)
-                elif name[0] == ".":
-                    os.unlink(path)
+            clean_folder(folder)
+
+
+def clean_folder(folder: str) -> None:
+    for name in os.listdir(folder):
+        path = f"{folder}/{name}"
+        if name[0] == "." and os.path.isdir(path) and not os.path.islink(path):
+            remove_tree(path)
+        elif name[0] == ".":
+            os.unlink(path)
 
 
 # -- the line to a supervisor ------------------------------------------------------------------------------------------
@@ -1314,7 +1339,9 @@ def ensure(place: Place, python: str) -> Json:
 
 def spawn(place: Place, python: str) -> None:
     """A supervisor of its own session that inherits nothing but PATH."""
-    found = shutil.which(python)
+    import subprocess  # a megabyte that no supervisor needs
+
+    found = on_path(python, os.environ.get("PATH", PATH))
     if found is None:
         raise Trouble("refused", f"there is no {python[:80]} on the target")
     argv = [found, "-I", "-S", os.path.abspath(__file__), "supervise", place.path]
@@ -1423,10 +1450,19 @@ def program(tree: str, word: str, path: str) -> str:
         if not os.access(inside, os.X_OK):
             raise Trouble("refused", f"{word[:120]} of the release is not executable")
         return inside
-    found = shutil.which(word, path=path)
+    found = on_path(word, path)
     if found is None:
         raise Trouble("refused", f"{word[:120]} is neither a file of the release nor a program on the target")
-    return os.path.abspath(found)
+    return found
+
+
+def on_path(word: str, path: str) -> str | None:
+    """The program of this name, or the one at this path."""
+    folders = [""] if "/" in word else [folder for folder in path.split(":") if os.path.isabs(folder)]
+    for found in (os.path.join(folder, word) for folder in folders):
+        if os.path.isfile(found) and os.access(found, os.X_OK):
+            return os.path.abspath(found)
+    return None
 
 
 def credentials(release: Release) -> tuple[int, int, str | None] | None:
@@ -1657,7 +1693,7 @@ class Run:
     def due(self, now: float) -> float | None:
         """When `tick` has something to do."""
         if self.state in ("stopping", "sweeping"):
-            return now + 0.01
+            return self.wake if self.status is None else now + 0.01
         return self.wake if self.state == "waiting" else None
 
     def say(self) -> Json:
@@ -2048,6 +2084,8 @@ def supervise(path: str, linger: float) -> int:
     try:
         _supervise(Place(os.path.realpath(path)), linger, writer)
     except BaseException as error:
+        import traceback
+
         with contextlib.suppress(OSError):
             write_file(path + "/supervisor/trouble.log", traceback.format_exc().encode(), 0o600, durable=False)
             os.write(writer, str(error).encode())
@@ -2066,6 +2104,7 @@ def _supervise(place: Place, linger: float, writer: int) -> None:
         body = serialise({"format": FORMAT, "boot": boot(), "supervisor": me.instance})
         write_file(place.supervisor + "/pid", body, 0o600, durable=False)
         end_orphans(place.path)
+        clean_folder(place.supervisor)
         prctl(SUBREAPER, 1)
         supervisor = Supervisor(place, linger)
         os.write(writer, b"ready")

@@ -177,11 +177,18 @@ class Sight:
         ]
         if not asked:
             return
-        found = (await self.line.see("listens", {}, asks=[questions[index].socket for index in asked]))["found"]
-        for index, now in zip(asked, found, strict=True):
+        for index, now in zip(asked, await self._listening([questions[index] for index in asked]), strict=True):
             before = questions[index].workload["listening"]
             if now["who"] != "ours" or now["inodes"] != before["inodes"]:
                 answers[index] = _not_ours(now["who"], questions[index].port)
+
+    async def _listening(self, questions: Sequence[Question]) -> list[Raw]:
+        try:
+            answer = await self.line.see("listens", {}, asks=[question.socket for question in questions])
+        except DriverError:
+            return [{"who": "unknown", "inodes": []}] * len(questions)
+        found: list[Raw] = answer["found"]
+        return found
 
     # -- the host's words to ours ------------------------------------------------------------------------------------
 

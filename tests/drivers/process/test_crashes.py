@@ -97,7 +97,7 @@ async def test_a_deploy_that_fails_its_proof_and_is_cut_off_goes_back_all_the_sa
     bad = yard.placement("2.0", Character.BAD, health=yard.health(yard.port, deadline=timedelta(seconds=0.2)))
     await yard.deploy(good)
     crossings = Crossings(monkeypatch)
-    for at in range(0, 200, 2):
+    for at in range(0, 200, 3):
         change = await yard.change(bad, good)
         cut = await crossings.cut(yard, change, f"key-{at}", at, before=at % 4 < 2)
         outcome = await yard.persist(change, key=f"key-{at}")
@@ -105,7 +105,7 @@ async def test_a_deploy_that_fails_its_proof_and_is_cut_off_goes_back_all_the_sa
         await must_stand(yard, good)
         if not cut:
             break
-    assert 20 < at < 199
+    assert 20 < at < 198
 
 
 async def test_a_restart_cut_off_at_any_request_is_finished(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ async def test_a_removal_cut_off_at_any_request_is_finished(yard: Yard, monkeypa
 async def test_whoever_drives_may_be_killed_at_any_time(yard: Yard, how: str) -> None:
     dice = random.Random(how)
     wanted = yard.placement("9.0", floating=how == "beside")
-    for number in range(8):
+    for number in range(5):
         await anyio.to_thread.run_sync(drive_and_kill, yard, how, dice.uniform(0, 0.6))
         await yard.persist(await yard.change(wanted, wanted, keep=0), key=f"parent-{number}")
         await must_stand(yard, wanted)

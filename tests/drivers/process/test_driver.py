@@ -137,6 +137,12 @@ async def test_without_any_command_nothing_is_touched(yard: Yard, tmp_path: Path
     assert await yard.standing() is None or (await yard.standing()).worn is None  # type: ignore[union-attr]
 
 
+async def test_the_python_on_path_will_do(yard: Yard) -> None:
+    connection = {name: value for name, value in yard.target.connection.items() if name != "python"}
+    yard.target = replace(yard.target, connection=connection)
+    assert (await yard.deploy(yard.placement("1.0"))).result is Result.CHANGED
+
+
 async def test_bytes_may_come_from_a_tar_of_a_layout(yard: Yard, tmp_path: Path) -> None:
     placement = yard.placement("1.0")
     shutil.make_archive(str(tmp_path / "images-tar"), "tar", yard.images)
@@ -318,8 +324,8 @@ async def test_killed_by_hand_without_a_policy_it_is_stopped_and_a_restart_heals
     placement = yard.placement("1.0", restart="never")
     await yard.deploy(placement)
     yard.kill((await yard.workload()).instance)
-    stopped = await yard.until(lambda workload: workload.state is WorkloadState.STOPPED)
-    assert stopped.exit_code == 137
+    stopped = await yard.until(lambda workload: workload.exit_code == 137)
+    assert stopped.state is WorkloadState.STOPPED
     assert (await yard.restart(placement)).result is Result.CHANGED
     assert yard.serves() == "1.0"
 
@@ -611,6 +617,37 @@ async def test_a_tcp_check_is_asked_of_the_workloads_own_port(yard: Yard) -> Non
     placement = replace(placement, health=replace(yard.health(yard.port), check=TcpCheck(port=yard.port)))
     assert (await yard.deploy(placement)).result is Result.CHANGED
     assert (await yard.workload(placement)).health.state is HealthState.HEALTHY
+
+
+async def test_last_good_that_fails_its_proof_gives_way_to_what_stood(yard: Yard) -> None:
+    """A person swapped it; what was good once is not any more, and nothing better than the person's is known."""
+    good = yard.placement("1.0", Character.BAD, health=None)
+    await yard.deploy(good)
+    other = yard.placement("2.0")
+    await yard.deploy(other, good)
+    wanted = replace(good, health=yard.health(yard.port, deadline=timedelta(seconds=0.5)))
+    outcome = await yard.deploy(wanted, wanted)
+    assert (outcome.result, yard.serves()) == (Result.UNPROVEN, "2.0")
+
+
+async def test_what_was_stopped_and_fails_its_proof_is_left_as_it_is(yard: Yard) -> None:
+    bad = yard.placement("1.0", Character.BAD, health=None)
+    await yard.deploy(bad)
+    wanted = replace(bad, health=yard.health(yard.port, deadline=timedelta(seconds=0.5)))
+    outcome = await yard.send(await yard.change(wanted, wanted, anew=True))
+    assert (outcome.result, len(yard.alive())) == (Result.UNPROVEN, 1)
+
+
+async def test_what_is_unwell_is_made_anew_once(yard: Yard) -> None:
+    placement = yard.placement("1.0")
+    await yard.deploy(placement)
+    before = yard.alive()
+    change = await yard.change(placement, placement, anew=True)
+    assert (await yard.send(change, key="a" * 64)).result is Result.CHANGED
+    assert yard.alive() != before
+    again = yard.alive()
+    assert (await yard.send(change, key="a" * 64)).result is Result.UNCHANGED
+    assert yard.alive() == again
 
 
 async def test_an_unchanged_target_is_seen_as_equal(yard: Yard) -> None:
