@@ -168,4 +168,4 @@ class _Decoded:
         return value
 
 
-_decoded: Final = _Decoded(64 * 1024 * 1024)
+_decoded: Final = _Decoded(128 * 1024 * 1024)

@@ -55,9 +55,10 @@ def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
 
 
 def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[PlacementId, int], lease: Lease) -> None:
-    """Remember the higher of what is remembered and what was seen or written; nothing is written when that is the
-    former everywhere."""
-    memories = _remembered(c, environment).memories
+    """Remember the higher of what is remembered and what was seen or written; where the memories are at hand and that
+    is the former everywhere, nothing is written."""
+    at_hand = _at_hand(c, environment)
+    memories = at_hand.memories if at_hand else {}
     higher = {id: sequence for id, sequence in seen.items() if sequence > memories.get(id, NOTHING_REMEMBERED).sequence}
     if not higher:
         return
@@ -196,12 +197,22 @@ _latest: Final[dict[EnvironmentId, _Remembered]] = {}
 
 def _remembered(c: Connection, environment: EnvironmentId) -> _Remembered:
     """Read anew only where something was written since: a turn over thousands of placements asks every time."""
-    stamp = c.execute(select(environment_table.c.memories).where(environment_table.c.id == environment)).scalar() or ""
-    found = _latest.get(environment)
-    if found is None or found.stamp != stamp:
+    found = _at_hand(c, environment)
+    if found is None:
         targets = {target.id: target for target in environments.known_targets(c, environment)}
-        found = _latest[environment] = _Remembered(stamp, _memories(c, environment), targets)
+        found = _Remembered(_stamp(c, environment), _memories(c, environment), targets)
+        _latest[environment] = found
     return found
+
+
+def _at_hand(c: Connection, environment: EnvironmentId) -> _Remembered | None:
+    found = _latest.get(environment)
+    return found if found is not None and found.stamp == _stamp(c, environment) else None
+
+
+def _stamp(c: Connection, environment: EnvironmentId) -> str:
+    asked = select(environment_table.c.memories).where(environment_table.c.id == environment)
+    return c.execute(asked).scalar() or ""
 
 
 def _begin(c: Connection, environment: EnvironmentId, lease: Lease) -> None:

@@ -270,6 +270,8 @@ async def test_ten_thousand_unchanged_placements_are_one_heartbeat(store: Store)
     await _decide(store, lease, IDLE, 0)
     said = _listen(store)
 
+    await store.read(lambda c: memories.known(c, PROD, at(1)))
+
     def turn(c: Connection) -> None:
         history.standings(c, PROD, [], [], lease, at(1))
         history.decide(c, PROD, IDLE, lease, at(1))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from desired_state.model import DesiredState, Suspension
 from reconciler.core.known import Known, Memory
@@ -220,6 +220,24 @@ async def test_unchanged_memories_are_the_very_same_objects(store: Store) -> Non
     again = await _known(store)
     assert again.memories is known.memories
     assert again.targets is known.targets
+
+
+async def test_a_write_to_one_placement_does_not_read_the_others(store: Store) -> None:
+    desired = fleet(3)
+    lease = await settled(store, desired)
+    goods = await store.write(lambda c: keep_good(c, desired))
+    said: list[str] = []
+    event.listen(
+        store._writer, "before_cursor_execute", lambda c, cursor, statement, *_: said.append(statement.lower())
+    )
+
+    def outcome(c: Connection) -> None:
+        memories.raise_sequences(c, PROD, {_first(desired): 9}, lease)
+        memories.good(c, goods[:1], lease, NOW)
+        memories.raise_sequences(c, PROD, {_first(desired): 12}, lease)
+
+    await store.write(outcome)
+    assert not [each for each in said if each.startswith("select") and ("from memory" in each or "last_good" in each)]
 
 
 async def test_every_write_to_a_memory_is_seen_at_once_also_within_its_transaction(store: Store) -> None:
