@@ -61,26 +61,29 @@ class Errand:
         return self.known.memories.get(id, NOTHING_REMEMBERED)
 
 
-async def carry(means: Means, errand: Errand, batch: Sequence[Task]) -> None:
-    """Carry these tasks as far as they come now. Raises `LostLease` at once, other errors of the store at the end."""
+async def carry(means: Means, errand: Errand, batch: Sequence[Task]) -> list[Task]:
+    """Carry these tasks as far as they come now, and answer them as they are then. Raises `LostLease` at once, other
+    errors of the store at the end."""
     sight = Sight(means, errand, batch)
     seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in batch}
     failed: list[Exception] = []
+    flown = [_Flight(means, errand, sight, task) for task in batch]
 
-    async def fly(task: Task) -> None:
+    async def fly(flight: _Flight) -> None:
         try:
-            async with means.seats, seats[task.target]:
-                await _Flight(means, errand, sight, task).fly()
+            async with means.seats, seats[flight.task.target]:
+                await flight.fly()
         except Exception as error:  # of one task: the others finish first
             if isinstance(plain(error), LostLease):
                 raise plain(error) from None
             failed.append(error)
 
     async with anyio.create_task_group() as flights:
-        for task in batch:
-            flights.start_soon(fly, task, name=str(task.id))
+        for flight in flown:
+            flights.start_soon(fly, flight, name=str(flight.task.id))
     if failed:
         raise failed[0]
+    return [flight.task for flight in flown]
 
 
 class Sight:

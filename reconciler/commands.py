@@ -3,7 +3,7 @@ job that the loop carries, or says why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,7 +24,7 @@ from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved
 from reconciler.store import jobs, memories
 from reconciler.store.errors import JobActive
 from reconciler.store.records import Job, Lease, Refusal
-from stickers.names import EnvironmentId, PlacementId, TargetId
+from stickers.names import Digest, EnvironmentId, PlacementId, TargetId
 
 HASH: Final = 8  # digits of a hash that name it well enough
 TRIES: Final = 3  # at a world that moves while it is looked at
@@ -131,14 +131,23 @@ async def _undo(means: Means, view: View) -> Plan | None:
 
 def _bringing(c: Connection, view: View) -> list[Plan]:
     """The plans of the jobs that brought what is declared now, newest first: whoever reads them in this order keeps the
-    oldest word on each placement."""
+    oldest word on each placement. A release of another name with the same content is the same here."""
+    declared = {placement.id: placement.content for placement in view.desired.placements}
     found: list[Plan] = []
     for job in _back_in_time(c, view.row.id):
-        if job.kind in (JobKind.DEPLOY, JobKind.ROLLBACK) and job.desired != view.row.desired:
+        if job.kind not in (JobKind.DEPLOY, JobKind.ROLLBACK):
+            continue
+        plan = jobs.plan(c, job)
+        if job.desired != view.row.desired and not _brings(plan, declared):
             break
         if job.kind is JobKind.DEPLOY:
-            found.append(jobs.plan(c, job))
+            found.append(plan)
     return found
+
+
+def _brings(plan: Plan, declared: Mapping[PlacementId, tuple[Digest, Digest]]) -> bool:
+    changes = [change for intent in plan.intents for change in intent.changes if isinstance(change, Deploy)]
+    return bool(changes) and all(declared.get(change.id) == change.placement.content for change in changes)
 
 
 def _back_in_time(c: Connection, environment: EnvironmentId) -> Iterator[Job]:

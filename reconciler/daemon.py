@@ -35,6 +35,7 @@ from stickers.signature import Keyring
 
 READS: Final = 30.0  # seconds between two reads of the documents that nothing asked for
 READS_AGAIN: Final = 5.0  # after one that was not taken over
+BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 FAREWELL: Final = 5.0  # seconds for giving the leases back
 
 _TERMINAL: Final = (Corrupt, NewerSchema, Violated, IllegalTransition, TypeError, AttributeError, AssertionError)
@@ -85,7 +86,7 @@ class Reconciler:
         self._runtimes = Runtimes(
             parts.drivers,
             Ask(
-                environment=lambda environment, after: self._queue.request(loop.reconcile(environment), after=after),
+                environment=self._happened,
                 sink=parts.sink,
                 random=parts.random,
             ),
@@ -115,6 +116,11 @@ class Reconciler:
         """Ask for a turn; equal requests merge."""
         self._queue.request(key)
 
+    def _happened(self, environment: EnvironmentId, after: float) -> None:
+        """Something happened on a target. While a job is at work there, most of it is the job's own doing."""
+        busy = self._means.note(environment).busy
+        self._queue.request(loop.reconcile(environment), after=max(after, BUSY) if busy else after)
+
     async def _drained(self) -> None:
         abandoned = await self._queue.drain(self._parts.limits.grace.total_seconds())
         with anyio.move_on_after(FAREWELL):
@@ -131,8 +137,10 @@ class Reconciler:
         """Without `run`: carry one job until it has ended, or waits for a person. No other environment is touched."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._leases.renew_for_ever, name="leases")
-            while (pause := await execute.turn(self._means, job)) is not None:
+            pause = await execute.turn(self._means, job)
+            while pause is not None:
                 await anyio.sleep(pause)
+                pause = await execute.turn(self._means, job)
             group.cancel_scope.cancel()
         await self._leases.release_all()
 

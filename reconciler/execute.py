@@ -36,6 +36,7 @@ from reconciler.means import Means
 from reconciler.store import environments, jobs, memories, tasks
 from reconciler.store.records import Direction, EnvironmentRow, Job, Lease, Refusal, Task, Wish
 from reconciler.store.store import Query
+from stickers import names
 from stickers.names import JobId, PlacementId, TargetId
 
 AT_ONCE: Final = 0.0
@@ -52,23 +53,23 @@ _ILL: Final = (Verdict.UNHEALTHY, Verdict.STOPPED)
 
 async def turn(means: Means, id: JobId) -> float | None:
     """Carry the job on. None: nothing is to be done until somebody asks."""
-    job = await means.store.read(lambda c: jobs.load(c, id))
-    if job is None or job.state in JOB_TERMINAL:
-        return None
     try:
-        async with means.leases.under(job.environment) as lease:
-            return await _Turn(means, *await _taken_over(means, id, lease)).take()
+        async with means.leases.under(names.environment_of(id)) as lease:
+            taken = await _taken_over(means, id, lease)
+            return await _Turn(means, *taken).take() if taken else None
     except HeldElsewhere as held:
         return held.again
 
 
-async def _taken_over(means: Means, id: JobId, lease: Lease) -> tuple[Errand, EnvironmentRow]:
-    """The job with everything it needs. What its former carrier had under way is lost: nobody waits for the answer."""
+async def _taken_over(means: Means, id: JobId, lease: Lease) -> tuple[Errand, EnvironmentRow] | None:
+    """The job with everything it needs; None when it is over. What its former carrier had under way is lost: nobody
+    waits for the answer."""
     now = means.tools.now()
 
-    def take(c: Connection) -> tuple[Errand, EnvironmentRow]:
+    def take(c: Connection) -> tuple[Errand, EnvironmentRow] | None:
         job = jobs.load(c, id)
-        assert job is not None
+        if job is None or job.state in JOB_TERMINAL:
+            return None
         row, desired = environments.load(c, job.environment), environments.desired(c, job.environment)
         assert row is not None
         assert desired is not None
@@ -196,11 +197,10 @@ class _Turn:
         await self._count(number)
         if any(task.attempt for task in ready):
             reached("before_retry")
-        await act.carry(self.means, replace(self.errand, job=self.job), ready)
-        after = {task.id: task for task in await self.means.store.read(lambda c: tasks.of(c, self.job))}
-        left = [after[task.id] for task in wave if after[task.id].state not in TASK_TERMINAL]
-        unknown = left and all(task.state is TaskState.LOST for task in left)
-        return LOOK_AGAIN if unknown else AT_ONCE
+        carried = await act.carry(self.means, replace(self.errand, job=self.job), ready)
+        after = {task.id: task for task in (*wave, *carried)}
+        unknown = all(task.state is TaskState.LOST for task in after.values() if task.state not in TASK_TERMINAL)
+        return LOOK_AGAIN if unknown and _open(after.values()) else AT_ONCE
 
     def _given_up(self, wave: Sequence[Task], now: datetime) -> str | None:
         """A job does not wait for ever for a target whose outcome is unknown: the others of the environment could not
@@ -337,7 +337,8 @@ class _Turn:
         reached("before_job_end")
         await self._advance(end)
         reached("after_job_end")
-        self.means.note(self.job.environment).acted += 1
+        note = self.means.note(self.job.environment)
+        note.acted, note.busy = note.acted + 1, False
         self.means.ask(reconcile(self.job.environment), AT_ONCE)
         return None
 

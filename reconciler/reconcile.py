@@ -25,6 +25,7 @@ from reconciler.core.intent import NO_GRANT, Blocked, Grant, Plan
 from reconciler.core.judge import Drift
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import JOB_TERMINAL
+from reconciler.core.trust import judge_sequence
 from reconciler.events import Event
 from reconciler.failpoints import reached
 from reconciler.leases import HeldElsewhere
@@ -98,6 +99,7 @@ async def _turn(means: Means, view: View, lease: Lease) -> float:
     job = await _made(means, surveyed, plan, lease)
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
+    means.note(view.row.id).busy = job is not None
     if job is not None:
         means.ask(execute(job.id), 0.0)
     return ended.again
@@ -274,10 +276,12 @@ async def _record(means: Means, ended: Ended, lease: Lease) -> None:
     said = conditions(_situation(means, ended), before=view.row.conditions, now=surveyed.at)
 
     def record(c: Connection) -> None:
-        gone = news.gone if news.gone is not None else _no_longer(c, environment, surveyed.diffed)
-        history.standings(c, environment, news.drifts, gone, lease, surveyed.at)
         history.decide(c, environment, _decision(means, ended), lease, surveyed.at)
-        memories.raise_sequences(c, environment, sequences, lease)
+        gone = news.gone if news.gone is not None else _no_longer(c, environment, surveyed.diffed)
+        if news.drifts or gone:
+            history.standings(c, environment, news.drifts, gone, lease, surveyed.at)
+        if sequences:
+            memories.raise_sequences(c, environment, sequences, lease)
         memories.heals(c, environment, held, lease)
         _tell_environment(c, ended, said, lease)
 
@@ -285,12 +289,13 @@ async def _record(means: Means, ended: Ended, lease: Lease) -> None:
     await means.store.write(record)
     reached("after_record")
     note.diffed = surveyed.diffed
-    means.tell(*_changes(environment, news, before))
+    means.tell(*_changes(surveyed, news, before))
 
 
 def _tell_environment(c: Connection, ended: Ended, said: tuple[Condition, ...], lease: Lease) -> None:
     view = ended.survey.view
-    environments.set_conditions(c, view.row.id, said, lease)
+    if said != view.row.conditions:
+        environments.set_conditions(c, view.row.id, said, lease)
     release = view.desired.release.name
     arrived = not any(drift.declared is not None for drift in ended.survey.diffed.drifted)
     if arrived and not ended.survey.diffed.held and view.row.last_applied != release:
@@ -338,8 +343,9 @@ def _held_heals(surveyed: Survey) -> dict[PlacementId, Memory]:
     return {id: memory for id, memory in after.items() if memory is not tried[id]}
 
 
-def _changes(environment: EnvironmentId, news: _News, before: Diffed | None) -> list[Event]:
+def _changes(surveyed: Survey, news: _News, before: Diffed | None) -> list[Event]:
     """What to tell: every verdict that changed, and what drifts when nothing was known; distrusted stickers besides."""
+    environment = surveyed.view.row.id
     was = {drift.id: drift for target in news.targets for drift in _drifts(before, target)}
     told: list[Event] = []
     for drift in news.drifts:
@@ -357,9 +363,19 @@ def _changes(environment: EnvironmentId, news: _News, before: Diffed | None) -> 
             )
         if drift.trust in _ALARMING and (old is None or old.trust is not drift.trust):
             told.append(
-                events.StickerDistrusted(environment=environment, id=drift.id, trust=drift.trust, reason=drift.reason)
+                events.StickerDistrusted(
+                    environment=environment, id=drift.id, trust=drift.trust, reason=_distrust(surveyed, drift.id)
+                )
             )
     return told
+
+
+def _distrust(surveyed: Survey, id: PlacementId) -> str:
+    """Why the sticker that was seen there is not believed."""
+    memory = surveyed.view.known.memories.get(id, NOTHING_REMEMBERED)
+    seen = surveyed.seen.get(id.target)
+    reading = seen.readings.get(id) if seen else None
+    return judge_sequence(reading, memory).reason if reading else ""
 
 
 def _drifts(diffed: Diffed | None, target: TargetId) -> tuple[Drift, ...]:
