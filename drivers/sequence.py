@@ -142,7 +142,7 @@ class _Carrier:
     async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
         placement = deploy.placement
         if self._stands_as(placement, standing) and not self._in_transit and not self._unwell(deploy, standing):
-            if self._wears(claim_of(placement, self.tools.installation)):
+            if self._wears(claim_of(placement, self.tools.installation)) and not standing.debris:
                 return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
             return await self._label(deploy, standing)
         if deploy.adopts is not None:
@@ -167,7 +167,8 @@ class _Carrier:
         return self._outcome(Result.CHANGED, f"now runs {placement.release}", found.workload, evidence)
 
     async def _label(self, deploy: Deploy, standing: Standing) -> Outcome:
-        """The workload is as wanted and only its sticker is not: prove, then write it; nothing is restarted."""
+        """The workload is as wanted and only its sticker is not, or something is left of an interrupted action: prove,
+        tidy up and write the sticker; nothing is restarted."""
         assert standing.workload is not None
         found = await self._prove(deploy.placement, standing.workload.instance)
         if isinstance(found, Disproven):

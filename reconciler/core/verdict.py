@@ -232,6 +232,9 @@ def _found(asked: Asked, change: Change, look: TaskLook) -> Ruling:
         return _gone(change, look)
     seen = _sighted(change.placement, look)
     event = FOUND.get(seen.drift.verdict, TaskEvent.RETRY)
+    if event is TaskEvent.SUCCEED and isinstance(change, Deploy) and _is_untidy(seen.drift):
+        reason = "it stands as wanted, beside what the interrupted action left; the same action tidies up"
+        return Ruling(event=TaskEvent.RETRY, code="UNTIDY", reason=reason)
     if event is TaskEvent.SUCCEED:
         evidence = witnessed(asked, change.placement, seen)
         return _success(event, "found as wanted", change.placement, evidence, seen)
@@ -239,6 +242,10 @@ def _found(asked: Asked, change: Change, look: TaskLook) -> Ruling:
         reason = "it failed its proof, and what stood before stands again"
         return Ruling(event=TaskEvent.FAIL, code=Result.REVERTED.name, reason=reason, refused=_failing(change, reason))
     return _ruling(event, seen)
+
+
+def _is_untidy(seen: Drift) -> bool:
+    return seen.standing is not None and bool(seen.standing.debris)
 
 
 def _was_put_back(asked: Asked, deploy: Deploy, seen: Drift) -> bool:

@@ -164,6 +164,13 @@ async def test_what_this_action_has_made_anew_is_not_made_again() -> None:
     assert (await hands.one(replace(deploy(ONE, replaces=OLD), anew=True))).result is Result.UNCHANGED
 
 
+async def test_what_an_interrupted_action_left_beside_what_is_wanted_is_tidied_up_without_a_restart() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), debris=("half",))
+    assert (await hands.one(deploy(ONE, replaces=OLD))).result is Result.LABELLED
+    assert "settle" in " ".join(hands.calls)
+    assert "start" not in hands.calls
+
+
 # -- declared stopped -------------------------------------------------------------------------------------------------
 
 STILL = placement("one", running=False)
