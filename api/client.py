@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,6 +78,7 @@ def _from_daemon(settings: Settings, command: str, arguments: dict[str, Any]) ->
         connection.request("POST", f"/v1/{command}", json.dumps(arguments), {"Content-Type": "application/json"})
         answer = connection.getresponse()
     except (ConnectionRefusedError, FileNotFoundError):
+        connection.close()
         return None  # left behind by a daemon that was killed; the lock tells whether one lives
     except PermissionError:
         raise Problem(
@@ -84,10 +86,15 @@ def _from_daemon(settings: Settings, command: str, arguments: dict[str, Any]) ->
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise Problem("DAEMON_LOST", f"the daemon at {settings.socket} did not answer: {error}") from None
-    return _lines(answer)
+    return _lines(connection, answer)
 
 
-def _lines(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+def _lines(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    with closing(connection), answer:
+        yield from _events_of(answer)
+
+
+def _events_of(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     if answer.status != http.client.OK:
         raise Problem(
             "BAD_REQUEST", f"the daemon answered {answer.status}: {answer.read(200).decode(errors='replace')}"
