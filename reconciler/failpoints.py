@@ -42,7 +42,6 @@ NAMES: Final = (
     "before_task_end",
     "after_task_end",
     "before_retry",
-    "after_retry",
     "before_roll_back",
     "after_roll_back",
     "before_job_end",

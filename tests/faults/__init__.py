@@ -1,0 +1,1 @@
+"""Real daemons, real workloads, and what is done to them."""
