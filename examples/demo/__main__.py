@@ -76,7 +76,7 @@ def next_release_in_waves(fleet: Fleet) -> None:
 
 
 def killed_by_hand(fleet: Fleet) -> None:
-    say("3. Kill a process by hand", "kill -9 of the shop on staging-2")
+    say("3. Kill what runs by hand", fleet.KILLED)
     before = fleet.broken(fleet.kill, "staging-2")
     healed(fleet, "staging-2", before)
 
@@ -90,7 +90,7 @@ def sticker_edited_by_hand(fleet: Fleet) -> None:
 
 
 def swapped_by_hand(fleet: Fleet) -> None:
-    say("5. Swap what runs by hand", "staging-3 is pointed back at the release kept beside, its sticker untouched")
+    say("5. Swap what runs by hand", fleet.SWAPPED)
     seen = fleet.broken(fleet.swap, "staging-3")
     print(f"   called {seen['verdict']}: {seen['reason']}")
     healed(fleet, "staging-3", seen)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 APP = Path(__file__).parent / "app" / "serve.py"
 ENVIRONMENTS = {"development": 2, "staging": 4, "production": 3}
@@ -29,10 +29,17 @@ RELEASES = ("1.0.0", "1.1.0", "1.2.0-broken")
 class Fleet:
     """Where the demo lives, and how it is asked. `ports` maps a target to the port its shop serves on."""
 
+    KILLED: ClassVar = "kill -9 of the shop on staging-2"
+    SWAPPED: ClassVar = "staging-3 is pointed back at the release kept beside, its sticker untouched"
+
     home: Path
     environments: dict[str, int] = field(default_factory=lambda: dict(ENVIRONMENTS))  # name -> how many targets
     ports: dict[str, int] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)  # environment -> version
+
+    @property
+    def repository(self) -> str:
+        return "demo.invalid/shop/web"  # a name; the bytes come from the layout beside
 
     @property
     def documents(self) -> Path:
@@ -82,7 +89,7 @@ class Fleet:
     def _write_release(self, release: str, digest: str) -> None:
         (self.documents / f"shop-{release}.yaml").write_text(
             "apiVersion: holdfast/v1\nkind: Release\nname: shop\n"
-            f'version: "{release}"\ncomponents:\n  web: demo.invalid/shop/web@{digest}\n'
+            f'version: "{release}"\ncomponents:\n  web: {self.repository}@{digest}\n'
         )
 
     def declare(self, environment: str, release: str) -> None:
@@ -93,20 +100,29 @@ class Fleet:
             f"apiVersion: holdfast/v1\nkind: Environment\nname: {environment}\nrelease: shop@{release}\n"
             "sync: {mode: automatic, heal: automatic, interval: 5s}\n"
             "strategy: {kind: rolling, wave: 50%, max_failures: 0}\nrollback: automatic\n"
-            "components:\n  web:\n    command: [python3, serve.py]\n"
-            "    restart: never   # so that a killed process is Holdfast's to heal, not its supervisor's\n"
+            f"components:\n  web:\n{self._component()}"
+            "    restart: never   # so that what is killed is Holdfast's to heal, and nobody else's\n"
         )
         path.with_suffix(".tmp").rename(path)
+
+    def _component(self) -> str:
+        """How the shop runs everywhere."""
+        return "    command: [python3, serve.py]\n"
 
     def _write_targets(self, environment: str, count: int) -> None:
         documents = [self._target(environment, f"{environment}-{number}") for number in range(1, count + 1)]
         (self.documents / f"{environment}-targets.yaml").write_text("---\n".join(documents))
 
     def _target(self, environment: str, target: str) -> str:
-        port = self.ports[target] = _free_port()
+        port = self.ports[target] = free_port()
+        head = f"apiVersion: holdfast/v1\nkind: Target\nname: {target}\nenvironment: {environment}\n"
+        return head + self._placement(target, port)
+
+    def _placement(self, target: str, port: int) -> str:
+        """How the target is reached, and what is its own."""
         self.root(target).mkdir(parents=True)
         return (
-            f"apiVersion: holdfast/v1\nkind: Target\nname: {target}\nenvironment: {environment}\ndriver: process\n"
+            "driver: process\n"
             f"connection: {{via: local, root: {self.root(target)}, artifacts: 'oci:{self.home / 'artifacts'}'}}\n"
             f"components:\n  web:\n    ports: ['127.0.0.1:{port}:{port}']\n"
             f"    environment: {{PORT: '{port}', TARGET: {target}}}\n"
@@ -153,8 +169,7 @@ class Fleet:
         """Let the sticker claim another release; its signature stays what it was."""
         path = self._places(target)[0] / "sticker.json"
         sticker = json.loads(path.read_text())
-        payload = base64.b64decode(sticker["envelope"]["payload"]).replace(b"shop@1.", b"shop@9.")
-        sticker["envelope"]["payload"] = base64.b64encode(payload).decode()
+        sticker["envelope"] = claiming_another(sticker["envelope"])
         path.write_text(json.dumps(sticker))
 
     def swap(self, target: str) -> None:
@@ -213,12 +228,18 @@ class Fleet:
         return time.monotonic() - began
 
 
+def claiming_another(envelope: dict[str, Any]) -> dict[str, Any]:
+    """The envelope with a payload that claims another release, under the signature of the true one."""
+    payload = base64.b64decode(envelope["payload"]).replace(b"shop@1.", b"shop@9.")
+    return envelope | {"payload": base64.b64encode(payload).decode()}
+
+
 def _pid(instance: str) -> int:
     """The process id in `pid:start time`."""
     return int(instance.partition(":")[0])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
