@@ -1,0 +1,58 @@
+"""How long a command takes to start: `holdfast --help`, and `status` against a daemon.
+
+python -m tests.benchmarks.bench_start
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.table import Row, children_cpu, medians, show
+from tests.harness.held import Held
+
+ROUNDS: Final = 15
+
+
+def measure(command: Sequence[str]) -> tuple[float, float]:
+    """Wall and CPU milliseconds, medians."""
+    found = []
+    for _ in range(ROUNDS):
+        wall, cpu = time.perf_counter(), children_cpu()
+        subprocess.run(command, check=True, capture_output=True)
+        found.append((1000 * (time.perf_counter() - wall), 1000 * (children_cpu() - cpu)))
+    wall, cpu = medians(found)
+    return wall, cpu
+
+
+def main() -> None:
+    home = Path(tempfile.mkdtemp(prefix="hf-bench-"))
+    held = Held(home / "held")
+    try:
+        held.start()
+        held.wait("the daemon", held.listens)
+        bare, bare_cpu = measure([sys.executable, "-c", "pass"])
+        helped, helped_cpu = measure([sys.executable, "-m", "api.cli.main", "--help"])
+        asked, asked_cpu = measure(held.command("status"))
+    finally:
+        held.kill()
+        shutil.rmtree(home)
+    show(
+        f"Start of a command, beside a bare interpreter, medians of {ROUNDS}",
+        [
+            Row(work="holdfast --help, wall", ours=helped, peer=bare, unit="ms", limit="120 ms"),
+            Row(work="holdfast --help, CPU", ours=helped_cpu, peer=bare_cpu, unit="ms"),
+            Row(work="holdfast status against a daemon, wall", ours=asked, peer=bare, unit="ms", limit="120 ms"),
+            Row(work="holdfast status against a daemon, CPU", ours=asked_cpu, peer=bare_cpu, unit="ms"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
