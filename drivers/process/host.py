@@ -475,7 +475,9 @@ class Claim(NamedTuple):
 
     def take(self) -> Claim:
         """Make the root ours unless it is another's, or holds what nobody signed for."""
-        os.makedirs(self.root, mode=0o755, exist_ok=True)
+        if not os.path.isdir(self.root):
+            os.makedirs(self.root)
+            os.chmod(self.root, 0o755)  # noqa: S103 - a workload's own user reads its tree below
         root = self._replace(root=os.path.realpath(self.root))
         found = root.read()
         root.check(found)
@@ -638,7 +640,7 @@ class Eyes:
             except FileNotFoundError:
                 return {"standings": []}
             standings = [self._listened(claim, name, ask, table) for name in names if _placement(name)]
-        except (Trouble, OSError, ValueError, KeyError, TypeError) as error:
+        except (Trouble, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             return {"unseen": f"{str(ask.get('root'))[:120]} cannot be looked at: {error}"}
         return {"standings": [found for found in standings if stands(found)]}
 
@@ -676,8 +678,8 @@ class Eyes:
             for name in sorted(os.listdir(folder)):
                 place = Place(f"{folder}/{name}")
                 state = None
-                with contextlib.suppress(OSError, ValueError):
-                    state = self._read(place.state, parse)
+                with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                    state = self._read(place.state, _state)
                 files = [_stamped(path) for path in (place.sticker, place.current, place.state)]
                 beats.append([name, *files, state is not None and living(state["supervisor"]) is not None])
         return beats
@@ -913,7 +915,7 @@ class Session:
         except OSError as error:
             text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
             return {"error": {"code": "refused", "text": text, "missing": []}}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             text = f"not a request: {type(error).__name__}: {str(error)[:80]}"
             return {"error": {"code": "invalid", "text": text, "missing": []}}
 
@@ -1185,27 +1187,12 @@ class Session:
         return log_after(place, [int(part) for part in request["position"]])
 
 
+LOOKING = ("look", "pulse", "listens", "standing", "log", "ask")
+HOLDING = ("hold", "wear", "bare", "clear")
+RELEASES = ("find", "stage", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
+SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
 VERBS: dict[str, Callable[[Session, Mapping[str, Any]], Json]] = {
-    name: getattr(Session, name)
-    for name in (
-        *("look", "pulse", "listens", "standing", "log", "ask"),
-        *(
-            "hold",
-            "find",
-            "stage",
-            "seal",
-            "tidy",
-            "fits",
-            "switch",
-            "unpoint",
-            "drop",
-            "collect",
-            "clear",
-            "wear",
-            "bare",
-        ),
-        *("ensure", "dismiss", "gone", "order", "awaited"),
-    )
+    name: getattr(Session, name) for name in (*LOOKING, *HOLDING, *RELEASES, *SUPERVISING)
 }
 
 
@@ -1255,12 +1242,11 @@ def version() -> str:
 
 
 def supervisor_of(place: Place) -> Process | None:
-    """The supervisor that lives, by its own word or else by its pid file."""
-    for path in (place.state, place.supervisor + "/pid"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            body = parse(read_file(path, 4 << 20)[0])
-            if body["boot"] == boot():
-                return living(body["supervisor"])
+    """The supervisor that lives, by the file that it writes first of all."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        body = parse(read_file(place.supervisor + "/pid", 4096)[0])
+        if body["boot"] == boot():
+            return living(body["supervisor"])
     return None
 
 
@@ -1290,7 +1276,7 @@ def dial(place: Place) -> socket.socket:
         line.settimeout(5)
         line.connect(f"/proc/self/fd/{folder}/socket")
         return line
-    except (FileNotFoundError, ConnectionError, socket.timeout):  # noqa: UP041 - not yet one in Python 3.8
+    except (FileNotFoundError, ConnectionError, BlockingIOError, socket.timeout):  # noqa: UP041 - not yet one in Python 3.8
         line.close()
         raise Trouble("unreachable", f"the supervisor of {place.path} does not answer") from None
     finally:
@@ -1457,11 +1443,11 @@ def program(tree: str, word: str, path: str) -> str:
 
 
 def on_path(word: str, path: str) -> str | None:
-    """The program of this name, or the one at this path."""
-    folders = [""] if "/" in word else [folder for folder in path.split(":") if os.path.isabs(folder)]
-    for found in (os.path.join(folder, word) for folder in folders):
+    """The program of this name, or the one at this absolute path."""
+    places = [os.path.join(folder, word) for folder in path.split(":") if os.path.isabs(folder) and "/" not in word]
+    for found in [word] if os.path.isabs(word) else places:
         if os.path.isfile(found) and os.access(found, os.X_OK):
-            return os.path.abspath(found)
+            return found
     return None
 
 
@@ -1761,7 +1747,7 @@ class Supervisor:
         self.probes: list[Probe] = []
         self.secrets: dict[str, str] = {}
         self.log = Log(place)
-        self.leaving = False
+        self.leaving = self.unwritten = False
         self.idle_since = time.monotonic()
         self.selector = selectors.DefaultSelector()
         self.ear = self._listen()
@@ -1817,7 +1803,7 @@ class Supervisor:
                 key.data()
             if self.leaving:
                 self._stop_all()
-            if self._reap() | self._tick():
+            if self._reap() | self._tick() | self.unwritten:
                 self.write()
         self.write()
 
@@ -1830,7 +1816,7 @@ class Supervisor:
     def _pause(self) -> float:
         now = time.monotonic()
         due = [self.idle_since + self.linger] + [found for found in (run.due(now) for run in self.runs) if found]
-        due += [probe.line.until for probe in self.probes]
+        due += [probe.line.until for probe in self.probes] + [now + 1] * self.unwritten
         return max(0.0, min(min(due) - now, 60.0))
 
     def _stop_all(self) -> None:
@@ -1975,6 +1961,7 @@ class Supervisor:
             Line(line, 0).refuse(Trouble("invalid", f"not an order: {type(error).__name__}"))
 
     def _obey(self, order: Json, line: socket.socket) -> None:
+        self.idle_since = time.monotonic()
         if self.leaving and order["do"] != "status":
             raise Trouble("unreachable", "the supervisor is leaving")
         orders = {"status": self._status, "start": self._start, "stop": self._stop, "check": self._check}
@@ -2052,9 +2039,12 @@ class Supervisor:
         }
 
     def write(self) -> None:
-        """Not for the disk but for whoever looks; a full disk must not end the workload."""
-        with contextlib.suppress(OSError):
+        """Not for the disk but for whoever looks; a full disk does not end the workload, and is tried again."""
+        try:
             write_file(self.place.state, serialise(self.say()), 0o600, durable=False)
+            self.unwritten = False
+        except OSError:
+            self.unwritten = True
 
 
 def _peek(pid: int) -> int | None:

@@ -247,7 +247,9 @@ def test_a_link_that_leads_elsewhere_serves_nothing(near: Far, tmp_path: Path) -
     assert near.standing["workload"] is None
 
 
-@pytest.mark.parametrize("word", ["nowhere-to-be-found", "data.txt", "../../../../../../../bin/nothing"])
+@pytest.mark.parametrize(
+    "word", ["nowhere-to-be-found", "data.txt", "../../../../../../../bin/sh", "pyproject.toml", "/"]
+)
 def test_a_command_that_cannot_be_started_is_refused_beforehand(near: Far, word: str) -> None:
     release = near.release({"app.py": SLEEPER}, [word])
     (near.place / "releases" / release / "tree/data.txt").write_text("no program")
