@@ -37,6 +37,7 @@ from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unrea
 
 TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace
 PULL_SILENCE: Final = 120  # seconds without a word from a pull
+OLDEST: Final = "1.41"  # of the engine's API, that is Docker 20.10
 CALLS: Final = 16  # at once, to one engine
 EVENTS_SPAN: Final = 300  # seconds after which the event stream is asked anew, so that a dead one is noticed
 
@@ -228,16 +229,23 @@ class Engine:
 
 
 def _client(connection: Connection) -> docker.APIClient:
+    """A client of the version the engine speaks."""
+    asking = _client_of(connection, OLDEST)
+    with contextlib.closing(asking):
+        spoken = asking.version(api_version=False)["ApiVersion"]
+    return _client_of(connection, spoken)
+
+
+def _client_of(connection: Connection, version: str) -> docker.APIClient:
     tls = connection.tls
-    if connection.local:
-        transport.knock(_path(connection), TIMEOUT)
     client = docker.APIClient(
         base_url=connection.engine,
-        version="auto",
+        version=version,
         timeout=TIMEOUT,
         max_pool_size=CALLS,
         tls=docker.tls.TLSConfig(client_cert=(tls.cert, tls.key), ca_cert=tls.ca, verify=True) if tls else False,
     )
+    client.trust_env = False  # else REQUESTS_CA_BUNDLE would take the place of the connection's own authority
     if connection.local:
         client.get_adapter(client.base_url).close()
         client.mount(

@@ -267,7 +267,7 @@ class DockerHands:
             return
         await traffic.give(self._engine, container, names)
         for former in (await self._inspected(others)).values():
-            if await traffic.take(self._engine, former, set(names.values())):
+            if former["State"].get("Running") and await traffic.take(self._engine, former, set(names.values())):
                 site.left_at = anyio.current_time()
 
     async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
@@ -292,6 +292,7 @@ class DockerHands:
         failed = [one for one in group.workloads if one is not before and self._has_failed(site, one)]
         if before is not None:
             await self._restore(deploy, before, failed)
+            await self._drain(site)
         await self._discard(failed)
         return before.id if before is not None else None
 
@@ -321,7 +322,8 @@ class DockerHands:
                 await self._engine.stop(one.id)
         await self._arm(container, record)
         await self._engine.start(before.id)
-        await traffic.give(self._engine, container, (look.specification(record) or {}).get("networks") or {})
+        if names := (look.specification(record) or {}).get("networks"):
+            await self._move_name(site, before.id, failed, names)
 
     def _is_to_run(self, deploy: Deploy, site: Site, record: Mapping[str, str]) -> bool:
         """As it was declared; else as it was seen, unless an interrupted try may have stopped it."""
@@ -333,12 +335,15 @@ class DockerHands:
     async def settle(self, deploy: Deploy, instance: str) -> None:
         group, site = await self._group(deploy.id), self._sites[deploy.id]
         others = [one for one in group.workloads if one.id != instance]
-        if site.left_at is not None:
-            await anyio.sleep(max(0.0, site.left_at + DRAIN - anyio.current_time()))
+        await self._drain(site)
         await self._retire(one.id for one in others)
         good = deploy.predecessor.content if deploy.predecessor else None
         kept = look.kept(group, instance, since=site.since, good=good, keep=deploy.keep)
         await self._discard(one for one in others if one not in kept)
+
+    async def _drain(self, site: Site) -> None:
+        if site.left_at is not None:
+            await anyio.sleep(max(0.0, site.left_at + DRAIN - anyio.current_time()))
 
     async def _retire(self, instances: Iterable[str]) -> None:
         """Stopped within their grace, and not started again when the engine restarts."""

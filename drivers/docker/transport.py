@@ -14,11 +14,6 @@ from typing import Any
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
 
 
-def knock(path: str, timeout: float) -> None:
-    """Raises `OSError` when nobody listens; the SDK's first call is made before its transport can be replaced."""
-    _connected(path, timeout).close()
-
-
 class Adapter(UnixHTTPAdapter):
     """One pool for the one socket, whatever is asked there."""
 

@@ -45,6 +45,7 @@ class Engine:
         return (self.directory / "log").read_text(errors="replace")
 
     def start(self) -> None:
+        """To be called by a thread that lives as long as the tests do: the engine ends with it."""
         libc = ctypes.CDLL(None)
         with open(self.directory / "log", "ab") as log:
             self._daemon = subprocess.Popen(

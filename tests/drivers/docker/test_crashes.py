@@ -126,8 +126,8 @@ async def test_a_deploy_is_finished_wherever_it_was_killed(daemon: Daemon, yard:
 @pytest.mark.parametrize("fixed", [False, True], ids=["beside", "in_place"])
 async def test_a_newer_action_finishes_what_an_older_one_left(daemon: Daemon, yard: Yard, fixed: bool) -> None:
     place = where(yard, fixed)
-    here = await daemon.deployed(daemon.placement(images.ONE, **place))
-    older, newer = (daemon.placement(app, **place) for app in (images.TWO, images.THREE))
+    here, older, newer = (daemon.placement(app, **place) for app in (images.ONE, images.TWO, images.THREE))
+    await daemon.deployed(here)
     for call in range(MOST):
         died = await killed_at(yard, daemon.action(await daemon.change(older, here)), call)
         action = daemon.action(await daemon.change(newer, here))
@@ -138,7 +138,7 @@ async def test_a_newer_action_finishes_what_an_older_one_left(daemon: Daemon, ya
         assert all("-sticker-" in name for name in standing.debris), standing.debris
         if not died:
             return
-        await daemon.deployed(here, newer)
+        here, older, newer = newer, here, older
     raise AssertionError(f"never carried out in {MOST} calls")
 
 

@@ -1,0 +1,184 @@
+"""What needs an engine that may be halted and restarted: TLS, reboots in the middle, an engine that hangs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from desired_state.model import Port, RestartPolicy, Target
+from drivers.contract import Result
+from drivers.docker import driver as driver_module
+from drivers.errors import Unreachable
+from stickers.observation import WorkloadState
+from tests.drivers.docker import certificates
+from tests.drivers.docker.daemon import Daemon, elsewhere
+from tests.drivers.docker.test_crashes import MOST, killed_at
+from tests.drivers.docker.yard import Yard
+from tests.harness import images
+from tests.harness.engine import Engine, NoEngine, running_engine
+
+PORT = "22376"
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("papers")
+    certificates.write(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def own(papers: Path) -> Iterator[Engine]:
+    tls = [f"--tlscacert={papers}/ca.pem", f"--tlscert={papers}/engine.pem", f"--tlskey={papers}/engine-key.pem"]
+    try:
+        with running_engine(f"--host=tcp://127.0.0.1:{PORT}", "--tlsverify", *tls) as engine:
+            yield engine
+    except NoEngine as reason:
+        pytest.skip(f"no Docker engine: {reason}")
+
+
+@pytest.fixture
+def yard(own: Engine, registry: str) -> Iterator[Yard]:
+    yard = Yard(own.address, registry)
+    try:
+        yield yard
+    finally:
+        yard.clear()
+
+
+class TestTls:
+    async def test_an_engine_is_reached_by_its_certificate_and_ours(self, yard: Yard, papers: Path) -> None:
+        async with Daemon(yard, target=_remote(yard, papers)) as daemon:
+            one = await daemon.deployed(daemon.placement(images.ONE, ports=(Port(container=8080),)))
+            two = await daemon.deployed(daemon.placement(images.TWO, ports=(Port(container=8080),)), one)
+            assert (await daemon.workload(two)).configuration == two.configuration_digest
+            await _must_tell(daemon, yard)
+
+    async def test_whoever_has_no_certificate_of_ours_sees_nothing(
+        self, yard: Yard, papers: Path, tmp_path: Path
+    ) -> None:
+        certificates.write(tmp_path)  # of another authority
+        strange = {"cert": f"{tmp_path}/client.pem", "key": f"{tmp_path}/client-key.pem"}
+        for tls in (strange, {"ca": f"{tmp_path}/ca.pem"}, {"key": f"{tmp_path}/missing.pem"}):
+            async with Daemon(yard, target=_remote(yard, papers, **tls)) as daemon:
+                seen = await daemon.observe()
+                assert seen.unseen is not None
+                assert seen.standings == ()
+
+
+def _remote(yard: Yard, papers: Path, **tls: str) -> Target:
+    own = {"ca": f"{papers}/ca.pem", "cert": f"{papers}/client.pem", "key": f"{papers}/client-key.pem"}
+    return elsewhere(yard, "remote", engine=f"tcp://127.0.0.1:{PORT}", tls=own | tls)
+
+
+async def _must_tell(daemon: Daemon, yard: Yard) -> None:
+    told = anyio.Event()
+
+    async def watch() -> None:
+        async for _ in daemon.driver.watch([daemon.target]):
+            told.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await anyio.sleep(0.5)
+        await anyio.to_thread.run_sync(yard.client.kill, yard.running(daemon.id())[0]["Id"])
+        with anyio.fail_after(5):
+            await told.wait()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("policy", [RestartPolicy.UNLESS_STOPPED, RestartPolicy.ALWAYS, RestartPolicy.ON_FAILURE])
+async def test_a_reboot_in_the_gap_brings_back_the_one_that_was_proven(
+    own: Engine, yard: Yard, policy: RestartPolicy, without_traffic: None
+) -> None:
+    """Killed with the old one stopped and the new one not started, and the host reboots: the old one serves, alone."""
+    async with Daemon(yard) as daemon:
+        ports = (Port(container=8080, host=yard.free_port()),)
+        one = await daemon.deployed(daemon.placement(images.ONE, ports=ports, restart=policy))
+        two = daemon.placement(images.TWO, ports=ports, restart=policy)
+        action = daemon.action(await daemon.change(two, one))
+        assert await killed_at(yard, action, _call_in_the_gap())
+        assert yard.running() == []
+        own.restart()
+        assert await _running(yard) == [str(one.artifact)]
+        assert (await daemon.apply(action)).result is Result.CHANGED
+        assert await _running(yard) == [str(two.artifact)]
+        own.restart()
+        assert await _running(yard) == [str(two.artifact)], "what is kept came up beside what serves"
+        seen = await daemon.workload(two)
+        assert (seen.state, seen.configuration) == (WorkloadState.RUNNING, two.configuration_digest)
+
+
+def _call_in_the_gap() -> int:
+    """Of the changing calls: sticker made and removed, container made, policy set, old one stopped; then the start."""
+    return 5
+
+
+async def _running(yard: Yard) -> list[str]:
+    """Images of what runs, a moment after the engine has started what it starts."""
+    await anyio.sleep(1)
+    return [one["Config"]["Image"] for one in yard.running()]
+
+
+async def test_a_reboot_at_any_moment_leaves_one_that_serves(own: Engine, yard: Yard, without_traffic: None) -> None:
+    async with Daemon(yard) as daemon:
+        ports = (Port(container=8080, host=yard.free_port()),)
+        here, there = (
+            daemon.placement(app, ports=ports, restart=RestartPolicy.ALWAYS) for app in (images.ONE, images.TWO)
+        )
+        await daemon.deployed(here)
+        for call in range(MOST):
+            action = daemon.action(await daemon.change(there, here))
+            died = await killed_at(yard, action, call)
+            own.restart()
+            assert len(await _running(yard)) == 1
+            assert (await daemon.apply(action)).as_wanted
+            assert [one["Config"]["Image"] for one in yard.running()] == [str(there.artifact)]
+            here, there = there, here
+            if not died:
+                return
+    raise AssertionError(f"never carried out in {MOST} calls")
+
+
+async def test_an_engine_that_hangs_is_unseen_and_seen_again(
+    own: Engine, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "WITHIN", 0.5)
+    async with Daemon(yard) as daemon:
+        one = await daemon.deployed(daemon.placement(images.ONE))
+        own.send(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            seen = await daemon.observe(one)
+            assert seen.unseen == "the engine did not answer within 0.5 s"
+            assert time.monotonic() - began < 3
+        finally:
+            own.send(signal.SIGCONT)
+        assert (await daemon.workload(one)).state is WorkloadState.RUNNING
+
+
+async def test_an_engine_that_ends_ends_the_watch_and_is_found_again(own: Engine, yard: Yard) -> None:
+    async with Daemon(yard) as daemon:
+        one = await daemon.deployed(daemon.placement(images.ONE))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_ended_soon, own)
+            with pytest.raises(Unreachable), anyio.fail_after(20):
+                await _watched(daemon)
+        assert (await daemon.observe(one)).unseen is not None
+        own.start()
+        assert (await daemon.observe(one)).unseen is None
+
+
+async def _ended_soon(engine: Engine) -> None:
+    await anyio.sleep(0.5)
+    await anyio.to_thread.run_sync(engine.stop)
+
+
+async def _watched(daemon: Daemon) -> None:
+    async for target in daemon.driver.watch([daemon.target]):
+        assert target == daemon.target.id
