@@ -40,13 +40,13 @@ def memory() -> Engine:
     return engine
 
 
-def writer(url: str, *, foreign_keys: bool = True) -> Engine:
-    """The one connection that writes. Without `foreign_keys` for migrations, which rebuild tables on SQLite."""
+def writer(url: str) -> Engine:
+    """The one connection that writes."""
     if (file := database_file(url)) is None:
         return _postgresql(make_url(url), connections=1)
     engine = create_engine(make_url(url), pool_size=1, max_overflow=0, connect_args=_ANY_THREAD, hide_parameters=True)
-    pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": str(_BUSY)}
-    _prepare(engine, begin="immediate", pragmas=pragmas | {"foreign_keys": "on" if foreign_keys else "off"})
+    pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": str(_BUSY), "foreign_keys": "on"}
+    _prepare(engine, begin="immediate", pragmas=pragmas)
     file.touch(mode=0o600, exist_ok=True)
     return engine
 
