@@ -24,14 +24,17 @@ from desired_state.model import Volume
 from desired_state.secrets import SecretRef
 from drivers.contract import Deploy, Driver, Look, Narrator, Result, Stamp, Watcher
 from drivers.errors import Busy, Conflict, InvalidAction, OutcomeUnknown, Refused, StaleFence
+from drivers.oci import layout
+from drivers.oci.registry import Access, Credentials, Registry
 from drivers.process import host
 from drivers.process.driver import ProcessDriver
 from drivers.process.line import Line
-from stickers.names import SlotName
+from stickers.names import Artifact, SlotName
 from stickers.observation import HealthState, Workload, WorkloadState
 from stickers.sticker import Phase
 from tests.drivers.process.far import HOST
 from tests.drivers.process.yard import Yard, footing
+from tests.harness import registry as harness
 from tests.harness.apps import Character
 
 TOKEN = SecretRef(reference="env:TOKEN")
@@ -125,9 +128,6 @@ async def test_the_images_own_command_is_used_where_none_is_declared(yard: Yard)
 
 
 async def test_without_any_command_nothing_is_touched(yard: Yard, tmp_path: Path) -> None:
-    from drivers.oci import layout
-    from stickers.names import Artifact
-
     (tmp_path / "source").mkdir()
     (tmp_path / "source/data").write_text("no program")
     artifact = Artifact("registry.example.com/shop/web", layout.pack(tmp_path / "source", yard.images))
@@ -148,6 +148,27 @@ async def test_bytes_may_come_from_a_tar_of_a_layout(yard: Yard, tmp_path: Path)
     shutil.make_archive(str(tmp_path / "images-tar"), "tar", yard.images)
     yard.target = yard.target_at(yard.root, "web-1", artifacts=f"tar:{tmp_path / 'images-tar.tar'}")
     assert (await yard.deploy(placement)).result is Result.CHANGED
+
+
+# the same name and password twice: as the secret holds them, and as htpasswd writes them (bcrypt, cost 4)
+SHOP = "shop:s3cret:with:colons"
+USERS = "shop:$2b$04$abcdefghijklmnopqrstuu/RcPheG5Bboq6i7MyIjQPaaSOeR71ra\n"
+
+
+async def test_bytes_may_come_from_a_registry_that_asks_who_it_is(yard: Yard, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(USERS)
+    yard.secrets["env:REGISTRY"] = SHOP
+    try:
+        with harness.running_registry(tmp_path / "users") as address:
+            placement = yard.placement("1.0", registry_credentials=SecretRef(reference="env:REGISTRY"))
+            placement = replace(placement, artifact=replace(placement.artifact, repository=f"{address}/shop/web"))
+            access = Access(credentials=Credentials.parse(SHOP))
+            async with Registry(placement.artifact.repository, access) as registry:
+                await registry.push(layout.directory(yard.images), placement.artifact.digest)
+            yard.target = yard.target_at(yard.root, "web-1", artifacts="registry")
+            assert (await yard.deploy(placement)).result is Result.CHANGED
+    except harness.NoRegistry as reason:
+        pytest.skip(str(reason))
 
 
 async def test_going_back_needs_no_source_of_bytes(yard: Yard) -> None:
