@@ -19,6 +19,7 @@ from api.problem import Problem
 from api.settings import Settings
 from api.wiring import built
 
+LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen last: that is now
 QUIET: Final = frozenset({"jobs", "job", "history", "evidence", "logs"})  # need no look at the world
 END: Final[dict[str, Any]] = {}
 
@@ -50,6 +51,8 @@ async def _serve(
     async with built(replace(settings, log_level="warning")) as house, anyio.create_task_group() as group:
         if command not in QUIET:
             await house.reconciler.begin_alone()
+        if command in LOOKING:
+            await house.reconciler.look()
         carried = False
         actor = actor_of(os.getuid())
         async with aclosing(commands.carry_out(house, command, arguments, actor=actor)) as found:

@@ -133,6 +133,12 @@ class Reconciler:
         if self._parts.source is not None and self._parts.load is not None:
             await accept.accept(self._means, self._parts.source, self._parts.load)
 
+    async def look(self) -> None:
+        """Without `run`: look at every environment once and record what is seen; nothing is changed."""
+        known, _, _ = await self._parts.store.read(_everything)
+        for environment in known:
+            await reconcile.look(self._means, environment)
+
     async def carry(self, job: JobId) -> None:
         """Without `run`: carry one job until it has ended, or waits for a person. No other environment is touched."""
         async with anyio.create_task_group() as group:

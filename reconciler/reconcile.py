@@ -93,6 +93,20 @@ async def turn(means: Means, environment: EnvironmentId) -> float | None:
         return held.again
 
 
+async def look(means: Means, environment: EnvironmentId) -> None:
+    """A turn that looks and records, and makes no job."""
+    try:
+        async with means.leases.under(environment) as lease:
+            view = await load(means, environment)
+            if view is not None:
+                surveyed = await survey(means, view)
+                plan = planned(means, surveyed)
+                again = _again(means, surveyed, plan)
+                await _record(means, Ended(survey=surveyed, plan=plan, job=view.active, again=again), lease)
+    except HeldElsewhere:
+        return  # whoever holds it looks
+
+
 async def _turn(means: Means, view: View, lease: Lease) -> float:
     surveyed = await survey(means, view)
     plan = planned(means, surveyed)

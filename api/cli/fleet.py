@@ -109,7 +109,9 @@ def plan(settings: Settings, given: Namespace) -> int:
 
 def _plan(answer: dict[str, Any]) -> None:
     if not answer["waves"]:
-        print("Nothing to do.")
+        print("Nothing to do as it is declared; see what is blocked." if answer["blocked"] else "Nothing to do.")
+    for note in answer["notes"]:
+        print(show.paint(show.clean(note), "33"))
     for number, wave in enumerate(answer["waves"], 1):
         print(show.paint(f"wave {number} of {len(answer['waves'])}", "1"))
         for change in wave:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from api.commands import lookup
@@ -13,7 +13,7 @@ from api.commands.jobs import summary
 from api.house import House
 from api.problem import Problem
 from desired_state.model import DesiredState
-from reconciler.core.drift import Known, Verdict
+from reconciler.core.drift import Known, Verdict, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
 from reconciler.store import evidence as evidence_rows
 from reconciler.store import history, jobs, memories
@@ -101,8 +101,18 @@ def _blocks(decision: DecisionInterval | None) -> dict[str, str]:
 
 async def plan(house: House, given: Given) -> Events:
     id = given.environment()
-    await lookup.environment(house, id)
-    yield {"result": planned(await house.reconciler.plan(id, Grant(advance=True, heal=True)))}
+    _, desired = await lookup.environment(house, id)
+    known = await house.store.read(lambda c: memories.known(c, id, house.now()))
+    plan = await house.reconciler.plan(id, Grant(advance=True, heal=True))
+    yield {"result": planned(plan) | {"notes": list(_notes(desired, known))}}
+
+
+def _notes(desired: DesiredState, known: Known) -> Iterator[str]:
+    """What a reader of a plan must know beside it."""
+    if suspension := known.suspended or desired.environment.suspend:
+        yield f"{desired.environment.id} is suspended ({suspension.reason}): only `holdfast sync` acts"
+    if is_held(desired, known):
+        yield f"{desired.release.name} is refused here: every placement is held at its last good"
 
 
 def planned(plan: Plan) -> dict[str, Any]:

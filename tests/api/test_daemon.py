@@ -214,3 +214,14 @@ def test_a_program_reads_the_same_answer_as_a_person(fleet: Fleet) -> None:
         answer = json.loads(fleet.holdfast("status", "--output", "json"))
         assert answer["environments"][0]["verdicts"] == {"in sync": 2}
         assert "2 in sync" in fleet.holdfast("status")
+
+
+def test_without_a_daemon_what_is_shown_was_looked_at_now(fleet: Fleet) -> None:
+    try:
+        fleet.holdfast("sync", "staging")
+        assert fleet.verdicts() == {"staging-1": "in sync", "staging-2": "in sync"}
+        fleet.kill("staging-1")
+        assert fleet.placement("staging-1")["verdict"] == "stopped"
+        assert fleet.ask("job", "list", "staging")["jobs"][0]["state"] == "completed", "looking makes no job"
+    finally:
+        fleet.end_workloads()
