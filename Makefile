@@ -1,5 +1,6 @@
 # Holdfast. The two commands are `make demo` and `make test`; `make help` lists the rest.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -28,7 +29,7 @@ simulate: $(VENV)/dev ## more seeds of the simulation: make simulate SEEDS=0:500
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),0:2000)
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Holdfast needs Python 3.11 or newer; set PYTHON=…" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Holdfast needs Python 3.11 or newer; set PYTHON=…" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
