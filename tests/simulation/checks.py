@@ -1,4 +1,4 @@
-"""What must hold: after every effect on a target, after every write to the database, and when everything is whole again."""
+"""What must hold: after every effect on a target, after every write to the database, and when all is whole again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import anyio
 
-from desired_state.model import DesiredState, StrategyKind
+from desired_state.model import DesiredState, Placement, StrategyKind
 from drivers.contract import Deploy, Remove
 from drivers.memory import Deed, Effect
 from drivers.memory.world import HAND, Thing
-from reconciler.core.drift import effective, is_held
 from reconciler.core.intent import Code, JobKind, Plan
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import JobState, TaskState
@@ -37,14 +36,13 @@ Content = tuple[Digest, Digest]
 class Checks:
     def __init__(self, sim: Simulation) -> None:
         self.sim, self.id = sim, sim.scenario.environment
-        self.raw = sim.store._writer.raw_connection().driver_connection
-        assert self.raw is not None
+        self.raw: Any = sim.store._writer.raw_connection().driver_connection
         self.effects = _Effects(sim)
         self.oracle = Oracle()
         self._jobs = 0
         self._standings = 0
         self._backs: set[str] = set()
-        self._fences: dict[str, int] = {}
+        self._marks: dict[str, Sequence[int]] = {}
         self._allowed: dict[JobId, int] = {}
         sim.fleet.on_effect = self.effects.happened
         sim.after_write = self.written
@@ -73,8 +71,9 @@ class Checks:
 
     def _small_waves(self) -> None:
         rows = self._ask(
-            "select job.id, count(distinct task.target), count(distinct task.wave) from task join job on task.job = job.id"
-            " where job.ended_at is null and task.state in ('dispatched', 'running', 'verifying') group by job.id"
+            "select job.id, count(distinct task.target), count(distinct task.wave)"
+            " from task join job on task.job = job.id where job.ended_at is null"
+            " and task.state in ('dispatched', 'running', 'verifying') group by job.id"
         )
         for job, targets, waves in rows:
             if targets > self._allowed.get(job, 10**6):
@@ -99,14 +98,20 @@ class Checks:
             self.sim.broken(f"{job} has ended and does not say why")
 
     def _new_jobs(self) -> None:
-        for number, fence, id in self._ask("select number, fence, id from job where ended_at is null"):
-            if fence < self._fences.get(id, 0):
-                self.sim.broken(f"{id} was written under fence {fence}, after {self._fences[id]}")
-            self._fences[id] = fence
+        for number, id, *marks in self._ask("select number, id, fence, version, wave from job where ended_at is null"):
+            self._rises(id, marks)
             if number > self._jobs:
                 self._jobs = number
                 self._made(JobId(id))
         self._moved()
+
+    def _rises(self, id: str, marks: Sequence[int]) -> None:
+        """Fence, version and wave (of a task: attempt) only rise: what lowers one has written over something newer."""
+        before = self._marks.get(id, marks)
+        for name, was, now in zip(("fence", "version", "progress"), before, marks, strict=True):
+            if now < was:
+                self.sim.broken(f"{id} was written over: its {name} is {now}, after {was}")
+        self._marks[id] = marks
 
     def _made(self, id: JobId) -> None:
         job = asked(self.sim, lambda c: jobs.load(c, id))
@@ -155,8 +160,11 @@ class Checks:
         ):
             if state == JobState.ROLLING_BACK:
                 self.oracle.turned_round(number)
-            for row in self._ask("select id, state, direction from task where job = ?", id):
-                self._task_moved(number, *row)
+            for task, moved, direction, *marks in self._ask(
+                "select id, state, direction, fence, version, attempt from task where job = ?", id
+            ):
+                self._rises(task, marks)
+                self._task_moved(number, task, moved, direction)
 
     def _task_moved(self, number: int, id: str, state: str, direction: str) -> None:
         if direction == Direction.BACK and id not in self._backs:
@@ -222,10 +230,12 @@ class Checks:
         if decision is None or decision.content["generation"] != view.row.generation:
             return "nothing was decided on the latest desire"
         blocked = {one["placement"]: one["code"] for one in decision.content["blocked"]}
-        wanted = effective(view.desired, view.known)
-        for id, placement in wanted.items():
+        waits = SETTLED & set(blocked.values())
+        for id, placement in _effective(view).items():
             code = blocked.get(str(id))
-            if code in SETTLED or (code == Code.AFTER and SETTLED & set(blocked.values())):
+            if code == Code.REFUSED and placement is not None:
+                return f"{id} is left alone, and it has a last good"
+            if code in SETTLED or (code == Code.AFTER and waits):
                 continue
             if code is not None:
                 return f"{id} is blocked: {code}"
@@ -257,12 +267,10 @@ class Checks:
             found = memory.last_good.content if memory.last_good else None
             if found != expected:
                 self.sim.broken(f"{id} remembers {_short(found)} as last good, it was {_short(expected)}")
-        if is_held(view.desired, view.known):
-            self.sim.say("checks", "at rest at last good")
 
 
 class Oracle:
-    """What each placement last ran in health, told by the tasks alone: thirty lines that share nothing with the code."""
+    """What each placement last ran in health, told by the tasks alone: few lines that share nothing with the code."""
 
     def __init__(self) -> None:
         self.goods: dict[PlacementId, list[tuple[int, Content | None]]] = {}
@@ -325,8 +333,8 @@ class _Effects:
     def happened(self, effect: Effect) -> None:
         artifact = effect.artifact[7:13] if effect.artifact else ""
         key = effect.key[:6] if effect.key else ""
-        what = f"{effect.deed} {effect.id or effect.target} {artifact} {effect.instance or ''} {effect.step} {key} {effect.fence}"
-        self.sim.say(effect.who, what)
+        what = f"{effect.deed} {effect.id or effect.target} {artifact} {effect.instance or ''} {effect.step}"
+        self.sim.say(effect.who, f"{what} {key} {effect.fence}")
         if effect.who == HAND:
             self._by_hand(effect)
         else:
@@ -446,6 +454,14 @@ def _unseen(surveyed: Survey) -> list[TargetId]:
 
 def _changes(plan: Plan) -> list[Any]:
     return [change for intent in plan.intents for change in intent.changes]
+
+
+def _effective(view: View) -> dict[PlacementId, Placement | None]:
+    """What each placement should run, by rules of its own: the declared release, or all of last good while any of it is
+    refused."""
+    held = {placement.trial for placement in view.desired.placements} & set(view.known.refused)
+    goods = {id: memory.last_good for id, memory in view.known.memories.items()}
+    return {each.id: goods.get(each.id) if held else each for each in view.desired.placements}
 
 
 def _allowed(desired: DesiredState) -> int:

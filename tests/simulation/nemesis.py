@@ -1,4 +1,5 @@
-"""Who makes trouble: reconcilers die and freeze, targets go away, hands meddle, the source fails, people press buttons."""
+"""Who makes trouble: reconcilers die and freeze, targets go away, hands meddle, the source fails, people press
+buttons."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ class Nemesis:
         for host in sim.fleet.hosts.values():
             host.mend()
         for one in sim.living:
-            one.dies_at = None
+            one.dies_at = one.freezes_at = None
             self._thaw(one)
         sim.documents.broken = None
         if not sim.documents.resolved.environments:
@@ -171,13 +172,13 @@ class Nemesis:
             self.sim.say("nemesis", f"{one.name} will die at failpoint {one.dies_at} from now")
 
     async def _freeze(self) -> None:
-        """Stopped as by SIGSTOP, for longer than its lease."""
+        """Stopped as by SIGSTOP at one of its next failpoints, mostly for longer than its lease."""
         one = self._one()
         if one is None or one.frozen is not None:
             return
-        one.frozen = anyio.Event()
-        self.sim.say(one.name, "freezes")
-        await anyio.sleep(self.dice.uniform(5, 40))
+        one.freezes_at = self.dice.randrange(1, 20)
+        await anyio.sleep(self.dice.uniform(10, 45))
+        one.freezes_at = None
         self._thaw(one)
 
     def _thaw(self, one: Incarnation) -> None:
@@ -279,8 +280,14 @@ class Nemesis:
         one = self._one()
         if one is None or one.frozen is not None:
             return
-        what = self.dice.choice(("sync", "sync", "rollback", "pause", "cancel", "suspend", "resume", "lift"))
-        self.sim.say("person", what)
+        buttons = ("sync", "sync", "rollback", "pause", "cancel", "suspend", "resume", "lift")
+        what, often = self.dice.choice(buttons), self.dice.choice((1, 1, 2))
+        self.sim.say("person", f"{what} {'twice' * (often - 1)}".rstrip())
+        async with anyio.create_task_group() as presses:
+            for _ in range(often):
+                presses.start_soon(self._pressed_safely, one, what)
+
+    async def _pressed_safely(self, one: Incarnation, what: str) -> None:
         try:
             with anyio.move_on_after(60):
                 await self._pressed(one, what)
@@ -303,6 +310,7 @@ class Nemesis:
             case "pause" | "cancel":
                 job = asked(sim, lambda c: jobs.active(c, id))
                 if job is not None:
+                    await anyio.sleep(self.dice.uniform(0, 6))  # people look, think, and press
                     self._wish(job, Wish.PAUSE if what == "pause" else Wish.CANCEL)
             case "suspend":
                 until = sim.now() + timedelta(seconds=self.dice.uniform(5, 40))

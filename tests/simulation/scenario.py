@@ -85,6 +85,8 @@ class Scenario:
 def drawn(seed: int) -> Scenario:
     dice = Random(f"scenario {seed}")
     on = frozenset(name for name, share in CLASSES if dice.random() < share)
+    if "stubborn" in on:
+        on |= {"replicas"}  # a stale holder harms nobody where nobody follows it
     environment = EnvironmentId("default/prod")
     components = ("api",) if dice.random() < 0.7 else ("api", "db")
     settings = Environment(

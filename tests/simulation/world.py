@@ -1,4 +1,5 @@
-"""The simulated world: the fleet and the database, which outlive every reconciler, and the reconcilers, which do not."""
+"""The simulated world: the fleet and the database, which outlive every reconciler, and the reconcilers, which do
+not."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from reconciler.loop import Pace
 from reconciler.means import Limits
 from reconciler.observe import Sight
 from reconciler.store import engines, jobs, schema
-from reconciler.store.errors import CommitUnknown, JobOver, Unavailable
+from reconciler.store.errors import CommitUnknown, JobOver, Unavailable, Violated
 from reconciler.store.records import Wish
 from reconciler.store.store import Query, Store
 from stickers.names import JobId
@@ -124,6 +125,7 @@ class Incarnation:
         self.dead = self.clean = False
         self.frozen: anyio.Event | None = None
         self.dies_at: int | None = None  # the failpoint, counted from now, at which it is killed
+        self.freezes_at: int | None = None  # likewise, at which it is stopped
         self.scope = anyio.CancelScope()
         tools = replace(rig.tools(), now=sim.now)
         parts = Parts(
@@ -169,6 +171,12 @@ class Incarnation:
                 self.dies_at = None
                 self.kill(f"at {point}")
                 raise Gone
+
+        if self.freezes_at is not None and self.frozen is None:
+            self.freezes_at -= 1
+            if self.freezes_at <= 0:
+                self.frozen = anyio.Event()
+                self.sim.say(self.name, f"freezes at {point}")
 
     def _heard(self, event: Event) -> None:
         self.sim.heard(self, event)
@@ -241,7 +249,7 @@ class Simulation:
         """What a person wants of a job, written at once; False where it is over."""
         try:
             self.store._written(lambda c: jobs.request(c, job, wish, "ada", self.now()))
-        except JobOver:
+        except (JobOver, Violated):
             return False
         self.wishes[job] = wish
         return True
