@@ -38,7 +38,9 @@ class Far:
             "fence": 1,
         }
         argv = [python, "-I", "-S", str(HOST), "session"]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={})
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={}, umask=0o077
+        )
 
     @property
     def place(self) -> Path:

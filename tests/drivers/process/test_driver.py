@@ -503,20 +503,15 @@ async def test_a_connection_that_makes_no_sense_is_unseen_and_invalid(yard: Yard
 
 
 async def test_out_of_time_the_outcome_is_unknown_and_the_next_action_finishes(yard: Yard) -> None:
-    first = yard.placement("1.0", Character.STUBBORN, stop_grace=timedelta(seconds=1.5))
+    first = yard.placement("1.0", Character.STUBBORN, stop_grace=timedelta(seconds=3))
     second = yard.placement("2.0")
     await yard.deploy(first)
     change = await yard.change(second, first)
     with pytest.raises(OutcomeUnknown):
         await yard.send(change, key="k" * 64, deadline=0.7)
-    outcome = None
-    with anyio.fail_after(20):
-        while outcome is None:
-            try:
-                outcome = await yard.send(change, key="k" * 64)
-            except Busy:  # the supervisor still carries the order out
-                await anyio.sleep(0.05)
-    assert outcome.as_wanted
+    with pytest.raises(Busy, match="an earlier order is still being carried out"):
+        await yard.deploy(first, first)
+    assert (await yard.persist(change, key="k" * 64)).as_wanted
     assert (yard.serves(), yard.alive()) == ("2.0", [(await yard.workload()).instance])
 
 
@@ -700,6 +695,22 @@ async def test_one_target_that_cannot_be_seen_hides_no_other(yard: Yard) -> None
     found = await yard.driver.observe([Look(target=broken), Look(target=yard.target)])
     assert found[broken.id].unseen is not None
     assert found[yard.target.id].standings[0].workload is not None
+
+
+UNLEASHED = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0); print('up', flush=True); time.sleep(600)"
+
+
+async def test_what_outlives_its_supervisor_shows_and_is_replaced_under_a_new_one(yard: Yard) -> None:
+    placement = yard.placement("1.0", command=(sys.executable, "-c", UNLEASHED), health=None)
+    before = (await yard.deploy(placement)).instance
+    await yard.until(lambda workload: (yard.place / "logs/output.log").exists())
+    yard.kill(yard.state()["supervisor"])
+    found = await yard.until(lambda workload: workload.configuration is None)
+    assert (found.instance, found.state) == (before, WorkloadState.RUNNING)
+    assert found.differences == ("supervisor: found nothing, wanted one",)
+    outcome = await yard.deploy(placement, placement)
+    assert (outcome.result, yard.alive()) == (Result.CHANGED, [outcome.instance])
+    assert outcome.instance != before
 
 
 async def test_an_unreadable_sticker_is_a_problem_and_not_a_sticker(yard: Yard) -> None:

@@ -336,6 +336,14 @@ def test_a_file_rewritten_within_one_tick_is_read_again(tmp_path: Path) -> None:
         assert eyes._read(path, lambda content: int(content)) == number
 
 
+def test_a_file_written_this_moment_may_be_another_at_the_next_look(tmp_path: Path) -> None:
+    eyes, path, calls = host.Eyes(), tmp_path / "x", list[str]()
+    path.write_text("1")
+    for _ in range(2):
+        eyes._read(str(path), noting(calls, "parse", int))
+    assert len(calls) == 2
+
+
 def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
     eyes, path, calls = host.Eyes(), tmp_path / "x", list[str]()
     path.write_text("1")

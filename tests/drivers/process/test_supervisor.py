@@ -148,6 +148,24 @@ def test_a_second_supervisor_does_not_start(near: Far) -> None:
     assert near.workload["state"] == "running"
 
 
+def test_nobody_else_can_give_orders_or_read_what_was_printed(near: Far) -> None:
+    near.run(SLEEPER)
+    near.printed()
+    modes = {name: (near.place / name).stat().st_mode & 0o777 for name in ("supervisor", "supervisor/socket", "logs")}
+    assert modes == {"supervisor": 0o700, "supervisor/socket": 0o600, "logs": 0o700}
+
+
+def test_a_supervisor_whose_word_cannot_be_written_says_it_as_soon_as_it_can(near: Far) -> None:
+    instance = near.run(SLEEPER)["instance"]
+    state = near.place / "supervisor/state.json"
+    state.unlink()
+    state.mkdir()  # nothing can be renamed onto it, as on a full disk
+    os.kill(pid(instance), signal.SIGKILL)
+    time.sleep(0.2)
+    state.rmdir()
+    eventually(lambda: state.exists() and near.workload["exit_code"] == 137)
+
+
 def test_a_supervisor_with_nothing_to_do_leaves(far: Far) -> None:
     far.ask("hold")
     argv = [far.python, "-I", "-S", str(HOST), "supervise", str(far.place), "0.2"]
