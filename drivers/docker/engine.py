@@ -18,7 +18,6 @@ import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -28,7 +27,7 @@ import urllib3
 from docker.types.daemon import CancellableStream
 
 from drivers import blocking
-from drivers.docker import transport
+from drivers.docker import look, transport
 from drivers.docker.compare import Inspected
 from drivers.docker.connection import Connection
 from drivers.docker.feed import Hold
@@ -291,18 +290,18 @@ def _pull(
         timeout=(TIMEOUT, PULL_SILENCE),
     )
     with contextlib.closing(answer):
-        _raise(answer)
         for line in answer.iter_lines(chunk_size=None):
             if stopped.is_set():
                 return
-            if (said := json.loads(line)).get("error"):
-                raise _pull_error(f"{repository}@{digest}", str(said["error"]))
+            said = json.loads(line)  # an error comes with its status, or in the middle of a stream that began with 200
+            if answer.status_code >= 400 or said.get("error"):
+                raise _pull_error(f"{repository}@{digest}", str(said.get("error") or said.get("message")))
 
 
 def _pull_error(reference: str, said: str) -> DriverError:
-    """What a pull says in the middle of a stream that began with 200."""
-    gone = ("unauthorized", "denied", "not found", "manifest unknown", "no space left", "no matching manifest")
-    kind = Refused if any(word in said.lower() for word in gone) else Unreachable
+    """Whether the registry was not reached, or has said no."""
+    no = ("unauthorized", "denied", "no basic auth", "not found", "manifest unknown", "no space left", "no matching")
+    kind = Refused if any(word in said.lower() for word in no) else Unreachable
     return kind(f"pull of {reference}: {_line(said)}")
 
 
@@ -321,23 +320,27 @@ def _create_network(
 
 def _events(client: docker.APIClient, filters: Mapping[str, Sequence[str]], hold: Hold) -> Iterator[dict[str, Any]]:
     """Asked in spans, each beginning where the last ended, so that a connection that died silently is noticed when its
-    span is over. Times are the engine's, told by its answers."""
-    since = _clock(client.get(f"{client.base_url}/_ping", timeout=TIMEOUT))
+    span is over. Times are the engine's own."""
+    since = _clock(client)
     while True:
         until = since + EVENTS_SPAN
-        query = {"since": str(since), "until": str(until), "filters": json.dumps(dict(filters))}
+        query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": json.dumps(dict(filters))}
         answer = _get(client, "/events", query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
         hold(CancellableStream(iter(()), answer))
         with contextlib.closing(answer):
             for line in answer.iter_lines(chunk_size=None):
                 yield json.loads(line)
-        if _clock(client.get(f"{client.base_url}/_ping", timeout=TIMEOUT)) < until:
+        if _clock(client) < until:
             raise Unreachable("the engine ended its event stream")
         since = until
 
 
-def _clock(answer: requests.Response) -> int:
-    return int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
+def _clock(client: docker.APIClient) -> float:
+    """The engine's clock; headers tell it in whole seconds only."""
+    told = look.moment(client.info()["SystemTime"])
+    if told is None:
+        raise Unreachable("the engine does not tell its time")
+    return told.timestamp()
 
 
 def _logs(client: docker.APIClient, id: str, tail: int, follow: bool, hold: Hold) -> Iterator[bytes]:

@@ -61,14 +61,22 @@ class Feed(Generic[T]):
             yield item
 
     def _pump(self, open: Open[T], send: MemoryObjectSendStream[Any]) -> None:
-        with contextlib.suppress(anyio.BrokenResourceError, anyio.RunFinishedError):  # reader or loop has left
-            try:
-                for item in open(self._hold):
-                    anyio.from_thread.run(send.send, item, token=self._token)
-            except DriverError as error:
+        try:
+            for item in open(self._hold):
+                anyio.from_thread.run(send.send, item, token=self._token)
+        except DriverError as error:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.RunFinishedError):
                 anyio.from_thread.run(send.send, error, token=self._token)
-            finally:
-                anyio.from_thread.run_sync(send.close, token=self._token)
+        except (anyio.BrokenResourceError, anyio.RunFinishedError):
+            pass  # the reader has left, or the loop has
+        finally:
+            self._end(send)
+
+    def _end(self, send: MemoryObjectSendStream[Any]) -> None:
+        try:
+            anyio.from_thread.run_sync(send.close, token=self._token)
+        except anyio.RunFinishedError:
+            send.close()
 
     def _hold(self, stream: Closeable) -> None:
         with self._lock:
