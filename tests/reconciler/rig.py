@@ -31,6 +31,7 @@ from desired_state.secrets import SecretRef
 from desired_state.sources.base import SourceUnavailable, Tree
 from drivers.contract import Tools
 from drivers.memory import MemoryDriver, World
+from reconciler.core.judge import Verdict
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event
 from reconciler.store import environments, history, jobs, tasks
@@ -216,6 +217,29 @@ class Rig:
                 if answer:
                     return
                 await anyio.sleep(0.25)
+
+    async def rested(self, version: str, targets: int = 3, environment: EnvironmentId = PROD) -> Job:
+        """That version runs everywhere, is known to, and nothing is under way; the job that was the last."""
+
+        async def at_rest() -> bool:
+            job, standings = await self.job(environment), await self.standings(environment)
+            done = job is not None and job.ended_at is not None and self.runs(version) == targets
+            return done and all(one.verdict is Verdict.IN_SYNC for one in standings.values())
+
+        await self.until(at_rest)
+        job = await self.job(environment)
+        assert job is not None
+        return job
+
+    async def ended(self, number: int) -> Job:
+        """The job of that number, once it has ended."""
+
+        async def over() -> bool:
+            found = await self.jobs()
+            return len(found) >= number and found[number - 1].ended_at is not None
+
+        await self.until(over)
+        return (await self.jobs())[number - 1]
 
     def runs(self, version: str, component: str = "api", environment: EnvironmentId = PROD) -> int:
         """On how many targets that version answers."""

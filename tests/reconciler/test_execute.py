@@ -29,30 +29,6 @@ anyio_backend = virtual_time.backend()
 ALL = Strategy(kind=StrategyKind.ALL_AT_ONCE)
 
 
-async def brought(made: Rig, version: str, targets: int = 3) -> Job:
-    """That version is brought everywhere."""
-    await made.until(lambda: made.runs(version) == targets)
-    await made.until(lambda: at_rest(made))
-    job = await made.job()
-    assert job is not None
-    return job
-
-
-async def at_rest(made: Rig) -> bool:
-    job = await made.job()
-    return job is not None and job.ended_at is not None
-
-
-async def ended(made: Rig, number: int) -> Job:
-    await made.until(lambda: _over(made, number))
-    return (await made.jobs())[number - 1]
-
-
-async def _over(made: Rig, number: int) -> bool:
-    found = await made.jobs()
-    return len(found) >= number and found[number - 1].ended_at is not None
-
-
 async def goods(made: Rig) -> dict[Any, str]:
     known = await made.store.read(lambda c: memories.known(c, PROD, virtual_time.now()))
     return {id: memory.last_good.release for id, memory in known.memories.items() if memory.last_good}
@@ -67,7 +43,7 @@ def bad(made: Rig, version: str, script: scripts.Script = scripts.NEVER) -> None
 
 async def test_a_job_goes_through_its_states_and_each_task_through_its_own() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         states = [event.state for event in made.events if isinstance(event, JobMoved)]
         assert states == [JobState.PENDING, JobState.RUNNING, JobState.COMPLETING, JobState.COMPLETED]
         moved = [event.state for event in made.events if isinstance(event, TaskMoved)]
@@ -77,7 +53,7 @@ async def test_a_job_goes_through_its_states_and_each_task_through_its_own() -> 
 async def test_a_wave_begins_when_the_one_before_is_done_and_never_exceeds_its_size() -> None:
     strategy = Strategy(wave=2, percent=False)
     async with rig(declared("1.0.0", targets=5, strategy=strategy)) as made:
-        job = await brought(made, "1.0.0", 5)
+        job = await made.rested("1.0.0", 5)
         found = await made.tasks(job)
         assert [task.wave for task in found] == [0, 0, 1, 1, 2]
         for earlier, later in ((0, 1), (1, 2)):
@@ -88,7 +64,7 @@ async def test_a_wave_begins_when_the_one_before_is_done_and_never_exceeds_its_s
 
 async def test_last_good_and_signed_evidence_are_kept_for_what_was_proven() -> None:
     async with rig(declared("1.0.0", targets=2)) as made:
-        job = await brought(made, "1.0.0", 2)
+        job = await made.rested("1.0.0", 2)
         assert set((await goods(made)).values()) == {"shop@1.0.0"}
         for task in await made.tasks(job):
             assert task.receipt is not None
@@ -112,14 +88,14 @@ async def test_progress_is_kept_as_it_comes() -> None:
         lines = await made.store.read(lambda c: tasks.progress(c, task.id))
         assert [line.step for line in lines] == ["look", "prepare"]
         assert task.state is TaskState.RUNNING
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
 
 
 async def test_several_components_of_one_target_change_together() -> None:
     async with rig(declared("1.0.0", targets=1, components=("api", "web", "db"))) as made:
         for host in made.world.hosts.values():
             host.faults.append(Fault(trouble=Trouble.SLOW, step="prepare", times=None, seconds=10))
-        job = await brought(made, "1.0.0", 1)
+        job = await made.rested("1.0.0", 1)
         assert job.ended_at is not None
         assert (job.ended_at - job.created_at).total_seconds() < 20
 
@@ -131,7 +107,7 @@ async def test_an_unreachable_target_is_tried_again_under_the_same_key() -> None
     async with rig(declared("1.0.0", targets=1), running=True) as made:
         fault = Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=2)
         made.world.host(place(0).target).faults.append(fault)
-        job = await brought(made, "1.0.0", 1)
+        job = await made.rested("1.0.0", 1)
         [task] = await made.tasks(job)
         assert (task.state, task.attempt) == (TaskState.SUCCEEDED, 3)
 
@@ -139,7 +115,7 @@ async def test_an_unreachable_target_is_tried_again_under_the_same_key() -> None
 async def test_what_can_never_be_reached_ends_the_job_without_a_word_against_the_release() -> None:
     async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
         made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=5))
-        first = await ended(made, 1)
+        first = await made.ended(1)
         assert first.state is JobState.FAILED
         assert "gave up after 5 attempts" in first.message
         assert await made.store.read(lambda c: memories.refused(c, PROD)) == ()
@@ -149,7 +125,7 @@ async def test_what_can_never_be_reached_ends_the_job_without_a_word_against_the
 async def test_a_lost_answer_is_no_failure_and_nothing_is_done_twice() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
         made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.LOST, step="wear", times=2))
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         assert [effect.deed for effect in made.world.effects].count(Deed.MADE) == 1
 
 
@@ -158,7 +134,7 @@ async def test_a_hanging_action_is_lost_looked_at_and_finished() -> None:
     async with rig(declared("1.0.0", targets=1), limits=limits) as made:
         made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.HANG, step="switch"))
         made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.HANG, step="start"))
-        job = await brought(made, "1.0.0", 1)
+        job = await made.rested("1.0.0", 1)
         [task] = await made.tasks(job)
         assert task.attempt == 2
         assert [effect.deed for effect in made.world.effects].count(Deed.MADE) == 1
@@ -182,7 +158,7 @@ async def test_an_unknown_outcome_is_waited_for_while_the_target_is_away() -> No
         [task] = await made.tasks(job)
         assert (job.state, task.state) == (JobState.RUNNING, TaskState.LOST)
         made.world.host(place(0).target).mend()
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         assert len(await made.jobs()) == 1
         assert [effect.deed for effect in made.world.effects].count(Deed.MADE) == 1
 
@@ -191,7 +167,7 @@ async def test_nobody_waits_for_ever_for_an_unknown_outcome() -> None:
     limits = Limits(action=timedelta(seconds=20), patience=timedelta(minutes=5))
     async with rig(declared("1.0.0", targets=2, strategy=ALL), limits=limits) as made:
         await lost(made)
-        job = await ended(made, 1)
+        job = await made.ended(1)
         assert job.state is JobState.FAILED
         assert "the outcome on default/prod-0 is unknown" in job.message
         assert (await made.standings())[place(0)].verdict is Verdict.UNKNOWN
@@ -204,7 +180,7 @@ async def test_a_failure_of_one_target_does_not_touch_its_siblings() -> None:
     strategy = Strategy(kind=StrategyKind.ALL_AT_ONCE, max_failures=1)
     async with rig(declared("1.0.0", targets=4, strategy=strategy)) as made:
         made.world.host(place(2).target).faults.append(Fault(trouble=Trouble.REFUSED, step="prepare"))
-        job = await ended(made, 1)
+        job = await made.ended(1)
         states = {task.target: task.state for task in await made.tasks(job)}
         assert states.pop(place(2).target) is TaskState.FAILED
         assert set(states.values()) == {TaskState.SUCCEEDED}
@@ -214,7 +190,7 @@ async def test_a_failure_of_one_target_does_not_touch_its_siblings() -> None:
 
 async def test_a_conflict_is_planned_again_and_refuses_nothing() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         host = made.world.host(place(0).target)
         host.faults.append(Fault(trouble=Trouble.SLOW, step="look", seconds=5))
         made.shelf.put(declared("1.1.0", targets=1))
@@ -223,7 +199,7 @@ async def test_a_conflict_is_planned_again_and_refuses_nothing() -> None:
         )
         await anyio.sleep(1)
         host.swap(place(0), artifact("api", "by-hand"))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.FAILED
         assert [task.code for task in await made.tasks(job)] == ["CONFLICT"]
         await made.until(lambda: made.runs("1.1.0") == 1)
@@ -238,7 +214,7 @@ async def test_a_target_that_keeps_failing_is_left_alone_for_a_while() -> None:
         count = len(await made.jobs())
         assert count == 3
         made.world.host(place(0).target).mend()
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         assert await made.store.read(lambda c: memories.circuits(c, PROD)) == {}
 
 
@@ -252,10 +228,10 @@ async def _open(made: Rig) -> bool:
 
 async def test_a_bad_release_stops_after_its_first_wave_and_goes_back() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0")
         made.shelf.put(declared("2.0.0"))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.ROLLED_BACK
         assert "not healthy" in job.message
         assert [task.state for task in await made.tasks(job)] == ["failed", "cancelled", "cancelled"]
@@ -264,10 +240,10 @@ async def test_a_bad_release_stops_after_its_first_wave_and_goes_back() -> None:
 
 async def test_waves_that_went_well_come_back_too() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         made.world.host(place(2).target).faults.append(Fault(trouble=Trouble.REFUSED, step="start"))
         made.shelf.put(declared("2.0.0"))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.ROLLED_BACK
         back = [task for task in await made.tasks(job) if task.direction is Direction.BACK]
         assert {task.target for task in back} >= {place(0).target, place(1).target}
@@ -277,45 +253,45 @@ async def test_waves_that_went_well_come_back_too() -> None:
 
 async def test_what_was_rolled_back_is_never_tried_again_by_itself_and_drift_is_still_healed() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0")
         made.shelf.put(declared("2.0.0"))
-        await ended(made, 2)
+        await made.ended(2)
         await anyio.sleep(600)
         assert len(await made.jobs()) == 2
         made.world.host(place(1).target).remove(place(1))
-        job = await ended(made, 3)
+        job = await made.ended(3)
         assert (job.kind, job.state) == (JobKind.HEAL, JobState.COMPLETED)
         assert made.runs("1.0.0") == 3
 
 
 async def test_another_release_ends_the_refusal() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0")
         made.shelf.put(declared("2.0.0"))
-        await ended(made, 2)
+        await made.ended(2)
         made.shelf.put(declared("2.0.1"))
-        await brought(made, "2.0.1")
+        await made.rested("2.0.1")
 
 
 async def test_a_person_may_have_it_tried_again() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0")
         made.shelf.put(declared("2.0.0"))
-        await ended(made, 2)
+        await made.ended(2)
         made.world.scripts.clear()
         assert await made.reconciler.lift_refused(PROD, actor="ada") == 1
-        await brought(made, "2.0.0")
+        await made.rested("2.0.0")
 
 
 async def test_where_nothing_stood_before_what_was_brought_is_taken_away() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         made.world.scripts[artifact("web", "2.0.0").digest] = scripts.NEVER
         made.shelf.put(declared("2.0.0", targets=1, components=("api", "web")))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.ROLLED_BACK
         assert made.runs("1.0.0") == 1
         assert made.world.host(place(0).target).place(place(0, "web")).things == {}
@@ -323,20 +299,20 @@ async def test_where_nothing_stood_before_what_was_brought_is_taken_away() -> No
 
 async def test_a_bad_release_stays_where_policy_leaves_it_to_people() -> None:
     async with rig(declared("1.0.0", rollback=RollbackPolicy.MANUAL)) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0")
         made.shelf.put(declared("2.0.0", rollback=RollbackPolicy.MANUAL))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.FAILED
         assert [task.direction for task in await made.tasks(job)] == [Direction.FORWARD] * 3
 
 
 async def test_what_falls_ill_after_its_proof_fails_the_job_at_the_final_look() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         bad(made, "2.0.0", scripts.Dying(2.5))
         made.shelf.put(declared("2.0.0"))
-        job = await ended(made, 2)
+        job = await made.ended(2)
         assert job.state is JobState.ROLLED_BACK
         assert "did not last" in job.message
         assert made.runs("1.0.0") == 3
@@ -344,7 +320,7 @@ async def test_what_falls_ill_after_its_proof_fails_the_job_at_the_final_look() 
 
 async def test_an_interrupted_way_back_is_gone_on_by_later_turns() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         made.world.host(place(2).target).faults.append(Fault(trouble=Trouble.REFUSED, step="start"))
         made.shelf.put(declared("2.0.0"))
         await made.until(lambda: made.runs("2.0.0") == 2)
@@ -353,7 +329,7 @@ async def test_an_interrupted_way_back_is_gone_on_by_later_turns() -> None:
         assert job is not None
         await made.store.write(lambda c: jobs.request(c, job.id, Wish.CANCEL, "ada", virtual_time.now()))
         made.reconciler.request(execute(job.id))
-        assert (await ended(made, 2)).state is JobState.CANCELLED
+        assert (await made.ended(2)).state is JobState.CANCELLED
         await made.until(lambda: made.runs("1.0.0") == 3)
 
 
@@ -367,11 +343,11 @@ async def _state(made: Rig, state: JobState) -> bool:
 
 async def test_a_newer_desire_supersedes_between_waves() -> None:
     async with rig(declared("1.0.0")) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         made.shelf.put(declared("1.1.0"))
         await made.until(lambda: made.runs("1.1.0") == 1)
         made.shelf.put(declared("1.2.0"))
-        await brought(made, "1.2.0")
+        await made.rested("1.2.0")
         second = (await made.jobs())[1]
         assert second.state is JobState.SUPERSEDED
         assert "generation 3 is desired by now" in second.message
@@ -380,7 +356,7 @@ async def test_a_newer_desire_supersedes_between_waves() -> None:
 
 async def test_a_newer_desire_is_not_held_up_by_retries_of_the_older() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
-        await brought(made, "1.0.0", 1)
+        await made.rested("1.0.0", 1)
         made.world.withheld.add(artifact("api", "1.1.0").digest)
         fault = Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=3)
         made.world.host(place(0).target).faults.append(fault)
@@ -407,14 +383,14 @@ async def test_pause_holds_at_the_end_of_the_wave_and_continue_goes_on() -> None
         await anyio.sleep(300)
         assert made.runs("1.0.0") == 1
         await ask(made, Wish.CONTINUE)
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
 
 
 async def test_cancel_ends_the_job_and_tears_nothing() -> None:
     async with rig(declared("1.0.0")) as made:
         await made.until(lambda: any(isinstance(e, TaskMoved) and e.state == "running" for e in made.events))
         await ask(made, Wish.CANCEL)
-        job = await ended(made, 1)
+        job = await made.ended(1)
         assert (job.state, job.message) == (JobState.CANCELLED, "cancelled by ada")
         assert [task.state for task in await made.tasks(job)] == ["succeeded", "cancelled", "cancelled"]
 
@@ -431,7 +407,7 @@ async def test_a_suspension_pauses_what_is_under_way_and_its_end_goes_on() -> No
         job = await made.job()
         assert job is not None
         assert job.message == "suspended by ada: maintenance"
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
 
 
 # -- recovery ---------------------------------------------------------------------------------------------------------
@@ -454,7 +430,7 @@ async def test_the_next_one_looks_first_and_finishes_what_a_dead_one_began(state
 
     await crashed(world, store, shelf, there)
     async with around(world, store, shelf) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         [job] = await made.jobs()
         assert job.state is JobState.COMPLETED
         assert job.fence == 2
@@ -471,7 +447,7 @@ async def test_what_was_in_flight_is_lost_and_looked_at() -> None:
         world, store, shelf, lambda made: any(isinstance(e, TaskMoved) and e.state == "running" for e in made.events)
     )
     async with around(world, store, shelf) as made:
-        job = await brought(made, "1.0.0", 1)
+        job = await made.rested("1.0.0", 1)
         [task] = await made.tasks(job)
         assert task.attempt == 2
         moved = [event for event in made.events if isinstance(event, TaskMoved)]
@@ -486,7 +462,7 @@ async def test_a_job_outlives_any_number_of_deaths() -> None:
         async with around(world, store, shelf):
             await anyio.sleep(seconds)
     async with around(world, store, shelf) as made:
-        await brought(made, "1.0.0")
+        await made.rested("1.0.0")
         assert len(await made.jobs()) == 1
     await store.aclose()
 
@@ -496,7 +472,7 @@ async def test_a_stale_holder_changes_nothing() -> None:
     store = await Store.open("sqlite://", now=virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=1))
     async with around(world, store, shelf, holder="first") as first:
-        await brought(first, "1.0.0", 1)
+        await first.rested("1.0.0", 1)
         first.reconciler._leases._ttl = timedelta(days=1)  # its own clock would stop it otherwise
         world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="start", seconds=300))
         shelf.put(declared("2.0.0", targets=1))
