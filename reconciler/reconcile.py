@@ -155,8 +155,8 @@ async def survey(means: Means, view: View) -> Survey:
 
 
 def _looks(view: View, note: Note) -> tuple[Look, ...]:
-    """Every target that is declared or ever had a last good, with what is held there; the same records as the last
-    time, where nothing has changed."""
+    """Every target that is declared or ever had a last good, with what each placement is judged by; the same records as
+    the last time, where nothing has changed."""
     held = is_held(view.desired, view.known)
     if note.looks_of is not None:
         desired, remembered, was_held = note.looks_of
@@ -169,9 +169,9 @@ def _looks(view: View, note: Note) -> tuple[Look, ...]:
 def _made_looks(view: View) -> tuple[Look, ...]:
     desired, known = view.desired, view.known
     by_target: dict[TargetId, list[Placement]] = {}
-    for id, wanted in effective(desired, known).items():
-        if wanted is not None:
-            by_target.setdefault(id.target, []).append(wanted)
+    held = effective(desired, known)
+    for declared in desired.placements:  # held to nothing, it is still judged by what is declared
+        by_target.setdefault(declared.id.target, []).append(held[declared.id] or declared)
     former = [target for id, target in sorted(known.targets.items()) if id not in desired.target_of]
     for id, memory in known.memories.items() if former else ():
         if memory.last_good is not None and id.target not in desired.target_of:

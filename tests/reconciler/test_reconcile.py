@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
 from desired_state.model import Policy, Strategy, StrategyKind, Suspension, Sync
 from drivers.memory import Deed, scripts
@@ -14,8 +15,9 @@ from reconciler.core.judge import Verdict
 from reconciler.core.known import Trust
 from reconciler.events import StickerDistrusted, VerdictChanged
 from reconciler.loop import reconcile as key
-from reconciler.store import environments, history, memories
-from reconciler.store.records import DecisionInterval, HandSuspension
+from reconciler.store import environments, history, leases, memories
+from reconciler.store.records import DecisionInterval, HandSuspension, Refusal
+from stickers.names import JobId
 from tests.harness import virtual_time
 from tests.reconciler.rig import PROD, Rig, artifact, declared, place, rig
 
@@ -116,6 +118,29 @@ async def test_a_replayed_sticker_is_an_alarm() -> None:
         [alarm] = [event for event in made.events if isinstance(event, StickerDistrusted)]
         assert alarm.trust is Trust.REPLAYED
         assert "has been seen already" in alarm.reason
+
+
+async def test_what_is_held_to_nothing_is_still_asked_how_it_is() -> None:
+    shop = declared("1.0.0", targets=2)
+    asked, other = shop.placements
+    async with rig(shop) as made:
+        await made.rested("1.0.0", 2)
+
+        def given_up(c: Connection) -> None:
+            lease = leases.load(c, PROD)
+            assert lease is not None
+            ill = Refusal(placement=other, reason="ill", job=JobId(f"{PROD}:1"))
+            memories.refuse(c, ill, lease, virtual_time.now())
+            memories.step_back(c, PROD, [asked.id], lease, virtual_time.now())
+
+        await made.store.write(given_up)
+        before = await decided(made)
+        await made.until(lambda: _decided_after(made, before.number))
+        assert await verdict(made, 0) is Verdict.IN_SYNC
+
+
+async def _decided_after(made: Rig, number: int) -> bool:
+    return (await decided(made)).number > number
 
 
 async def test_the_applied_release_is_the_one_that_stands_everywhere() -> None:

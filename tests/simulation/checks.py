@@ -211,7 +211,8 @@ class Checks:
                 self._was_in_sync(PlacementId(target, component, slot), body)
 
     def _was_in_sync(self, id: PlacementId, body: str) -> None:
-        wanted = json.loads(body)["wanted"]["artifact"]
+        judged = json.loads(body)
+        wanted = (judged["wanted"] or judged["declared"])["artifact"]
         if not self.effects.stood(id, wanted, anyio.current_time() - LOOKS_BACK):
             self.sim.broken(f"{id} is reported in sync, and did not run {wanted[7:19]}")
 
@@ -231,6 +232,7 @@ class Checks:
             return "nothing was decided on the latest desire"
         blocked = {one["placement"]: one["code"] for one in decision.content["blocked"]}
         waits = SETTLED & set(blocked.values())
+        declared = {each.id: each for each in view.desired.placements}
         for id, placement in _effective(view).items():
             code = blocked.get(str(id))
             if code == Code.REFUSED and placement is not None:
@@ -239,7 +241,7 @@ class Checks:
                 continue
             if code is not None:
                 return f"{id} is blocked: {code}"
-            if placement is None or not self._stands(id, placement.content):
+            if not self._stands(id, (placement or declared[id]).content):
                 return f"{id} does not run what is wanted"
         return None
 

@@ -52,7 +52,7 @@ class Nemesis:
             ("stubborn", 2.0, self._freeze),
             ("replicas", 0.7, self._freeze),
             ("source", 2.0, self._source),
-            ("people", 4.0, self._press),
+            ("people", 4.0, self._press_any),
             ("clock", 1.0, self._jump),
             ("events lost", 1.0, self._lose_events),
             ("drains", 1.0, self._drain),
@@ -71,6 +71,8 @@ class Nemesis:
             if releases and passed >= releases[0]:
                 releases.pop(0)
                 self.release()
+                if "people" in sim.scenario.on and self.dice.random() < 0.5:
+                    await self._press("sync", often=2)  # whoever has released it does not wait
             elif acts:
                 [(_, _, act)] = self.dice.choices(acts, [weight for _, weight, _ in acts])
                 outcome = act()
@@ -275,13 +277,15 @@ class Nemesis:
 
     # -- people -----------------------------------------------------------------------------------------------------
 
-    async def _press(self) -> None:
+    async def _press_any(self) -> None:
+        buttons = ("sync", "sync", "rollback", "pause", "cancel", "suspend", "resume", "lift")
+        await self._press(self.dice.choice(buttons), often=self.dice.choice((1, 1, 2)))
+
+    async def _press(self, what: str, *, often: int) -> None:
         """A button: what it answers is an answer, whatever it is."""
         one = self._one()
         if one is None or one.frozen is not None:
             return
-        buttons = ("sync", "sync", "rollback", "pause", "cancel", "suspend", "resume", "lift")
-        what, often = self.dice.choice(buttons), self.dice.choice((1, 1, 2))
         self.sim.say("person", f"{what} {'twice' * (often - 1)}".rstrip())
         async with anyio.create_task_group() as presses:
             for _ in range(often):

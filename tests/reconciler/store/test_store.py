@@ -160,9 +160,9 @@ async def test_closing_finishes_what_was_taken_and_takes_nothing_new(address: st
         await anyio.lowlevel.checkpoint()
         tasks.start_soon(store.aclose)
         await anyio.lowlevel.checkpoint()
-        with pytest.raises(Unavailable, match="closed"):
+        with pytest.raises(Unavailable, match="closed"), anyio.fail_after(10):
             await store.write(lambda c: _keep(c, "late"))
-    with pytest.raises(Unavailable, match="closed"):
+    with pytest.raises(Unavailable, match="closed"), anyio.fail_after(10):
         await store.read(_kept)
     again = await Store.open(address)
     assert len(await again.read(_kept)) == 20
