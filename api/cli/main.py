@@ -89,6 +89,13 @@ COMMANDS: Final = (
             option("--source", metavar="URL", help="the repository the release was built from"),
             option("--commit", metavar="SHA", help="the commit the release was built from"),
             option("--insecure", action="append", default=[], metavar="HOST:PORT", help="a registry spoken to in http"),
+            option(
+                "--credentials",
+                action="append",
+                default=[],
+                metavar="HOST=SECRET",
+                help="where a registry's username:password is kept, such as registry.example.com=env:REGISTRY_LOGIN",
+            ),
             option("--file", metavar="FILE", help="write there, not to the terminal; never overwrites"),
         ),
         ("holdfast release create shop@2.3.1 api=registry.example.com/shop/api:v2.3.1 --file shop-2.3.1.yaml",),
