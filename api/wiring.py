@@ -82,6 +82,7 @@ def _house(
     )
     return House(
         settings=settings,
+        installation=tools.installation,
         store=store,
         reconciler=Reconciler(parts),
         drivers=drivers,
