@@ -7,12 +7,13 @@ text so that nothing is imported before it is needed.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
 from api.settings import BadSetting, Settings, read
@@ -363,8 +364,25 @@ class _Version(argparse.Action):
         sys.exit(OK)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that names the nearest word, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = _CHOICE.search(message)
+        if wrong is not None:
+            import difflib
+
+            near = difflib.get_close_matches(wrong["found"], re.findall(r"[\w-]+", wrong["known"]), n=1)
+            message = f"there is no {wrong['found']!r}" + (f"; did you mean {near[0]}?" if near else "")
+        print(f"{self.prog}: {message}\nSee `{self.prog} --help`.", file=sys.stderr)
+        sys.exit(ERROR)
+
+
+_CHOICE: Final = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P<known>.*)\)")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="holdfast",
         description="Holds hosts fast to the release that was declared for them.",
         epilog=_overview(),
