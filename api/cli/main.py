@@ -373,7 +373,9 @@ class _Parser(argparse.ArgumentParser):
             import difflib
 
             near = difflib.get_close_matches(wrong["found"], re.findall(r"[\w-]+", wrong["known"]), n=1)
-            message = f"there is no {wrong['found']!r}" + (f"; did you mean {near[0]}?" if near else "")
+            message = f"{message[: wrong.start()]}there is no {wrong['found']!r}" + (
+                f"; did you mean {near[0]}?" if near else ""
+            )
         print(f"{self.prog}: {message}\nSee `{self.prog} --help`.", file=sys.stderr)
         sys.exit(ERROR)
 
