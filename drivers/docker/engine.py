@@ -19,6 +19,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import anyio
 import docker
@@ -60,36 +61,33 @@ class Engine:
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
         self._networks = anyio.Lock()
-        self._line = transport.Line(_path(connection), TIMEOUT) if connection.local else None
+        self._lines = transport.Lines(_path(connection)) if connection.local else None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def listing(self) -> bytes:
         """Every container of the engine, as the bytes of its answer: whoever looks often compares before parsing."""
-        return await self._read(self._list)
-
-    def _list(self, client: docker.APIClient) -> bytes:
-        if self._line is None:
-            return _get(client, "/containers/json", {"all": "1"}).content
-        status, content = self._line.get(f"/v{client.api_version}/containers/json?all=1")
-        if status != 200:
-            raise Unreachable(f"the engine answers its list of containers with {status}")
-        return content
+        return await self._read(lambda client: self._asked(client, "/containers/json?all=1"))
 
     async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-        query = {"all": "1", "filters": json.dumps({name: list(values) for name, values in filters.items()})}
-        found: list[dict[str, Any]] = await self._read(lambda client: _get(client, "/containers/json", query).json())
+        words = quote(json.dumps({name: list(values) for name, values in filters.items()}))
+        found: list[dict[str, Any]] = await self._json(f"/containers/json?all=1&filters={words}")
         return found
 
     async def container(self, id: str) -> Inspected | None:
-        with contextlib.suppress(Missing):
-            return await self._read(lambda client: client.inspect_container(id))
-        return None
+        return await self._inspected(f"/containers/{quote(id)}/json")
 
     async def image(self, reference: str) -> Inspected | None:
+        return await self._inspected(f"/images/{quote(reference)}/json")
+
+    async def _inspected(self, path: str) -> Inspected | None:
         with contextlib.suppress(Missing):
-            return await self._read(lambda client: client.inspect_image(reference))  # type: ignore[no-untyped-call]
+            found: dict[str, Any] = await self._json(path)
+            return found
         return None
+
+    async def _json(self, path: str) -> Any:
+        return await self._read(lambda client: json.loads(self._asked(client, path)))
 
     # -- images and networks ----------------------------------------------------------------------------------------
 
@@ -110,7 +108,8 @@ class Engine:
         """A bridge network of that name exists. One that is made here gets a subnet of its own: only on such networks
         may a container that is taken off come back under the address it had."""
         async with self._networks:
-            if not await self._read(lambda client: _network_exists(client, name)):
+            known = {network["Name"] for network in await self._json("/networks")}
+            if name not in known:
                 subnet = await self._free_subnet(name, labels)
                 with contextlib.suppress(Taken):
                     await self._change(lambda client: _create_network(client, name, labels, subnet))
@@ -122,7 +121,7 @@ class Engine:
             await self._change(lambda client: client.remove_network(scout))
         await self._change(lambda client: _create_network(client, scout, labels, None))
         try:
-            found: dict[str, Any] = await self._read(lambda client: client.inspect_network(scout))
+            found: dict[str, Any] = await self._json(f"/networks/{quote(scout)}")
         finally:
             with anyio.CancelScope(shield=True):
                 await self._change(lambda client: client.remove_network(scout))
@@ -178,7 +177,7 @@ class Engine:
         pause = 0.02
         with anyio.move_on_after(within):
             while True:
-                seen: dict[str, Any] = await self._read(lambda client: client.exec_inspect(made["Id"]))
+                seen: dict[str, Any] = await self._json(f"/exec/{made['Id']}/json")
                 if not seen["Running"]:
                     return int(seen["ExitCode"])
                 await anyio.sleep(pause)
@@ -205,8 +204,8 @@ class Engine:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-        if self._line is not None:
-            self._line.close()
+        if self._lines is not None:
+            self._lines.close()
 
     async def _read(self, call: Callable[[docker.APIClient], T]) -> T:
         return await self._threads.run(lambda: self._called(call, changes=False), abandon=True)
@@ -219,6 +218,18 @@ class Engine:
             client = self._connected()
         with _translated(changes=changes):
             return call(client)
+
+    def _asked(self, client: docker.APIClient, path: str) -> bytes:
+        """The body of a GET: over a bare connection where the engine is local, else the SDK's own."""
+        path = f"/v{client.api_version}{path}"
+        if self._lines is None:
+            answer = client.get(f"{client.base_url}{path}", timeout=TIMEOUT)
+            status, content = answer.status_code, answer.content
+        else:
+            status, content = self._lines.get(path, TIMEOUT)
+        if status != 200:
+            raise _meaning(status, _message(content))
+        return content
 
     def _connected(self) -> docker.APIClient:
         with self._connecting:
@@ -255,13 +266,6 @@ def _client_of(connection: Connection, version: str) -> docker.APIClient:
 
 def _path(connection: Connection) -> str:
     return connection.engine.removeprefix("unix://")
-
-
-def _get(client: docker.APIClient, path: str, query: Mapping[str, str], **how: Any) -> requests.Response:
-    """What the SDK does for a GET, without parsing the answer."""
-    answer = client.get(f"{client.base_url}/v{client.api_version}{path}", params=query, **({"timeout": TIMEOUT} | how))
-    _raise(answer)
-    return answer
 
 
 def _raise(answer: requests.Response) -> None:
@@ -305,11 +309,6 @@ def _pull_error(reference: str, said: str) -> DriverError:
     return kind(f"pull of {reference}: {_line(said)}")
 
 
-def _network_exists(client: docker.APIClient, name: str) -> bool:
-    """By exact name: the engine's own filter also answers names that merely contain it."""
-    return any(network["Name"] == name for network in client.networks(names=[name]))
-
-
 def _create_network(
     client: docker.APIClient, name: str, labels: Mapping[str, str], pool: Mapping[str, str] | None
 ) -> None:
@@ -325,7 +324,9 @@ def _events(client: docker.APIClient, filters: Mapping[str, Sequence[str]], hold
     while True:
         until = since + EVENTS_SPAN
         query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": json.dumps(dict(filters))}
-        answer = _get(client, "/events", query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
+        place = f"{client.base_url}/v{client.api_version}/events"
+        answer = client.get(place, params=query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
+        _raise(answer)
         hold(CancellableStream(iter(()), answer))
         with contextlib.closing(answer):
             for line in answer.iter_lines(chunk_size=None):
@@ -355,7 +356,7 @@ def _translated(*, changes: bool) -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        raise _refusal(error) from None
+        raise _meaning(error.status_code, error.explanation or error) from None
     except requests.exceptions.ConnectTimeout as error:
         raise Unreachable(f"the engine does not answer: {_line(error)}") from None
     except (
@@ -372,9 +373,9 @@ def _translated(*, changes: bool) -> Iterator[None]:
         raise Unreachable(f"no connection to the engine: {_line(error)}") from None
 
 
-def _refusal(error: docker.errors.APIError) -> DriverError:
-    said = _line(error.explanation or error)
-    match error.status_code:
+def _meaning(status: int | None, message: object) -> DriverError:
+    said = _line(message)
+    match status:
         case 404:
             return Missing(said)
         case 409:
@@ -383,6 +384,14 @@ def _refusal(error: docker.errors.APIError) -> DriverError:
             return Unreachable(said)
         case _:
             return Refused(said)
+
+
+def _message(content: bytes) -> object:
+    """What the engine says in an answer that is not a good one."""
+    try:
+        return json.loads(content)["message"]
+    except (ValueError, TypeError, KeyError):
+        return content[:300].decode(errors="replace")
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -1,14 +1,15 @@
-"""Transport to a Unix socket: the SDK's, mended, and a bare one for the list that every look asks for.
+"""Transport to a Unix socket: the SDK's, mended, and a bare one for plain questions.
 
-The SDK keeps a pool of connections for every single URL, and leaves its socket open when nobody answers. The bare one
-costs a third of the SDK's CPU, which is most of what a look at an unchanged engine costs at all.
+The SDK keeps a pool of connections for every single URL, and leaves its socket open when nobody answers. Asking costs
+it five times the CPU of a bare connection, and asking is most of what a look, and a good part of what a deploy, costs
+this process at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
-import threading
 from typing import Any
 
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
@@ -26,41 +27,57 @@ class Adapter(UnixHTTPAdapter):
         return super().get_connection(self.socket_path, proxies)
 
 
-class Line:
-    """One kept HTTP/1.1 connection for GETs, one at a time."""
+class Lines:
+    """Kept HTTP/1.1 connections for GETs."""
 
-    def __init__(self, path: str, timeout: float) -> None:
-        self._connection = _Bare(path, timeout)
-        self._turn = threading.Lock()
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[_Bare] = []
+        self._closed = False
 
-    def get(self, target: str) -> tuple[int, bytes]:
+    def get(self, target: str, timeout: float) -> tuple[int, bytes]:
         """Status and body. A kept connection that the other side has closed meanwhile is made again, once."""
-        with self._turn:
-            kept = self._connection.sock is not None
-            try:
-                return self._asked(target)
-            except (ConnectionError, http.client.HTTPException):
-                if not kept:
-                    raise
-            return self._asked(target)
+        kept = self._kept()
+        if kept is not None:
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):
+                return self._asked(kept, target, timeout)
+        return self._asked(_Bare(self._path), target, timeout)
 
     def close(self) -> None:
-        self._connection.close()
+        self._closed = True
+        while (kept := self._kept()) is not None:
+            kept.close()
 
-    def _asked(self, target: str) -> tuple[int, bytes]:
+    def _kept(self) -> _Bare | None:
         try:
-            self._connection.request("GET", target)
-            answer = self._connection.getresponse()
-            return answer.status, answer.read()
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _asked(self, connection: _Bare, target: str, timeout: float) -> tuple[int, bytes]:
+        try:
+            connection.within(timeout)
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            found = answer.status, answer.read()
         except BaseException:
-            self._connection.close()
+            connection.close()
             raise
+        self._idle.append(connection)
+        if self._closed:  # while this was on its way
+            self.close()
+        return found
 
 
 class _Bare(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
         self._path = path
+
+    def within(self, timeout: float) -> None:
+        self.timeout = timeout
+        if self.sock is not None:
+            self.sock.settimeout(timeout)
 
     def connect(self) -> None:
         self.sock = _connected(self._path, self.timeout)

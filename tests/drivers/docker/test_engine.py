@@ -84,13 +84,20 @@ class TestOnARealEngine:
         await edge.ensure_network(yard.network, {})
         assert [one["Name"] for one in yard.client.networks() if yard.mark in one["Name"]] == [yard.network]
 
-    async def test_many_calls_share_few_connections(self, edge: Engine) -> None:
+    async def test_many_changes_share_few_connections(self, edge: Engine) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(100):
-                tasks.start_soon(edge.container, f"{number:064}")
+                tasks.start_soon(edge.remove, f"{number:064}")
         assert edge._client is not None
         adapter: Any = edge._client.get_adapter(edge._client.base_url)
         assert len(adapter.pools) == 1
+
+    async def test_many_questions_share_few_connections(self, edge: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(edge.container, f"{number:064}")
+        assert edge._lines is not None
+        assert 1 <= len(edge._lines._idle) <= engine_module.CALLS
 
 
 @contextlib.asynccontextmanager

@@ -43,22 +43,22 @@ class Counting:
 class _CountingEngine(Engine):
     def __init__(self, connection: Connection, asked: Counter[str]) -> None:
         super().__init__(connection)
-        self._asked = asked
+        self._counted = asked
 
     async def listing(self) -> bytes:
-        self._asked["list"] += 1
+        self._counted["list"] += 1
         return await super().listing()
 
     async def container(self, id: str) -> Any:
-        self._asked["inspect"] += 1
+        self._counted["inspect"] += 1
         return await super().container(id)
 
     async def image(self, reference: str) -> Any:
-        self._asked["image"] += 1
+        self._counted["image"] += 1
         return await super().image(reference)
 
     async def run(self, id: str, argv: Any, within: float) -> int | None:
-        self._asked["run"] += 1
+        self._counted["run"] += 1
         return await super().run(id, argv, within)
 
 
