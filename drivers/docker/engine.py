@@ -67,7 +67,7 @@ class Engine:
 
     async def listing(self) -> bytes:
         """Every container of the engine, as the bytes of its answer: whoever looks often compares before parsing."""
-        return await self._read(lambda client: self._asked(client, "/containers/json?all=1"))
+        return await self._question("/containers/json?all=1")
 
     async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         words = quote(json.dumps({name: list(values) for name, values in filters.items()}))
@@ -87,7 +87,10 @@ class Engine:
         return None
 
     async def _json(self, path: str) -> Any:
-        return await self._read(lambda client: json.loads(self._asked(client, path)))
+        return await self._read(lambda client: json.loads(self._asked(client, "GET", path)))
+
+    async def _question(self, path: str) -> bytes:
+        return await self._read(lambda client: self._asked(client, "GET", path))
 
     # -- images and networks ----------------------------------------------------------------------------------------
 
@@ -132,52 +135,51 @@ class Engine:
 
     async def create(self, body: Body) -> str:
         """The new container's id. `Taken`: somebody has been here under this name."""
-        made: dict[str, Any] = await self._change(
-            lambda client: client.create_container_from_config(body.config, body.name)  # type: ignore[no-untyped-call]
-        )
-        return str(made["Id"])
+        return await self._made(f"/containers/create?name={quote(body.name)}", body.config)
 
     async def start(self, id: str) -> None:
-        await self._change(lambda client: client.start(id))
+        await self._post(f"/containers/{quote(id)}/start")
 
     async def stop(self, id: str) -> None:
         """Stopped when this returns, killed if it took longer than its own grace."""
         with contextlib.suppress(Missing):
-            await self._change(lambda client: _within_grace(client, id, "stop"))
+            await self._post(f"/containers/{quote(id)}/stop", within=await self._grace(id))
 
     async def restart(self, id: str) -> None:
-        await self._change(lambda client: _within_grace(client, id, "restart"))
+        await self._post(f"/containers/{quote(id)}/restart", within=await self._grace(id))
+
+    async def _grace(self, id: str) -> float:
+        """How long an answer may take that waits for the container to end."""
+        container = await self.container(id)
+        return TIMEOUT + float((container or {}).get("Config", {}).get("StopTimeout") or 0)
 
     async def remove(self, id: str) -> None:
         """Gone when this returns, with the volumes that have no name; one that runs is killed."""
         with contextlib.suppress(Missing):
-            await self._change(lambda client: client.remove_container(id, v=True, force=True))
+            await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{quote(id)}?v=1&force=1"))
 
     async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
-        await self._change(lambda client: client.update_container(id, restart_policy=policy))  # type: ignore[arg-type]
+        await self._post(f"/containers/{quote(id)}/update", {"RestartPolicy": policy})
 
     async def connect(self, id: str, network: str, *, aliases: Sequence[str] = (), address: str | None = None) -> None:
+        endpoint: dict[str, Any] = {"Aliases": list(aliases)} if aliases else {}
+        endpoint |= {"IPAMConfig": {"IPv4Address": address}} if address else {}
         with contextlib.suppress(Taken):  # it is connected already
-            await self._change(
-                lambda client: client.connect_container_to_network(
-                    id, network, aliases=list(aliases) or None, ipv4_address=address
-                )
-            )
+            await self._post(f"/networks/{quote(network)}/connect", {"Container": id, "EndpointConfig": endpoint})
 
     async def disconnect(self, id: str, network: str) -> None:
         with contextlib.suppress(Missing):
-            await self._change(lambda client: client.disconnect_container_from_network(id, network))
+            await self._post(f"/networks/{quote(network)}/disconnect", {"Container": id})
 
     async def run(self, id: str, argv: Sequence[str], within: float) -> int | None:
         """Run argv inside the container; its exit code, or None when it did not end in time."""
-        made: dict[str, Any] = await self._change(
-            lambda client: client.exec_create(id, list(argv), stdout=False, stderr=False)
-        )
-        await self._change(lambda client: client.exec_start(made["Id"], detach=True))
+        wanted = {"AttachStdout": False, "AttachStderr": False, "Cmd": list(argv)}
+        made = await self._made(f"/containers/{quote(id)}/exec", wanted)
+        await self._post(f"/exec/{made}/start", {"Detach": True})
         pause = 0.02
         with anyio.move_on_after(within):
             while True:
-                seen: dict[str, Any] = await self._json(f"/exec/{made['Id']}/json")
+                seen: dict[str, Any] = await self._json(f"/exec/{made}/json")
                 if not seen["Running"]:
                     return int(seen["ExitCode"])
                 await anyio.sleep(pause)
@@ -207,6 +209,13 @@ class Engine:
         if self._lines is not None:
             self._lines.close()
 
+    async def _post(self, path: str, body: Mapping[str, Any] | None = None, *, within: float | None = None) -> bytes:
+        return await self._change(lambda client: self._asked(client, "POST", path, body, within))
+
+    async def _made(self, path: str, body: Mapping[str, Any]) -> str:
+        """The id of what a POST has made."""
+        return await self._change(lambda client: str(json.loads(self._asked(client, "POST", path, body))["Id"]))
+
     async def _read(self, call: Callable[[docker.APIClient], T]) -> T:
         return await self._threads.run(lambda: self._called(call, changes=False), abandon=True)
 
@@ -219,15 +228,23 @@ class Engine:
         with _translated(changes=changes):
             return call(client)
 
-    def _asked(self, client: docker.APIClient, path: str) -> bytes:
-        """The body of a GET: over a bare connection where the engine is local, else the SDK's own."""
-        path = f"/v{client.api_version}{path}"
-        if self._lines is None:
-            answer = client.get(f"{client.base_url}{path}", timeout=TIMEOUT)
-            status, content = answer.status_code, answer.content
-        else:
-            status, content = self._lines.get(path, TIMEOUT)
-        if status != 200:
+    def _asked(
+        self,
+        client: docker.APIClient,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        within: float | None = None,
+    ) -> bytes:
+        """The body of a good answer: over a bare connection where the engine is local, else over the SDK's own."""
+        request = transport.Request(
+            method=method,
+            target=f"/v{client.api_version}{path}",
+            body=None if body is None else json.dumps(body).encode(),
+            timeout=within or TIMEOUT,
+        )
+        status, content = self._lines.ask(request) if self._lines else _over_sdk(client, request)
+        if status >= 400:
             raise _meaning(status, _message(content))
         return content
 
@@ -275,11 +292,11 @@ def _raise(answer: requests.Response) -> None:
         docker.errors.create_api_error_from_http_exception(error)
 
 
-def _within_grace(client: docker.APIClient, id: str, verb: str) -> None:
-    """The SDK's own calls take no notice of the container's grace when they wait for the answer."""
-    grace = client.inspect_container(id)["Config"].get("StopTimeout") or 0
-    path = f"{client.base_url}/v{client.api_version}/containers/{id}/{verb}"
-    _raise(client.post(path, timeout=TIMEOUT + grace))
+def _over_sdk(client: docker.APIClient, request: transport.Request) -> tuple[int, bytes]:
+    headers = {"Content-Type": "application/json"} if request.body is not None else {}
+    url = f"{client.base_url}{request.target}"
+    answer = client.request(request.method, url, data=request.body, headers=headers, timeout=request.timeout)
+    return answer.status_code, answer.content
 
 
 def _pull(
