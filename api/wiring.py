@@ -50,18 +50,20 @@ async def built(settings: Settings) -> AsyncIterator[House]:
     try:
         proposed = InstallationId(secrets.token_hex(4))
         installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
+        resolver = Resolver(redactor)
         tools = Tools(
             installation=installation,
             sign=signer.sign,
             read=_reader(keyring),
             now=utc,
-            secret=Resolver(redactor),
+            secret=resolver,
         )
         drivers = Drivers(tools)
         try:
             yield _house(settings, store, drivers, tools, keyring, redactor)
         finally:
             await drivers.aclose()
+            await resolver.aclose()
     finally:
         await store.aclose()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, field_validator
 
 from desired_state import scalars
 from desired_state.model import Policy, RestartPolicy, RollbackPolicy, StrategyKind
@@ -69,10 +69,16 @@ def _false(value: object) -> Literal[False]:
 
 
 class SecretReference(Strict):
-    """A value that is kept elsewhere. Raising `version` redeploys what uses it."""
+    """A value that is kept elsewhere. Raising `version` redeploys what uses it; where versions are kept, it is the one
+    that is read."""
 
     secret: scalars.Secret
     version: Text | None = None
+
+    @field_validator("version")
+    @classmethod
+    def _is_kept(cls, version: str | None, info: ValidationInfo) -> str | None:
+        return None if version is None else scalars.secret_version(version, info.data.get("secret", ""))
 
 
 EnvironmentValue = Annotated[

@@ -58,6 +58,22 @@ class Capabilities:
     adopts: bool = False  # can take over a workload it did not start
 
 
+class Against(StrEnum):
+    """What a driver's tests ran against: the real thing, or a server written from its published API."""
+
+    REAL = "real"
+    CONTRACT = "contract"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """How far a driver's word can be taken. A driver class says it as its attribute `verified`; `by` names what was
+    there, for people."""
+
+    against: Against
+    by: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footing:
     """The workload that a change was planned against; anything else found there is a `Conflict`."""
@@ -262,6 +278,32 @@ class Narrator(Protocol):
     """A runtime that can show what a workload printed."""
 
     def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]: ...
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # it works, and somebody should know
+    MISSING = "missing"  # changes will fail for want of it
+    UNKNOWN = "unknown"  # could not be seen from here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """One thing a target needs, and how it stands there: a sentence, and where it is not ok, what helps."""
+
+    about: str
+    grade: Grade
+    sentence: str
+    remedy: str | None = None
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """A runtime that can say what a target lacks before anything is changed there."""
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        """Changes nothing at the target. What cannot be seen is `unknown`, never an error."""
+        ...
 
 
 def claim_of(placement: Placement, installation: InstallationId) -> Claim:

@@ -80,6 +80,21 @@ COMMANDS: Final = (
         ("holdfast schema > holdfast.schema.json",),
     ),
     Command(
+        ("drivers",),
+        "List the kinds of runtimes, their powers, and what each was verified against.",
+        "api.cli.drivers:index",
+        (),
+        ("holdfast drivers", "holdfast drivers --output json"),
+        ((OK, "listed"), (FAILED, "listed, and one that is installed cannot be used; says why"), (ERROR, "bad input")),
+        detail="changes     what a runtime changes at once: one component, or the target as a whole\n"
+        "events      tells when something happened, so that it is looked at then\n"
+        "logs        `holdfast logs` works\n"
+        "adopts      `holdfast adopt` works\n"
+        "doctor      `holdfast doctor` examines its targets\n\n"
+        "Verified against `real`: its tests run against the runtime itself. `contract`: against a server written\n"
+        "from the published API of the runtime.",
+    ),
+    Command(
         ("release", "create"),
         "Make a release document; tags are resolved to digests once, now.",
         "api.cli.documents:release_create",

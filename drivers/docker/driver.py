@@ -11,7 +11,7 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import events, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
@@ -41,6 +41,7 @@ class DockerDriver:
 
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets and over TLS")
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
