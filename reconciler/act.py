@@ -30,7 +30,7 @@ from reconciler.means import Means
 from reconciler.store import evidence, leases, memories, tasks
 from reconciler.store.errors import LostLease, StoreError
 from reconciler.store.records import Circuit, Direction, EvidenceRow, Good, Job, Lease, ProgressLine, Refusal, Task
-from stickers.evidence import ActionRecord, HealthEvidence
+from stickers.evidence import ActionRecord, HealthEvidence, bounded
 from stickers.names import PlacementId, TargetId
 from stickers.signature import Statement
 
@@ -434,21 +434,23 @@ class _Flight:
 
     def _record(self, ruling: Ruling, answer: _Answer, detail: str, proofs: Sequence[HealthEvidence]) -> EvidenceRow:
         receipt = answer.receipt
-        record = ActionRecord(
-            environment=self._environment,
-            job=self.task.job,
-            key=self.task.key,
-            fence=self._lease.token,
-            target=self.task.target,
-            attempt=self.task.attempt,
-            changes=tuple(_words(change) for change in self.task.intent.changes),
-            result=", ".join(outcome.result for outcome in receipt.outcomes)
-            if receipt
-            else (answer.code or ruling.code),
-            detail=detail,
-            began_at=self._began,
-            ended_at=self._means.tools.now(),
-            evidence=tuple(proof.id for proof in proofs),
+        record = bounded(
+            ActionRecord(
+                environment=self._environment,
+                job=self.task.job,
+                key=self.task.key,
+                fence=self._lease.token,
+                target=self.task.target,
+                attempt=self.task.attempt,
+                changes=tuple(_words(change) for change in self.task.intent.changes),
+                result=", ".join(outcome.result for outcome in receipt.outcomes)
+                if receipt
+                else (answer.code or ruling.code),
+                detail=detail,
+                began_at=self._began,
+                ended_at=self._means.tools.now(),
+                evidence=tuple(proof.id for proof in proofs),
+            )
         )
         return EvidenceRow(
             id=record.id,

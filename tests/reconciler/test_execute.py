@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -75,6 +76,20 @@ async def test_last_good_and_signed_evidence_are_kept_for_what_was_proven() -> N
                 assert row is not None
                 assert row.kind is kind
                 keyring().payload(row.envelope, kind, lambda _: PROD)
+
+
+async def test_the_record_of_an_action_can_be_read_whatever_its_driver_said() -> None:
+    async with rig(declared("1.0.0", targets=1)) as made:
+        fault = Fault(trouble=Trouble.REFUSED, step="prepare", text="no space left " * 10_000)
+        made.world.host(place(0).target).faults.append(fault)
+        job = await made.ended(1)
+        [task] = await made.tasks(job)
+        assert task.evidence is not None
+        row = await made.store.read(partial(evidence.load, id=task.evidence))
+        assert row is not None
+        record = json.loads(keyring().payload(row.envelope, Statement.ACTION, lambda _: PROD))
+        assert record["detail"].startswith("trying again cannot help: no space left no space left")
+        assert [one.partition(":")[0] for one in record["cut"]] == ["detail"]
 
 
 async def test_progress_is_kept_as_it_comes() -> None:
