@@ -20,6 +20,7 @@ from drivers.errors import Busy, DriverError, InvalidAction, OutcomeUnknown, Ref
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
+from reconciler.core.intent import Cause, ChangeKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import TaskEvent, TaskState
@@ -37,6 +38,8 @@ from stickers.signature import Statement
 MARGIN: Final = 10.0  # seconds beyond an action's deadline, after which its driver is not waited for any more
 TELLS: Final = 0.5  # seconds between two writes of progress
 GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it may be
+
+_UNTOUCHING: Final = (ChangeKind.LABEL, ChangeKind.ADOPT)  # what runs is left as it is
 
 _PLAIN_ANSWERS: Final = frozenset(
     error.code for error in (Unreachable, Busy, TryAgain, Refused, InvalidAction, Terminal)
@@ -388,7 +391,7 @@ class _Flight:
             record=record,
             goods=self._goods(ruling) if fine or over else (),
             refusals=self._refusals(ruling) if over else (),
-            heals=self._heals(fine) if fine or over else {},
+            heals=self._heals(event) if fine or over else {},
             sequences=_sequences(answer.receipt, seen),
             gone=tuple(change.id for change in self.task.intent.changes if fine and isinstance(change, Remove)),
             failed=None if ruling.conflict or not (fine or over) else over,
@@ -422,15 +425,23 @@ class _Flight:
             Refusal(placement=failing.placement, reason=failing.reason, job=self.task.job) for failing in ruling.refused
         )
 
-    def _heals(self, fine: bool) -> dict[PlacementId, Memory]:
-        """Failed heals count; and so do those of what fell ill by itself, until it has stood for a while."""
-        now, found = self._means.tools.now(), {}
-        for cause in self.task.intent.causes:
-            ails = cause.verdict in (Verdict.UNHEALTHY, Verdict.STOPPED)
-            if ails or (cause.heal and not fine):
-                memory = self._errand.memory(cause.id)
-                found[cause.id] = retry.heal_failed(memory, now=now, seed=str(cause.id))
-        return found
+    def _heals(self, event: TaskEvent) -> dict[PlacementId, Memory]:
+        """Heals count until one has held for a while, whether they went well or not: what vanishes or falls ill after
+        each of them is flapping. Something newer that stands in health begins anew."""
+        after = {cause.id: self._healed(cause, event) for cause in self.task.intent.causes}
+        return {id: memory for id, memory in after.items() if memory is not self._errand.memory(id)}
+
+    def _healed(self, cause: Cause, event: TaskEvent) -> Memory:
+        memory, now, seed = self._errand.memory(cause.id), self._means.tools.now(), str(cause.id)
+        ails = cause.verdict in (Verdict.UNHEALTHY, Verdict.STOPPED)
+        if ails or (cause.heal and event is TaskEvent.FAIL):
+            return retry.heal_failed(memory, now=now, seed=seed)
+        if event is TaskEvent.FAIL or self.task.direction is Direction.BACK:
+            return memory
+        if not cause.heal:
+            return retry.heal_forgotten(memory)
+        stood = event is TaskEvent.SKIP or cause.kind in _UNTOUCHING
+        return memory if stood else retry.heal_done(memory, now=now, seed=seed)
 
     def _record(self, ruling: Ruling, answer: _Answer, detail: str, proofs: Sequence[HealthEvidence]) -> EvidenceRow:
         receipt = answer.receipt

@@ -73,8 +73,8 @@ def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[Pla
 
 
 def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> None:
-    """These placements stand in health, as the evidence proves: what a rollback and a heal return to. Failed heals are
-    forgotten with it, and the target can be looked at for good, declared or not."""
+    """These placements stand in health, as the evidence proves: what a rollback and a heal return to. How often they
+    were healed stays: only what holds forgets that. The target can be looked at for good, declared or not."""
     if not goods:
         return
     environment = lease.environment
@@ -271,8 +271,6 @@ def _remember(c: Connection, goods: Sequence[Good]) -> None:
         "sequence": func.max(table.c.sequence, offered.excluded.sequence)
         if c.dialect.name == "sqlite"
         else func.greatest(table.c.sequence, offered.excluded.sequence),
-        "attempts": 0,
-        "not_before": None,
     }
     rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
     insert_all(c, offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)

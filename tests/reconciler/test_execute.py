@@ -221,7 +221,7 @@ async def test_a_conflict_is_planned_again_and_refuses_nothing() -> None:
 
 
 async def test_a_target_that_keeps_failing_is_left_alone_for_a_while() -> None:
-    manual = {"rollback": RollbackPolicy.MANUAL, "strategy": ALL}
+    manual: dict[str, Any] = {"rollback": RollbackPolicy.MANUAL, "strategy": ALL}
     async with rig(declared("1.0.0", targets=1, **manual)) as made:
         fault = Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=None)
         made.world.host(place(0).target).faults.append(fault)
