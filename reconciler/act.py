@@ -6,7 +6,7 @@ Several tasks run together; what happens to one never touches the others. Only a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,9 +32,10 @@ from reconciler.store import evidence, leases, memories, tasks
 from reconciler.store.errors import LostLease, StoreError
 from reconciler.store.records import Circuit, Direction, EvidenceRow, Good, Job, Lease, ProgressLine, Refusal, Task
 from stickers.evidence import ActionRecord, HealthEvidence, bounded
-from stickers.names import PlacementId, TargetId
+from stickers.names import PlacementId, TargetId, TaskId
 from stickers.signature import Statement
 
+LOOK_AGAIN: Final = 5.0  # seconds between two looks at a target whose outcome is unknown
 MARGIN: Final = 10.0  # seconds beyond an action's deadline, after which its driver is not waited for any more
 TELLS: Final = 0.5  # seconds between two writes of progress
 GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it may be
@@ -64,29 +65,91 @@ class Errand:
         return self.known.memories.get(id, NOTHING_REMEMBERED)
 
 
-async def carry(means: Means, errand: Errand, batch: Sequence[Task]) -> list[Task]:
-    """Carry these tasks as far as they come now, and answer them as they are then. Raises `LostLease` at once, other
-    errors of the store at the end."""
-    sight = Sight(means, errand, batch)
-    seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in batch}
-    failed: list[Exception] = []
-    flown = [_Flight(means, errand, sight, task) for task in batch]
+GoesOn = Callable[[Set[TargetId]], Awaitable[bool]]  # asked with the targets that have failed meanwhile
 
-    async def fly(flight: _Flight) -> None:
+
+async def carry(means: Means, errand: Errand, wave: Sequence[Task], goes_on: GoesOn) -> list[Task]:
+    """Carry these tasks as far as they come now, and answer them as they are then. What is to be tried again later, or
+    looked at again, joins the others when its time has come while some are under way, and `goes_on` is asked first.
+    Raises `LostLease` at once, other errors of the store at the end."""
+    return await _Wave(means, errand, wave, goes_on).carry()
+
+
+def wait(task: Task, now: datetime) -> float:
+    """Seconds until a retry may begin, never longer than the policy waits: a clock that was set back holds up
+    nothing."""
+    if task.state is not TaskState.RETRYING or task.not_before is None:
+        return 0.0
+    return min((task.not_before - now).total_seconds(), retry.TASKS.limit.total_seconds())
+
+
+class _Wave:
+    """Tasks under way together, and those that wait to join them."""
+
+    def __init__(self, means: Means, errand: Errand, wave: Sequence[Task], goes_on: GoesOn) -> None:
+        self._means, self._errand, self._goes_on = means, errand, goes_on
+        self._tasks = {task.id: task for task in wave}
+        self._sight = Sight(means, errand, wave)
+        self._seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in wave}
+        self._under_way: set[TaskId] = set()
+        self._waiting: set[anyio.CancelScope] = set()
+        self._failed: set[TargetId] = set()
+        self._errors: list[Exception] = []
+
+    async def carry(self) -> list[Task]:
+        now = self._means.tools.now()
+        self._under_way = {id for id, task in self._tasks.items() if wait(task, now) <= 0}
+        async with anyio.create_task_group() as tasks:
+            for id in self._tasks:
+                tasks.start_soon(self._carry, id, name=str(id))
+        if self._errors:
+            raise self._errors[0]
+        return list(self._tasks.values())
+
+    async def _carry(self, id: TaskId) -> None:
+        """One task, try after try, until it has ended or nobody else is under way."""
         try:
-            async with means.seats, seats[flight.task.target]:
-                await flight.fly()
+            while id in self._under_way or await self._joins(id):
+                await self._fly(id)
+                if self._tasks[id].state not in (TaskState.RETRYING, TaskState.LOST):
+                    return
         except Exception as error:  # of one task: the others finish first
             if isinstance(plain(error), LostLease):
                 raise plain(error) from None
-            failed.append(error)
+            self._errors.append(error)
 
-    async with anyio.create_task_group() as flights:
-        for flight in flown:
-            flights.start_soon(fly, flight, name=str(flight.task.id))
-    if failed:
-        raise failed[0]
-    return [flight.task for flight in flown]
+    async def _fly(self, id: TaskId) -> None:
+        try:
+            async with self._means.seats, self._seats[self._tasks[id].target]:
+                flight = _Flight(self._means, self._errand, self._sight, self._tasks[id])
+                try:
+                    await flight.fly()
+                finally:
+                    self._tasks[id] = flight.task
+        finally:
+            self._under_way.discard(id)
+            if self._tasks[id].state is TaskState.FAILED:
+                self._failed.add(self._tasks[id].target)
+            if not self._under_way:
+                for scope in self._waiting:
+                    scope.cancel()
+
+    async def _joins(self, id: TaskId) -> bool:
+        """Whether the task is tried again beside those that are under way when its time has come."""
+        task, joins = self._tasks[id], False
+        pause = LOOK_AGAIN if task.state is TaskState.LOST else wait(task, self._means.tools.now())
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            if not self._under_way:
+                scope.cancel()
+            await anyio.sleep(max(0.0, pause))
+            if not self._errors and not self._means.stopping() and await self._goes_on(self._failed):
+                reached("before_retry")
+                joins = True
+        self._waiting.discard(scope)
+        if joins:
+            self._under_way.add(id)
+        return joins
 
 
 class Sight:

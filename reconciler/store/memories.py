@@ -49,7 +49,7 @@ def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
         refused=_refused_reasons(c, environment),
         circuits=_open_circuits(c, environment, now),
         active_keys=_active_keys(c, environment),
-        suspended=_in_force(row.suspended if row else None, now),
+        suspended=in_force(row.suspended if row else None, now),
         targets=remembered.targets,
     )
 
@@ -259,7 +259,8 @@ def _active_keys(c: Connection, environment: EnvironmentId) -> frozenset[str]:
     return frozenset(c.execute(select(task.c.key).join(job).where(*active)).scalars())
 
 
-def _in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
+def in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
+    """The suspension by hand, unless it has ended."""
     if suspended is None or (suspended.until is not None and suspended.until <= now):
         return None
     return Suspension(reason=suspended.reason, until=suspended.until)

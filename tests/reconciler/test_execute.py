@@ -470,6 +470,74 @@ async def test_what_was_in_flight_is_lost_and_looked_at() -> None:
     await store.aclose()
 
 
+async def test_after_a_death_the_rest_of_a_wave_is_carried_together() -> None:
+    store = await Store.open("sqlite://", now=virtual_time.now)
+    world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=6, strategy=ALL))
+    for number in range(6):
+        world.host(place(number).target).faults.append(
+            Fault(trouble=Trouble.SLOW, step="prepare", times=None, seconds=60)
+        )
+
+    def all_run(made: Rig) -> bool:
+        return sum(isinstance(event, TaskMoved) and event.state == "running" for event in made.events) == 6
+
+    await crashed(world, store, shelf, all_run)
+    began = virtual_time.now()
+    async with around(world, store, shelf) as made:
+        job = await made.rested("1.0.0", 6)
+        assert job.ended_at is not None
+        assert (job.ended_at - began).total_seconds() < 90
+    await store.aclose()
+
+
+async def test_what_is_tried_again_does_not_wait_for_the_slowest_of_its_wave() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=300))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=3))
+        began = anyio.current_time()
+        await made.until(lambda: made.runs("1.0.0") == 1)
+        assert anyio.current_time() - began < 60
+        job = await made.rested("1.0.0", 2)
+        assert [task.attempt for task in await made.tasks(job)] == [1, 4]
+
+
+async def test_an_unknown_outcome_is_looked_at_again_while_others_are_under_way() -> None:
+    limits = Limits(action=timedelta(seconds=20))
+    slow = Fault(trouble=Trouble.SLOW, step="prepare", seconds=25)
+    async with rig(declared("1.0.0", targets=2, strategy=ALL), limits=limits) as made:
+        made.world.host(place(1).target).faults.append(slow)
+        await lost(made)
+        made.world.host(place(0).target).mend()
+        began = anyio.current_time()
+        await made.until(lambda: made.runs("1.0.0") >= 1 and _succeeded(made))
+        assert anyio.current_time() - began < 15
+        await made.rested("1.0.0", 2)
+
+
+def _succeeded(made: Rig) -> bool:
+    return any(isinstance(event, TaskMoved) and event.state is TaskState.SUCCEEDED for event in made.events)
+
+
+async def test_nothing_is_tried_again_beside_others_once_something_else_is_asked() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=100))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=1))
+        await made.until(lambda: any(isinstance(e, TaskMoved) and e.state == "retrying" for e in made.events))
+        await ask(made, Wish.CANCEL)
+        job = await made.ended(1)
+        assert [task.state for task in await made.tasks(job)] == ["succeeded", "cancelled"]
+
+
+async def test_nothing_is_tried_again_beside_others_once_too_much_has_failed() -> None:
+    async with rig(declared("1.0.0", targets=3, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=100))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=1))
+        made.world.host(place(2).target).faults.append(Fault(trouble=Trouble.REFUSED, step="prepare"))
+        job = await made.ended(1)
+        forward = [task for task in await made.tasks(job) if task.direction is Direction.FORWARD]
+        assert [task.state for task in forward] == ["succeeded", "cancelled", "failed"]
+
+
 async def test_a_job_outlives_any_number_of_deaths() -> None:
     store = await Store.open("sqlite://", now=virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0"))
