@@ -30,6 +30,7 @@ from reconciler.loop import plain, sentence
 from reconciler.means import Means
 from reconciler.store import evidence, leases, memories, tasks
 from reconciler.store.errors import LostLease, StoreError
+from reconciler.store.memories import Learnt
 from reconciler.store.records import Circuit, Direction, EvidenceRow, Good, Job, Lease, ProgressLine, Refusal, Task
 from stickers.evidence import ActionRecord, HealthEvidence, bounded
 from stickers.names import PlacementId, TargetId, TaskId
@@ -147,7 +148,7 @@ class _Wave:
                 reached("before_retry")
                 joins = True
         self._waiting.discard(scope)
-        if joins:
+        if joins and task.state is TaskState.RETRYING:  # looks alone keep nobody waiting
             self._under_way.add(id)
         return joins
 
@@ -418,9 +419,8 @@ class _Flight:
 
     def _remember(self, c: Connection, end: _End, now: datetime) -> None:
         environment, lease = self._environment, self._lease
-        memories.raise_sequences(c, environment, end.sequences, lease)
-        memories.good(c, end.goods, lease, now)
-        memories.heals(c, environment, end.heals, lease)
+        learnt = Learnt(sequences=end.sequences, goods=end.goods, heals=end.heals)
+        memories.learn(c, environment, learnt, lease, now)
         for refusal in end.refusals:
             memories.refuse(c, refusal, lease, now)
         for id in end.gone:

@@ -171,8 +171,8 @@ class _Turn:
         if any(task.attempt for task in ready):
             reached("before_retry")
         carried = await act.carry(self.means, replace(self.errand, job=self.job), wave, self._goes_on)
-        unknown = all(task.state is TaskState.LOST for task in _open(carried))
-        return LOOK_AGAIN if unknown and _open(carried) else AT_ONCE
+        now = self.means.tools.now()
+        return min((_pause(task, now) for task in _open(carried)), default=AT_ONCE)
 
     async def _goes_on(self, failed: Set[TargetId]) -> bool:
         """Whether a task may be tried again while others of its wave are under way: not too much has failed, and
@@ -416,6 +416,11 @@ def _open(tasks: Iterable[Task]) -> list[Task]:
 
 def _targets(tasks: Iterable[Task]) -> set[TargetId]:
     return {task.target for task in tasks}
+
+
+def _pause(task: Task, now: datetime) -> float:
+    """Seconds until something can be done for it again."""
+    return LOOK_AGAIN if task.state is TaskState.LOST else max(AT_ONCE, act.wait(task, now))
 
 
 def _failures(failed: Sequence[Task]) -> str:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from desired_state.model import RollbackPolicy, Strategy, StrategyKind
-from drivers.memory import Deed, Fault, Trouble, When, World, scripts
+from drivers.memory import Crossing, Deed, Fault, Trouble, When, World, scripts
 from reconciler.core.intent import JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import JobState, TaskState
@@ -176,6 +176,29 @@ async def test_an_unknown_outcome_is_waited_for_while_the_target_is_away() -> No
         await made.rested("1.0.0", 1)
         assert len(await made.jobs()) == 1
         assert [effect.deed for effect in made.world.effects].count(Deed.MADE) == 1
+
+
+async def test_an_unknown_outcome_is_not_looked_at_without_pause_while_another_waits_for_its_retry() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        host = made.world.host(place(0).target)
+        host.faults.append(Fault(trouble=Trouble.LOST, step="wear"))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=4))
+        await made.until(lambda: made.job())
+        host.faults.append(Fault(trouble=Trouble.UNREACHABLE, step="observe", times=None))
+        looks: list[float] = []
+        made.world.nemesis = lambda crossing: _counted(crossing, looks)
+        await anyio.sleep(20)
+        assert len(looks) < 60
+        made.world.nemesis = None
+        host.mend()
+        await made.rested("1.0.0", 2)
+
+
+def _counted(crossing: Crossing, looks: list[float]) -> Fault | None:
+    """Who does nothing but look is slowed down at last, or no time would pass."""
+    if crossing.step == "observe" and crossing.when is When.BEFORE:
+        looks.append(anyio.current_time())
+    return Fault(trouble=Trouble.SLOW, seconds=5) if len(looks) > 1000 else None
 
 
 async def test_nobody_waits_for_ever_for_an_unknown_outcome() -> None:
