@@ -201,7 +201,7 @@ class _Carrier:
     async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
         done = self.worn is not None and self.worn.key == self.action.key and self.worn.phase is Phase.PROVEN
         if done:
-            return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+            return await self._restarted(restart, standing)
         self._must_be(restart.replaces, standing)
         if not _is(restart.placement, standing.workload):
             raise Conflict(f"{restart.id}: found {_shown(_footing(standing.workload))}, not what is to be restarted")
@@ -211,8 +211,16 @@ class _Carrier:
         found = await self._prove(restart.placement, instance)
         if isinstance(found, Disproven):
             return self._outcome(Result.UNPROVEN, f"restarted; {found.reason}", None)
+        if standing.debris:
+            await self._settle(_in_place(restart, standing), found.workload.instance)
         evidence = await self._label_proven(restart.placement, found)
         return self._outcome(Result.CHANGED, "restarted and proven", found.workload, evidence)
+
+    async def _restarted(self, restart: Restart, standing: Standing) -> Outcome:
+        """Done under this very key before: unchanged, unless something is left of an interrupted action."""
+        if standing.debris and self._stands_as(restart.placement, standing):
+            return await self._label(_in_place(restart, standing), standing)
+        return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
 
     async def _remove(self, remove: Remove, standing: Standing) -> Outcome:
         if standing.workload is None and standing.worn is None and not standing.kept and not standing.debris:
@@ -357,6 +365,17 @@ class _Carrier:
             evidence=evidence,
             sequence=self.sequence - 1,
         )
+
+
+def _in_place(restart: Restart, standing: Standing) -> Deploy:
+    """A deploy of what is restarted, by which debris is collected, and no predecessor that is kept."""
+    return Deploy(
+        placement=restart.placement,
+        replaces=restart.replaces,
+        stamp=restart.stamp,
+        predecessor=restart.placement,
+        keep=len(standing.kept),
+    )
 
 
 def _is(placement: Placement, workload: Workload | None) -> bool:

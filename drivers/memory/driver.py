@@ -109,7 +109,7 @@ class MemoryDriver:
         send, receive = anyio.create_memory_object_stream[TargetId](AHEAD)
         self.world.watch(send)
         with send, receive:
-            async for id in receive:
+            while (id := await self.world.told(receive)) is not None:
                 if id in wanted:
                     yield id
             raise Unreachable("events were lost")

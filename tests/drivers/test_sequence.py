@@ -479,6 +479,18 @@ async def test_a_restart_happens_once_to_its_key() -> None:
     assert hands.calls == ["look"]
 
 
+async def test_a_restart_tidies_up_what_an_interrupted_action_left() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), debris=("half",))
+    assert (await hands.one(RESTART)).result is Result.CHANGED
+    assert hands.calls == ["look", "restart old", "ask old", "ask old", "settle old", "wear proven shop@one"]
+
+
+async def test_a_restart_that_is_done_and_has_left_something_is_only_tidied_up() -> None:
+    hands = FakeHands(stands=OLD, worn=replace(sticker(ONE, sequence=5), key=KEY), debris=("half",))
+    assert (await hands.one(RESTART)).result is Result.LABELLED
+    assert hands.calls == ["look", "ask old", "ask old", "settle old", "wear proven shop@one"]
+
+
 async def test_a_restart_of_something_else_is_a_conflict() -> None:
     hands = FakeHands(stands=replace(OLD, instance="another"), worn=sticker(ONE))
     with pytest.raises(Conflict):
