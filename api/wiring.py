@@ -19,6 +19,7 @@ from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
 from desired_state.sources.directory import Directory
 from drivers.contract import Tools
+from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
 from reconciler.means import Limits
@@ -57,6 +58,7 @@ async def built(settings: Settings) -> AsyncIterator[House]:
             read=_reader(keyring),
             now=utc,
             secret=resolver,
+            hook=Runner(redactor, resolver) if settings.hooks == "on" else None,
         )
         drivers = Drivers(tools)
         try:

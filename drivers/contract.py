@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+from desired_state.hooks import Hook
 from desired_state.model import Placement, Target
 from desired_state.secrets import SecretRef
 from stickers.evidence import HealthEvidence
@@ -204,6 +205,7 @@ class Step(StrEnum):
 
     LOOK = "look"
     PREPARE = "prepare"
+    HOOK = "hook"
     MARK = "mark"
     START = "start"
     PROVE = "prove"
@@ -224,6 +226,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+RunHook = Callable[[Hook, Mapping[str, str]], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +234,8 @@ class Tools:
     """What every driver is handed: who we are, how to sign and to read a sticker, the wall clock, and secrets.
 
     `read` answers the sticker only when its signature is valid for its subject. `secret` resolves a reference at the
-    moment of use and raises `Refused` when it cannot.
+    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about and answers how it failed,
+    None when it did not; without it, hooks are not allowed here.
     """
 
     installation: InstallationId
@@ -239,6 +243,7 @@ class Tools:
     read: Callable[[Envelope], Sticker | None]
     now: Callable[[], datetime]
     secret: Callable[[SecretRef], Awaitable[str]]
+    hook: RunHook | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,20 @@ from typing import Final
 import anyio
 from sqlalchemy import Connection
 
+from desired_state.hooks import Hooks
 from desired_state.model import DesiredState, Placement, Target
 from drivers.contract import Action, Change, Deploy, Look, Progress, Receipt, Remove, Restart, Result
-from drivers.errors import Busy, DriverError, InvalidAction, OutcomeUnknown, Refused, StaleFence, Terminal, Unreachable
+from drivers.errors import (
+    Busy,
+    DriverError,
+    InvalidAction,
+    NotAllowed,
+    OutcomeUnknown,
+    Refused,
+    StaleFence,
+    Terminal,
+    Unreachable,
+)
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
@@ -44,7 +55,7 @@ GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it m
 _UNTOUCHING: Final = (ChangeKind.LABEL, ChangeKind.ADOPT)  # what runs is left as it is
 
 _PLAIN_ANSWERS: Final = frozenset(
-    error.code for error in (Unreachable, Busy, TryAgain, Refused, InvalidAction, Terminal)
+    error.code for error in (Unreachable, Busy, TryAgain, Refused, InvalidAction, NotAllowed, Terminal)
 )  # errors that say themselves what happened: nothing is learnt by looking
 
 
@@ -595,12 +606,14 @@ def _sequences(receipt: Receipt | None, seen: Seen | None) -> dict[PlacementId, 
 
 
 def _deadline(changes: Sequence[Change], beside: timedelta) -> timedelta:
-    """Time for the change itself, and for each proof it may need: of what comes, and of what is put back."""
+    """Time for the change itself, for its hooks, and for each proof it may need: of what comes, and of what is put
+    back."""
     proofs = timedelta()
     for change in changes:
         match change:
             case Deploy():
                 proofs += _proof_takes(change.placement) + _proof_takes(change.predecessor)
+                proofs += _hooks_take(change.placement.hooks)
             case Restart():
                 proofs += _proof_takes(change.placement)
             case Remove():
@@ -612,6 +625,11 @@ def _proof_takes(placement: Placement | None) -> timedelta:
     if placement is None:
         return timedelta()
     return (placement.health.deadline if placement.health else timedelta()) + placement.configuration.stop_grace
+
+
+def _hooks_take(hooks: Hooks | None) -> timedelta:
+    declared = (hooks.pre_deploy, hooks.post_deploy) if hooks else ()
+    return sum((hook.deadline for hook in declared if hook), timedelta())
 
 
 def _words(change: Change) -> str:

@@ -95,6 +95,7 @@ ERRORS: Final[Mapping[str, TaskEvent]] = {
     errors.StaleFence.code: TaskEvent.LOSE,  # whoever holds the lease now looks and goes on
     errors.Refused.code: TaskEvent.FAIL,
     errors.InvalidAction.code: TaskEvent.FAIL,
+    errors.NotAllowed.code: TaskEvent.FAIL,
     errors.Terminal.code: TaskEvent.FAIL,
     errors.Conflict.code: TaskEvent.FAIL,
 }

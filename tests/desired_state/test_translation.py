@@ -59,6 +59,9 @@ components:
     registry_credentials: {secret: "file:/etc/registry.json#token"}
     health: {http: {port: 8080, path: /health, status: 204, body: ok}, interval: 1s, timeout: 2s, successes: 2,
              minimum: 1s, deadline: 30s}
+    hooks:
+      pre_deploy: {command: [migrate], environment: {DB: {secret: "env:DB"}}, deadline: 30s}
+      post_deploy: {command: [announce], deadline: 5s, on_failure: warn}
     state: running
     after: [web]
     select: {zone: a}
