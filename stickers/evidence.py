@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from stickers import digest
@@ -34,7 +35,7 @@ class HealthEvidence:
 
     @property
     def id(self) -> EvidenceId:
-        return EvidenceId(digest.of(self))
+        return _id(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,13 @@ class ActionRecord:
 
     @property
     def id(self) -> EvidenceId:
-        return EvidenceId(digest.of(self))
+        return _id(self)
+
+
+@lru_cache(maxsize=256)
+def _id(statement: HealthEvidence | ActionRecord) -> EvidenceId:
+    """Asked for several times while a statement is made, signed and kept."""
+    return EvidenceId(digest.of(statement))
 
 
 # -- what an envelope has room for ------------------------------------------------------------------------------------
