@@ -143,15 +143,20 @@ class Engine:
     async def stop(self, id: str) -> None:
         """Stopped when this returns, killed if it took longer than its own grace."""
         with contextlib.suppress(Missing):
-            await self._post(f"/containers/{quote(id)}/stop", within=await self._grace(id))
+            await self._ended(id, "stop")
 
     async def restart(self, id: str) -> None:
-        await self._post(f"/containers/{quote(id)}/restart", within=await self._grace(id))
+        await self._ended(id, "restart")
 
-    async def _grace(self, id: str) -> float:
-        """How long an answer may take that waits for the container to end."""
-        container = await self.container(id)
-        return TIMEOUT + float((container or {}).get("Config", {}).get("StopTimeout") or 0)
+    async def _ended(self, id: str, verb: str) -> None:
+        """The answer waits for the container to end, for as long as it is given."""
+        path = f"/containers/{quote(id)}"
+
+        def end(client: docker.APIClient) -> None:
+            grace = json.loads(self._asked(client, "GET", f"{path}/json"))["Config"].get("StopTimeout") or 0
+            self._asked(client, "POST", f"{path}/{verb}", within=TIMEOUT + grace)
+
+        await self._change(end)
 
     async def remove(self, id: str) -> None:
         """Gone when this returns, with the volumes that have no name; one that runs is killed."""
@@ -209,8 +214,8 @@ class Engine:
         if self._lines is not None:
             self._lines.close()
 
-    async def _post(self, path: str, body: Mapping[str, Any] | None = None, *, within: float | None = None) -> bytes:
-        return await self._change(lambda client: self._asked(client, "POST", path, body, within))
+    async def _post(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        return await self._change(lambda client: self._asked(client, "POST", path, body))
 
     async def _made(self, path: str, body: Mapping[str, Any]) -> str:
         """The id of what a POST has made."""
