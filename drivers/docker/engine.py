@@ -70,12 +70,12 @@ class Engine:
         return await self._question("/containers/json?all=1")
 
     async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-        words = quote(json.dumps({name: list(values) for name, values in filters.items()}))
+        words = _word(json.dumps({name: list(values) for name, values in filters.items()}))
         found: list[dict[str, Any]] = await self._json(f"/containers/json?all=1&filters={words}")
         return found
 
     async def container(self, id: str) -> Inspected | None:
-        return await self._inspected(f"/containers/{quote(id)}/json")
+        return await self._inspected(f"/containers/{_word(id)}/json")
 
     async def image(self, reference: str) -> Inspected | None:
         return await self._inspected(f"/images/{quote(reference)}/json")
@@ -124,7 +124,7 @@ class Engine:
             await self._change(lambda client: client.remove_network(scout))
         await self._change(lambda client: _create_network(client, scout, labels, None))
         try:
-            found: dict[str, Any] = await self._json(f"/networks/{quote(scout)}")
+            found: dict[str, Any] = await self._json(f"/networks/{_word(scout)}")
         finally:
             with anyio.CancelScope(shield=True):
                 await self._change(lambda client: client.remove_network(scout))
@@ -135,46 +135,51 @@ class Engine:
 
     async def create(self, body: Body) -> str:
         """The new container's id. `Taken`: somebody has been here under this name."""
-        return await self._made(f"/containers/create?name={quote(body.name)}", body.config)
+        return await self._made(f"/containers/create?name={_word(body.name)}", body.config)
 
     async def start(self, id: str) -> None:
-        await self._post(f"/containers/{quote(id)}/start")
+        await self._post(f"/containers/{_word(id)}/start")
 
     async def stop(self, id: str) -> None:
         """Stopped when this returns, killed if it took longer than its own grace."""
         with contextlib.suppress(Missing):
-            await self._post(f"/containers/{quote(id)}/stop", within=await self._grace(id))
+            await self._ended(id, "stop")
 
     async def restart(self, id: str) -> None:
-        await self._post(f"/containers/{quote(id)}/restart", within=await self._grace(id))
+        await self._ended(id, "restart")
 
-    async def _grace(self, id: str) -> float:
-        """How long an answer may take that waits for the container to end."""
-        container = await self.container(id)
-        return TIMEOUT + float((container or {}).get("Config", {}).get("StopTimeout") or 0)
+    async def _ended(self, id: str, verb: str) -> None:
+        """The answer waits for the container to end, for as long as it is given."""
+        path = f"/containers/{_word(id)}"
+
+        def end(client: docker.APIClient) -> None:
+            grace = json.loads(self._asked(client, "GET", f"{path}/json"))["Config"].get("StopTimeout") or 0
+            self._asked(client, "POST", f"{path}/{verb}", within=TIMEOUT + grace)
+
+        await self._change(end)
 
     async def remove(self, id: str) -> None:
         """Gone when this returns, with the volumes that have no name; one that runs is killed."""
         with contextlib.suppress(Missing):
-            await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{quote(id)}?v=1&force=1"))
+            await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{_word(id)}?v=1&force=1"))
 
     async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
-        await self._post(f"/containers/{quote(id)}/update", {"RestartPolicy": policy})
+        await self._post(f"/containers/{_word(id)}/update", {"RestartPolicy": policy})
 
     async def connect(self, id: str, network: str, *, aliases: Sequence[str] = (), address: str | None = None) -> None:
         endpoint: dict[str, Any] = {"Aliases": list(aliases)} if aliases else {}
         endpoint |= {"IPAMConfig": {"IPv4Address": address}} if address else {}
         with contextlib.suppress(Taken):  # it is connected already
-            await self._post(f"/networks/{quote(network)}/connect", {"Container": id, "EndpointConfig": endpoint})
+            await self._post(f"/networks/{_word(network)}/connect", {"Container": id, "EndpointConfig": endpoint})
 
     async def disconnect(self, id: str, network: str) -> None:
         with contextlib.suppress(Missing):
-            await self._post(f"/networks/{quote(network)}/disconnect", {"Container": id})
+            await self._post(f"/networks/{_word(network)}/disconnect", {"Container": id})
 
     async def run(self, id: str, argv: Sequence[str], within: float) -> int | None:
         """Run argv inside the container; its exit code, or None when it did not end in time."""
         wanted = {"AttachStdout": False, "AttachStderr": False, "Cmd": list(argv)}
-        made = await self._made(f"/containers/{quote(id)}/exec", wanted)
+        made = await self._made(f"/containers/{_word(id)}/exec", wanted)
         await self._post(f"/exec/{made}/start", {"Detach": True})
         pause = 0.02
         with anyio.move_on_after(within):
@@ -209,8 +214,8 @@ class Engine:
         if self._lines is not None:
             self._lines.close()
 
-    async def _post(self, path: str, body: Mapping[str, Any] | None = None, *, within: float | None = None) -> bytes:
-        return await self._change(lambda client: self._asked(client, "POST", path, body, within))
+    async def _post(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        return await self._change(lambda client: self._asked(client, "POST", path, body))
 
     async def _made(self, path: str, body: Mapping[str, Any]) -> str:
         """The id of what a POST has made."""
@@ -283,6 +288,11 @@ def _client_of(connection: Connection, version: str) -> docker.APIClient:
 
 def _path(connection: Connection) -> str:
     return connection.engine.removeprefix("unix://")
+
+
+def _word(text: str) -> str:
+    """As one part of a path, whatever is in it."""
+    return quote(text, safe="")
 
 
 def _raise(answer: requests.Response) -> None:

@@ -49,6 +49,7 @@ MANY: Final = 20
 FIFTY: Final = 50
 AT_ONCE: Final = 4  # bare calls; more or fewer take as long, for the engine is bound by its CPU
 TURNS: Final = 30
+LONGEST: Final = 75.0  # seconds for all rounds of one part
 QUIET: Final = 10.0  # seconds a held fleet is watched for
 HEALTH: Final = {"http": {"port": 8080, "path": "/"}, "interval": "100ms", "successes": 1, "deadline": "120s"}
 
@@ -93,6 +94,16 @@ class Bench:
             list(threads.map(lambda one: self.yard.client.remove_container(one, v=True, force=True), found))
 
 
+def _rounds() -> Iterator[int]:
+    """As many as there are to be, fewer on a machine that is busy with something else."""
+    began = time.monotonic()
+    for number in range(ROUNDS):
+        if number and (time.monotonic() - began) * (number + 1) / number > LONGEST:
+            print(f"\n{number} of {ROUNDS} rounds, the machine is busy")
+            return
+        yield number
+
+
 def _names(count: int) -> list[str]:
     return [f"t-{number}" for number in range(count)]
 
@@ -103,12 +114,12 @@ def _names(count: int) -> list[str]:
 def deploy(bench: Bench) -> None:
     """No health check is declared, as the peers have none: ours is proven by one look that finds it running."""
     peers = compose.found(bench.home)
-    rounds = [_once(bench, peers) for _ in range(ROUNDS)]
+    rounds = [_once(bench, peers) for _ in _rounds()]
     ours, calls, *composed = [medians(figures) for figures in zip(*rounds, strict=True)]
     named = list(zip(peers, composed[::2], composed[1::2], strict=True))
     beside = [(f"bare engine calls, {AT_ONCE} at once", calls), *((f"{name} up -d", up) for name, up, _ in named)]
     show(
-        f"Deploy of {MANY} containers, images there, medians of {ROUNDS} (ours: proven, labelled and recorded)",
+        f"Deploy of {MANY} containers, images there, medians of {len(rounds)} (ours: proven, labelled and recorded)",
         [
             *(Row(work=f"wall, beside {name}", ours=ours[0], peer=peer[0]) for name, peer in beside),
             *(Row(work=f"CPU, beside {name}", ours=ours[1], peer=peer[1]) for name, peer in beside),
@@ -301,7 +312,7 @@ def _moment(cell: dict[str, Any]) -> float:
 
 
 class Load:
-    """Two clients that ask a port of the host without pause; `lost` counts requests that were not answered well."""
+    """A client that asks a port of the host all the while; `lost` counts requests that were not answered well."""
 
     def __init__(self, port: int) -> None:
         self.port, self.lost, self.gap, self._stopped = port, 0, 0.0, threading.Event()
@@ -330,10 +341,10 @@ class Load:
 
 
 def replaced(bench: Bench) -> None:
-    rounds = [(*_replaced_by_us(bench), *_replaced_by_calls(bench)) for _ in range(ROUNDS)]
+    rounds = [(*_replaced_by_us(bench), *_replaced_by_calls(bench)) for _ in _rounds()]
     lost, gap, lost_bare, gap_bare = medians(rounds)
     show(
-        f"One container with a fixed host port is replaced, one client at 200 requests/s, medians of {ROUNDS}",
+        f"One container with a fixed host port is replaced, one client at 200 requests/s, medians of {len(rounds)}",
         [
             Row(work="requests lost, beside bare stop and start", ours=lost, unit="", peer=lost_bare),
             Row(

@@ -102,6 +102,15 @@ class TestOnARealEngine:
         assert 1 <= len(edge._lines._idle) <= engine_module.CALLS
 
 
+async def test_a_name_is_one_part_of_a_path_whatever_is_in_it(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+    async with pretending(tmp_path, says(200, {}), heads) as engine:
+        await engine.container("../networks/x?a=1")
+        await engine.connect("1" * 64, "a/b", aliases=["api"])
+    asked = [head.split(b" ")[1] for head in heads if b"/version" not in head]
+    assert asked == [b"/v1.41/containers/..%2Fnetworks%2Fx%3Fa%3D1/json", b"/v1.41/networks/a%2Fb/connect"]
+
+
 class TestKeptConnections:
     @pytest.mark.parametrize("call", ["start", "container"])
     async def test_one_that_was_closed_meanwhile_is_not_used(self, tmp_path: Path, call: str) -> None:

@@ -237,23 +237,11 @@ async def test_what_is_not_ours_is_listed_while_it_runs(daemon: Daemon, yard: Ya
     assert not [one for one in (await daemon.observe()).unmanaged if one.instance == theirs]
 
 
-async def told(daemon: Daemon, happening: Any, *, within: float = 5) -> TargetId | None:
+async def told(daemon: Daemon, happening: Any, *, within: float = 20) -> TargetId | None:
     """The first target the watcher tells of when that happens."""
-    first: list[TargetId] = []
-
-    async def watch() -> None:
-        async for id in daemon.driver.watch([daemon.target]):
-            first.append(id)
-            tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await anyio.sleep(0.4)
+    async with daemon.watching() as answer:
         await anyio.to_thread.run_sync(happening)
-        with anyio.move_on_after(within):
-            await anyio.sleep_forever()
-        tasks.cancel_scope.cancel()
-    return first[0] if first else None
+        return await answer(within)
 
 
 class TestEvents:
@@ -296,10 +284,9 @@ class TestEvents:
         assert await told(daemon, lambda: yard.client.kill(theirs)) == daemon.target.id
 
     async def test_a_watch_ends_at_once_when_it_is_left(self, daemon: Daemon) -> None:
-        began = time.monotonic()
-        with anyio.move_on_after(0.5):
-            async for _ in daemon.driver.watch([daemon.target]):
-                pass
+        await daemon.observe()
+        async with daemon.watching():
+            began = time.monotonic()
         assert time.monotonic() - began < 2
 
 
