@@ -194,7 +194,7 @@ def test_what_is_supported_is_not_refused() -> None:
 
 
 def test_the_table_of_fields_says_what_the_model_of_the_sdk_says() -> None:
-    model = Loader().load_service_model("ecs", "service-2")  # type: ignore[no-untyped-call]
+    model = Loader().load_service_model("ecs", "service-2")
     found: dict[str, frozenset[str]] = {}
 
     def walk(shape: str, path: str) -> None:
