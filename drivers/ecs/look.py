@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from drivers.ecs import render, tags
@@ -14,6 +14,9 @@ from stickers import digest, names
 from stickers.names import LIVE, ActionKey, ComponentName, Digest, InstallationId, TargetId
 from stickers.observation import Health, HealthState, Standing, Workload, WorkloadState
 
+JUST: Final = timedelta(seconds=30)  # between a failed deployment and the rollback that follows it by itself
+FAILED: Final = "deployment failed: "  # of events
+ROLLING_BACK: Final = "rolling back to deployment"  # of events, and of a deployment until it is completed
 UNCHECKED: Final = Health(state=HealthState.UNCHECKED)
 
 
@@ -44,6 +47,7 @@ class Service:
     controller: str
     deployments: tuple[Deployment, ...]
     tags: Mapping[str, str]
+    events: tuple[tuple[datetime, str], ...] = ()  # the newest first
 
     @property
     def primary(self) -> Deployment | None:
@@ -83,6 +87,11 @@ def service(described: Mapping[str, Any]) -> Service:
         controller=described.get("deploymentController", {}).get("type", "ECS"),
         deployments=tuple(_deployment(one) for one in described.get("deployments", ())),
         tags=tags_of(described.get("tags", ())),
+        events=tuple(
+            (event["createdAt"].astimezone(UTC), event.get("message", ""))
+            for event in described.get("events", ())
+            if event.get("createdAt")
+        ),
     )
 
 
@@ -241,8 +250,18 @@ def rollbacks(view: View) -> tuple[str, ...]:
         for one in view.service.deployments
         if one.rollout == "FAILED"
     ]
-    taken_back = "rolling back" in view.primary.reason.lower()
-    return (*given_up, *([f"ECS rolled back to {short(view.primary.definition)}"] if taken_back else []))
+    return (*given_up, *_taken_back(view))
+
+
+def _taken_back(view: View) -> Iterator[str]:
+    """A deployment forgets that it was a rollback once it is completed; the events before it still tell."""
+    primary = view.primary
+    told = [text for at, text in view.service.events if primary.created and abs(primary.created - at) < JUST]
+    failed = next((text.partition(FAILED)[2].rstrip(".") for text in told if FAILED in text), "")
+    if ROLLING_BACK in primary.reason.lower() or any(ROLLING_BACK in text for text in told):
+        yield f"ECS's circuit breaker rolled back to {short(primary.definition)}" + (f": {failed}" if failed else "")
+    elif failed:
+        yield f"a deployment before this one of {short(primary.definition)} failed: {failed}"
 
 
 def _own_health(view: View) -> Health:

@@ -22,6 +22,7 @@ CONTENT: Final = "holdfast:content"
 TEMPLATE: Final = "holdfast:template"
 SELF: Final = "holdfast:self"
 SEARCHED: Final = 100  # newest revisions of a family, among which an equal one is looked for
+PAGE: Final = 100  # of a list
 REMEMBERED: Final = 2000
 TOGETHER: Final = 4
 
@@ -84,7 +85,7 @@ class Revisions:
             familyPrefix=definition.family,
             status="ACTIVE",
             sort="DESC",
-            maxResults=SEARCHED,
+            maxResults=PAGE,
         ):
             names += [arn for arn in page if short(arn).rpartition(":")[0] == definition.family]
             if len(names) >= SEARCHED:

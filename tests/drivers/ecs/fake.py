@@ -69,12 +69,14 @@ class Service:
     cluster: str
     desired: int
     breaker: bool
+    takes_back: bool = True  # what the breaker does beside giving up
     controller: str = "ECS"
     status: str = "ACTIVE"
     deployments: list[Deployment] = field(default_factory=list)  # the newest first
     tasks: list[Task] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     good: str = ""  # the definition of the last deployment that was completed
+    events: list[dict[str, Any]] = field(default_factory=list)  # the newest first
     held: bool = False  # nothing goes on
 
     @property
@@ -312,9 +314,15 @@ class FakeEcs:
 
     def _break(self, service: Service, primary: Deployment) -> None:
         primary.rollout, primary.reason = "FAILED", "ECS deployment circuit breaker: tasks failed to start."
-        if service.good:
+        self._tell(service, f"(deployment {primary.id}) deployment failed: tasks failed to start.")
+        if service.good and service.takes_back:
             reason = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/0."
+            self._tell(service, "rolling back to deployment ecs-svc/0.")
             self._begin(service, service.good, reason)
+
+    def _tell(self, service: Service, message: str) -> None:
+        event = {"id": str(next(self._numbers)), "createdAt": time.time()}
+        service.events.insert(0, event | {"message": f"(service {service.name}) {message}"})
 
     def _new_task(self, deployment: Deployment) -> Task:
         number = next(self._numbers)
@@ -415,6 +423,7 @@ def _described(service: Service, *, tags: bool) -> dict[str, Any]:
         "runningCount": sum(task.status == "RUNNING" for task in service.tasks),
         "deploymentController": {"type": service.controller},
         "taskDefinition": service.deployments[0].definition,
+        "events": service.events,
         "deployments": [
             {
                 "id": one.id,

@@ -187,4 +187,4 @@ class Yard:
 
 def _timed(described: dict[str, Any]) -> dict[str, Any]:
     """As the SDK would read it: times are no times in JSON."""
-    return described | {"deployments": [{**one, "createdAt": None} for one in described["deployments"]]}
+    return described | {"deployments": [{**one, "createdAt": None} for one in described["deployments"]], "events": []}
