@@ -107,6 +107,5 @@ class _Streak:
     def _exited(self, workload: Workload) -> Disproven | None:
         self.exits, self.good = self.exits + 1, 0
         code = "" if workload.exit_code is None else f" with code {workload.exit_code}"
-        said = f": {workload.health.detail}" if workload.health.state is HealthState.UNHEALTHY else ""
-        self.last = f"exited{code}{said}"
+        self.last = f"exited{code}"
         return Disproven(reason=self.last) if self.exits >= 2 else None

@@ -31,7 +31,7 @@ class EcsDriver:
         return await self._sight.observe(looks)
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:
-        """Changes of one target are carried one after the other: each is a rollout of its own."""
+        """All changes in step, and one rollout for what they deploy."""
         place = self._sight.place(action.target)
         for change in action.changes:
             placed(place, change.id)
@@ -40,7 +40,7 @@ class EcsDriver:
                     raise InvalidAction(f"{change.id}: {sentence}")
         with self._held(action.target.id):
             hands = EcsHands(action, place, self._sight, report)
-            return await sequence.carry_out(action, hands, self.tools, report=report)
+            return await sequence.carry_out(action, hands, self.tools, report=report, unit=Unit.TARGET)
 
     async def aclose(self) -> None:
         await self._sight.aclose()

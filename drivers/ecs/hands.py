@@ -15,7 +15,7 @@ import anyio
 
 from desired_state.health import Health
 from desired_state.model import Placement
-from drivers.contract import Action, Deploy, Progress, Report, Step, Tools
+from drivers.contract import Action, Deploy, Progress, Remove, Report, Step, Tools
 from drivers.ecs import look, render, tags
 from drivers.ecs.look import View
 from drivers.ecs.render import Container
@@ -25,8 +25,7 @@ from drivers.ecs.tags import Deed, Work
 from drivers.errors import Conflict, InvalidAction, OutcomeUnknown, Refused, StaleFence
 from drivers.sequence import Started
 from stickers.names import ComponentName, Digest, PlacementId
-from stickers.observation import Health as Answer
-from stickers.observation import HealthState, Standing, Workload, WorkloadState
+from stickers.observation import Standing, Workload, WorkloadState
 from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
@@ -40,7 +39,10 @@ class EcsHands:
         self.action, self.place, self.sight, self.report = action, place, sight, report
         self.tools: Tools = sight.tools
         self._stood: dict[PlacementId, View] = {}
-        self._prepared: dict[PlacementId, tuple[View, Revision]] = {}
+        self._base: Revision | None = None  # what the service was brought to when the action was prepared
+        self._revision: Revision | None = None  # what it is brought to by the action
+        self._put_back: set[str] = set()  # revisions that it is brought back to
+        self._marked: set[PlacementId] = set()
         self._begun: set[PlacementId] = set()
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -54,44 +56,39 @@ class EcsHands:
     async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
         view = await self.sight.view(self.place)
         found = await self.sight.workload(view, self.place, id.component, health)
-        if found is not None and found.instance == instance:
-            return found
-        return self._given_up(view, id, instance)
-
-    def _given_up(self, view: View, id: PlacementId, instance: str) -> Workload | None:
-        """What ECS itself took back, as what it is: it came, and does not run any more."""
-        said, work = look.rollbacks(view), tags.work(view.service.tags, id.component)
-        if not said or work is None or work.deed is None or f"@{work.deed.content}." not in instance:
-            return None
-        health = Answer(state=HealthState.UNHEALTHY, detail="; ".join(said))
-        return Workload(
-            instance=instance,
-            artifact=None,
-            configuration=None,
-            state=WorkloadState.STOPPED,
-            health=health,
-            key=work.deed.key,
-            differences=said,
-        )
+        return found if found is not None and found.instance == instance else None
 
     # -- deploying --------------------------------------------------------------------------------------------------
 
     async def prepare(self, deploy: Deploy) -> None:
-        """Register the task definition. ECS pulls the images itself, by their digests, when it starts the tasks."""
+        """Register the task definition of all that the action deploys. ECS pulls the images itself, by their digests,
+        when it starts the tasks."""
         view = await self._guarded(deploy.id)
         self._refuse_half_stopped(deploy.placement, view)
-        running = self._running(view) | {self._container(deploy.id): await self._rendered(deploy.placement)}
-        self._prepared[deploy.id] = view, await self._registered(running)
+        self._refuse_too_many_tags(view)
+        if self._revision is None:
+            self._base, self._revision = view.revision, await self._registered(await self._wanted(view))
 
     async def start(self, deploy: Deploy) -> Started:
-        view, revision = await self._guarded(deploy.id), self._prepared[deploy.id][1]
+        """The first call starts everything: all that is deployed was marked before it."""
+        view, revision = await self._guarded(deploy.id), self._prepared
         if deploy.id not in self._begun:
-            if view.revision.arn != self._prepared[deploy.id][0].revision.arn:
+            if self._base is None or view.revision.arn != self._base.arn:
                 raise Conflict(f"{self.place} was changed to {view.revision.name} in the meantime")
             await self._update(view, revision, running=deploy.placement.running)
-        await self._rolled_out(deploy.id, revision)
+            self._begun |= self._marked
+        view = await self._rolled_out(deploy.id, revision)
         instance = f"{view.service.name}/{self._container(deploy.id)}@{self._content(deploy.id)}.{self.action.key[:12]}"
-        return Started(instance=instance, beside=False)
+        return Started(instance=instance, beside=False, failed=self._failed(view, revision))
+
+    def _failed(self, view: View, revision: Revision) -> str | None:
+        """Why the rollout came to nothing, where ECS says so itself. `Conflict` where somebody else changed it."""
+        if view.primary.definition == revision.arn and view.primary.rollout != "FAILED":
+            return None
+        said = look.rollbacks(view)
+        if not said:
+            raise Conflict(f"{self.place} was changed to {view.revision.name} in the meantime")
+        return "; ".join(said)
 
     async def switch(self, deploy: Deploy, instance: str) -> None:
         """ECS has moved the traffic while it rolled out."""
@@ -99,12 +96,16 @@ class EcsHands:
     async def put_back(self, deploy: Deploy, standing: Standing) -> str | None:
         view = await self._guarded(deploy.id)
         back = await self._before(deploy, view)
+        ours = {one.arn for one in (self._base, self._revision, back) if one is not None}
+        if view.revision.arn not in ours | self._put_back:
+            raise Conflict(f"{self.place} was changed to {view.revision.name} in the meantime")
         if back is None:
             await self._take_away(deploy.id, view)
             return None
         container = self._container(deploy.id)
         if self._siblings(view.revision, container) != self._siblings(back, container):
             back = await self._registered(self._running(view) | {container: back.containers[container]})
+        self._put_back.add(back.arn)
         running = self._should_run(deploy, standing, back)
         if view.primary.definition != back.arn or running != (view.service.desired > 0):
             await self._update(view, back, running=running)
@@ -165,8 +166,9 @@ class EcsHands:
         """What is about to be done. What stands now is kept first, unless it is itself on its way and was never
         proven."""
         found = {tags.OWNER: tags.owner(self.tools.installation, self.place.target)}
-        if id not in self._prepared:  # a removal
+        if id not in self._deployed:  # a removal
             return found | {tags.work_key(id.component): tags.work_text(self._work(view, id, None))}
+        self._marked.add(id)
         content, work = self._content(id), tags.work(view.service.tags, id.component)
         if self._is_begun(view, id, content):
             self._begun.add(id)
@@ -232,20 +234,21 @@ class EcsHands:
         if primary is None or primary.definition != revision.arn:
             raise OutcomeUnknown(f"{self.place} was brought to {revision.name}, and ECS answered of another")
 
-    async def _rolled_out(self, id: PlacementId, revision: Revision) -> None:
-        """Wait while ECS rolls the revision out, as long as the target says; what came of it is for proof to tell."""
-        told = ""
+    async def _rolled_out(self, id: PlacementId, revision: Revision) -> View:
+        """Wait while ECS rolls the revision out, as long as the target says; answers the last look at it."""
+        told, view = "", await self._guarded(id)
         with anyio.move_on_after(self.place.connection.rollout):
             while True:
-                view = await self._guarded(id)
                 going = look.is_rolling(view) and view.primary.definition == revision.arn
                 now = f"{revision.name}: {view.primary.running} of {view.primary.desired} tasks run"
                 if going and now != told:
                     self.report(Progress(id=id, step=Step.START, message=now))
                     told = now
                 if not going and (view.service.desired > 0 or view.service.running == 0):
-                    return
+                    break
                 await anyio.sleep(POLL)
+                view = await self._guarded(id)
+        return view
 
     async def _take_away(self, id: PlacementId, view: View) -> None:
         """The task without the component; without any, no task. The service itself stays."""
@@ -283,6 +286,26 @@ class EcsHands:
             return render.container(await read_template(self.place), placement, self.tools.installation)
         except render.WrongTemplate as error:
             raise InvalidAction(f"template of {self.place.target}: {error}") from None
+
+    @property
+    def _prepared(self) -> Revision:
+        assert self._revision is not None  # nothing is marked or started before it is prepared
+        return self._revision
+
+    @property
+    def _deployed(self) -> set[PlacementId]:
+        return {change.id for change in self.action.changes if isinstance(change, Deploy)}
+
+    async def _wanted(self, view: View) -> dict[str, Container]:
+        """The containers when all of the action is done: those that stand, without what it removes."""
+        found = self._running(view)
+        for change in self.action.changes:
+            match change:
+                case Deploy():
+                    found[self._container(change.id)] = await self._rendered(change.placement)
+                case Remove():
+                    found.pop(self._container(change.id), None)
+        return found
 
     def _running(self, view: View) -> dict[str, Container]:
         """The containers of components that stand, as they are; what somebody copied by hand is not called ours."""
@@ -324,7 +347,7 @@ class EcsHands:
         return look.contents(revision, self._container(id), id.component) if revision else None
 
     def _content(self, id: PlacementId) -> str:
-        return look.content_of(self._prepared[id][1], self._container(id))
+        return look.content_of(self._prepared, self._container(id))
 
     def _container(self, id: PlacementId) -> str:
         return placed(self.place, id)
@@ -346,13 +369,22 @@ class EcsHands:
                     "containers of a task stop together"
                 )
 
+    def _refuse_too_many_tags(self, view: View) -> None:
+        """Before anything is marked: there is room for what every change of the action will write."""
+        keys = {*view.service.tags, tags.OWNER}
+        for id in self._deployed:
+            keys |= {tags.work_key(id.component), tags.kept_key(id.component), *tags.usual_chunks(id.component)}
+        self._refuse_tags(len(keys))
+
+    def _refuse_tags(self, count: int) -> None:
+        if count > render.MOST_TAGS:
+            raise Refused(f"{self.place} would carry {count} tags, and ECS takes {render.MOST_TAGS}")
+
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self, view: View, written: Mapping[str, str]) -> None:
         wanted = {key: value for key, value in written.items() if value != view.service.tags.get(key, "")}
-        count = len({*view.service.tags, *wanted})
-        if count > render.MOST_TAGS:
-            raise Refused(f"{self.place} would carry {count} tags, and ECS takes {render.MOST_TAGS}")
+        self._refuse_tags(len({*view.service.tags, *wanted}))
         if wanted:
             await self._change("TagResource", resourceArn=view.service.arn, tags=to_list(wanted))
 

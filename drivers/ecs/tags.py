@@ -18,6 +18,7 @@ from stickers.signature import Envelope
 
 OWNER: Final = "holdfast:owner"  # installation and target: a service is one target's alone
 TASKS: Final = "holdfast:tasks"  # how many ran when the service was declared stopped
+USUAL: Final = 8  # chunks of a sticker
 LONGEST: Final = 256  # characters of a value
 
 Tags = Mapping[str, str]
@@ -130,6 +131,11 @@ def chunk_keys(tags: Iterable[str], component: ComponentName) -> list[str]:
     """The keys of everything that is, or was, part of the component's sticker."""
     pattern = re.compile(rf"holdfast:{re.escape(component)}:[0-9]{{2}}")
     return sorted(key for key in tags if pattern.fullmatch(key))
+
+
+def usual_chunks(component: ComponentName) -> list[str]:
+    """The keys that an ordinary sticker needs."""
+    return [_chunk_key(component, index) for index in range(USUAL)]
 
 
 def of_component(tags: Iterable[str]) -> set[str]:
