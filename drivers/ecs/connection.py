@@ -101,7 +101,7 @@ class Connection(BaseModel):
     )
     tasks: int = Field(default=1, ge=1, le=1000, description="how many tasks to run where the service is at none")
     rollout: int = Field(
-        default=300, ge=1, le=3600, description="seconds that a rollout may take before health is asked regardless"
+        default=240, ge=1, le=3600, description="seconds that a rollout may take before health is asked regardless"
     )
 
     @model_validator(mode="after")

@@ -41,6 +41,7 @@ class EcsHands:
         self._stood: dict[PlacementId, View] = {}
         self._base: Revision | None = None  # what the service was brought to when the action was prepared
         self._revision: Revision | None = None  # what it is brought to by the action
+        self._since = ""  # the deployment before the one that this action began last
         self._put_back: set[str] = set()  # revisions that it is brought back to
         self._marked: set[PlacementId] = set()
         self._begun: set[PlacementId] = set()
@@ -222,6 +223,7 @@ class EcsHands:
         elif view.service.desired == 0:
             said = view.service.tags.get(tags.TASKS, "")
             parameters["desiredCount"] = int(said) if said.isdigit() and int(said) else self.place.connection.tasks
+        self._since = view.primary.id
         answer = await self._change(
             "UpdateService",
             cluster=self.place.connection.cluster,
@@ -238,17 +240,22 @@ class EcsHands:
         """Wait while ECS rolls the revision out, as long as the target says; answers the last look at it."""
         told, view = "", await self._guarded(id)
         with anyio.move_on_after(self.place.connection.rollout):
-            while True:
-                going = look.is_rolling(view) and view.primary.definition == revision.arn
+            while self._is_going(view, revision):
                 now = f"{revision.name}: {view.primary.running} of {view.primary.desired} tasks run"
-                if going and now != told:
+                if now != told:
                     self.report(Progress(id=id, step=Step.START, message=now))
-                    told = now
-                if not going and (view.service.desired > 0 or view.service.running == 0):
-                    break
+                told = now
                 await anyio.sleep(POLL)
                 view = await self._guarded(id)
+        if view.primary.id == self._since:
+            raise OutcomeUnknown(f"{self.place} was brought to {revision.name}, and ECS does not show it")
         return view
+
+    def _is_going(self, view: View, revision: Revision) -> bool:
+        """Still on its way, or not to be seen yet: what ECS tells may be older than what it has done."""
+        if view.primary.id == self._since or (view.service.desired == 0 and view.service.running > 0):
+            return True
+        return view.primary.definition == revision.arn and look.is_rolling(view)
 
     async def _take_away(self, id: PlacementId, view: View) -> None:
         """The task without the component; without any, no task. The service itself stays."""

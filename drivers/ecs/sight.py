@@ -39,13 +39,15 @@ class Account:
     revisions: Revisions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """One target: its service, and through which account it is reached."""
+    """One target: its service, through which account it is reached, and its template where it stands in the
+    connection."""
 
     target: TargetId
     connection: Connection
     account: Account
+    template: Template | None = None
 
     def __str__(self) -> str:
         return f"service {self.connection.service} of cluster {self.connection.cluster} in {self.connection.region}"
@@ -57,8 +59,15 @@ class Sight:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self._accounts: dict[object, Account] = {}
+        self._places: dict[TargetId, tuple[Mapping[str, Any], Place]] = {}
 
     def place(self, target: Target) -> Place:
+        known = self._places.get(target.id)
+        if known is None or known[0] != target.connection:
+            known = self._places[target.id] = (dict(target.connection), self._made(target))
+        return known[1]
+
+    def _made(self, target: Target) -> Place:
         try:
             connection = Connection.model_validate(dict(target.connection))
         except ValidationError as error:
@@ -75,6 +84,7 @@ class Sight:
         for account in self._accounts.values():
             await account.api.aclose()
         self._accounts.clear()
+        self._places.clear()
 
     # -- many services ------------------------------------------------------------------------------------------------
 
@@ -232,6 +242,8 @@ async def described(places: Sequence[Place]) -> dict[str, Service]:
 async def read_template(place: Place) -> Template:
     """The target's template. Raises `InvalidAction`, naming the field, where it cannot be used."""
     connection = place.connection
+    if place.template is not None:
+        return place.template
     try:
         body = connection.task_definition
         if connection.task_definition_file is not None:
@@ -239,9 +251,12 @@ async def read_template(place: Place) -> Template:
                 partial(_read, connection.task_definition_file), abandon_on_cancel=True
             )
         family = f"holdfast-{'-'.join(split_id(place.target))}"
-        return render.template(body, connection.containers, family)
+        found = render.template(body, connection.containers, family)
     except render.WrongTemplate as error:
         raise InvalidAction(f"template of {place.target}: {error}") from None
+    if connection.task_definition_file is None:
+        place.template = found
+    return found
 
 
 def _read(path: str) -> Any:

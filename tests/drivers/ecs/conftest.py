@@ -23,5 +23,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def yard(ecs: FakeEcs) -> Yard:
-    return Yard(ecs)
+def yard(ecs: FakeEcs) -> Iterator[Yard]:
+    yard = Yard(ecs)
+    yield yard
+    yard.close()

@@ -96,6 +96,9 @@ class FakeEcs:
         self.failures: list[tuple[str, str, str]] = []  # operation, code, message; each once
         self.dropped: list[str] = []  # operations that are carried out and not answered; each once
         self.begun = 0  # deployments
+        self.lag = 0  # descriptions of a service that are as before its last update
+        self._past: list[dict[str, Any]] = []
+        self._writers: set[asyncio.StreamWriter] = set()
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake ECS", daemon=True)
@@ -131,9 +134,9 @@ class FakeEcs:
         for service in self.services.values():
             for task in service.tasks:
                 _end(task)
+        for writer in list(self._writers):
+            writer.close()
         mine = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
-        for one in mine:
-            one.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
 
     # -- hands for tests ----------------------------------------------------------------------------------------------
@@ -145,6 +148,12 @@ class FakeEcs:
         if desired == 0:
             service.deployments[0].rollout = "COMPLETED"
         return service
+
+    def forget(self, cluster: str) -> None:
+        """Take the cluster away, with all that runs there."""
+        for key in [key for key in self.services if key[0] == cluster]:
+            for task in self.services.pop(key).tasks:
+                _end(task)
 
     def register(self, body: dict[str, Any]) -> str:
         return str(self.RegisterTaskDefinition(body)["taskDefinition"]["taskDefinitionArn"])
@@ -164,6 +173,8 @@ class FakeEcs:
             service = self.services.get((_last(said["cluster"]), _last(name)))
             if service is None:
                 failures.append({"arn": name, "reason": "MISSING"})
+            elif self._past and name == service.name:
+                found.append(self._past.pop())
             else:
                 found.append(_described(service, tags="TAGS" in said.get("include", ())))
         return {"services": found, "failures": failures}
@@ -172,6 +183,7 @@ class FakeEcs:
         service = self._service(said)
         wanted = self._resolved(said["taskDefinition"]) if "taskDefinition" in said else None
         current = service.deployments[0].definition
+        self._past = [_described(service, tags=True) for _ in range(self.lag)]
         service.desired = said.get("desiredCount", service.desired)
         if (wanted and wanted != current) or said.get("forceNewDeployment"):
             self._begin(service, wanted or current)
@@ -365,6 +377,7 @@ class FakeEcs:
     # -- HTTP ---------------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 headers = dict(_headers(head))
@@ -384,6 +397,7 @@ class FakeEcs:
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     def _answer(self, operation: str, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -10,7 +10,8 @@ import anyio
 
 from desired_state.model import Placement
 from drivers.conformance.stage import Stage
-from drivers.contract import Action, Deploy, Driver, Outcome, Receipt, Remove, Stamp, claim_of
+from drivers.contract import Action, Deploy, Driver, Outcome, Receipt, Remove, Stamp, Step, claim_of
+from drivers.ecs import tags
 from stickers.names import ComponentName, PlacementId
 from stickers.observation import Workload
 from stickers.signature import Envelope
@@ -33,6 +34,7 @@ class EcsStage:
 
     async def aclose(self) -> None:
         await self._stage.aclose()
+        self.yard.close()
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -94,6 +96,9 @@ class EcsStage:
     async def apply(self, action: Action) -> Receipt:
         return await self._stage.apply(action)
 
+    async def crash(self, action: Action, step: Step, *, visit: int = 1) -> bool:
+        return await self._stage.crash(action, step, visit=visit)
+
     async def begin_again(self) -> None:
         """As after a start of the daemon."""
         await self._stage.begin_again()
@@ -111,6 +116,15 @@ class EcsStage:
 
     async def worn(self, component: str = "api") -> Envelope | None:
         return await self._stage.envelope(self._id(component))
+
+    def phases(self, *components: str) -> list[str]:
+        """Of the stickers worn, read around the driver."""
+        found = []
+        for component in components:
+            worn = tags.worn(self.yard.service.tags, ComponentName(component))
+            sticker = self.yard.tools.read(Envelope(worn.envelope)) if worn and worn.envelope else None
+            found.append(str(sticker.phase) if sticker else "none")
+        return found
 
     async def until(self, holds: Callable[[Workload], bool]) -> Workload:
         with anyio.fail_after(10):

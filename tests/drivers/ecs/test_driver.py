@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from desired_state.model import RuntimeHealthcheck
-from drivers.contract import Look, Result
+from drivers.contract import Look, Progress, Result, Step
 from drivers.ecs import checks, revisions
 from drivers.errors import Conflict, DriverError, InvalidAction, OutcomeUnknown, Refused
 from stickers.names import ComponentName, PlacementId, SlotName
@@ -117,6 +117,15 @@ async def test_a_lost_answer_is_an_unknown_outcome_and_nothing_is_begun_twice(st
     assert ecs.begun == begun + 1
 
 
+async def test_a_description_that_is_older_than_the_update_is_waited_out(stage: EcsStage, ecs: FakeEcs) -> None:
+    one = await stage.deployed("one")
+    ecs.lag = 3
+    try:
+        await stage.deployed("two", before=one)
+    finally:
+        ecs.lag = 0
+
+
 async def test_whoever_changes_the_service_between_is_not_overwritten(stage: EcsStage, yard: Yard) -> None:
     one = await stage.deployed("one")
     action = stage.action(await stage.change("two", before=one))
@@ -163,6 +172,12 @@ async def test_a_copy_made_by_hand_is_not_believed(stage: EcsStage, yard: Yard) 
     assert found.differences == (f"{yard.family}:2 was not registered by us",)
 
 
+async def test_what_was_swapped_by_hand_is_seen_as_what_it_runs(stage: EcsStage, yard: Yard) -> None:
+    await stage.deployed("one")
+    yard.swap("api", "two")
+    assert (await stage.workload()).artifact == artifact("two").digest
+
+
 async def test_what_runs_there_before_us_is_seen_and_put_back(yard: Yard, ecs: FakeEcs) -> None:
     image = str(artifact("three"))
     environment = [{"name": "PORT", "value": "8080"}]
@@ -187,6 +202,65 @@ async def test_a_task_runs_several_components_each_with_its_sticker(stage: EcsSt
     assert yard.images == {"api": str(artifact("one")), "web": str(artifact("two"))}
     await stage.stands(api.placement)
     await stage.stands(web.placement)
+
+
+async def test_what_changes_together_is_one_rollout_and_is_all_marked_before_it(stage: EcsStage, yard: Yard) -> None:
+    before = {component: await stage.deployed("one", component=component) for component in ("api", "web")}
+    changes = [await stage.change("two", component=one, before=before[one]) for one in ("api", "web")]
+    begun, phases = yard.ecs.begun, list[str]()
+
+    def report(progress: Progress) -> None:
+        if progress.step is Step.START and not phases:
+            phases.extend(stage.phases("api", "web"))
+
+    await stage.driver.apply(stage.action(*changes), report=report)
+    assert yard.ecs.begun == begun + 1
+    assert phases == ["in_transit", "in_transit"]
+    for change in changes:
+        await stage.stands(change.placement)
+
+
+async def test_of_two_that_change_together_only_the_failed_one_is_put_back(stage: EcsStage, yard: Yard) -> None:
+    api, web = await stage.deployed("one"), await stage.deployed("one", component="web")
+    changes = [await stage.change("bad", before=api), await stage.change("two", component="web", before=web)]
+    receipt = await stage.apply(stage.action(*changes))
+    assert [outcome.result for outcome in receipt.outcomes] == [Result.REVERTED, Result.CHANGED]
+    assert yard.images == {"api": str(artifact("one")), "web": str(artifact("two"))}
+    await stage.stands(api)
+    await stage.stands(changes[1].placement)
+
+
+async def test_what_the_breaker_takes_back_is_reverted_for_all_that_changed_with_it(ecs: FakeEcs) -> None:
+    async with EcsStage(Yard(ecs, breaker=True)) as stage:
+        api, web = await stage.deployed("one"), await stage.deployed("one", component="web")
+        changes = [await stage.change("crashing", before=api), await stage.change("two", component="web", before=web)]
+        receipt = await stage.apply(stage.action(*changes))
+        assert [outcome.result for outcome in receipt.outcomes] == [Result.REVERTED, Result.REVERTED]
+        await stage.stands(api)
+        await stage.stands(web)
+
+
+async def test_a_lost_answer_of_several_changes_is_finished_by_one_rollout(stage: EcsStage, ecs: FakeEcs) -> None:
+    action = stage.action(await stage.change("one"), await stage.change("one", component="web"))
+    begun = ecs.begun
+    ecs.dropped.append("UpdateService")
+    with pytest.raises(OutcomeUnknown):
+        await stage.apply(action)
+    assert (await stage.apply(action)).as_wanted
+    assert ecs.begun == begun + 1
+
+
+async def test_a_crash_between_two_stickers_is_finished_without_another_rollout(stage: EcsStage, ecs: FakeEcs) -> None:
+    changes = [await stage.change("one", component=one) for one in ("api", "web")]
+    action = stage.action(*changes)
+    assert await stage.crash(action, Step.STICKER, visit=2)
+    assert stage.phases("api", "web") == ["proven", "in_transit"]
+    begun = ecs.begun
+    receipt = await stage.apply(action)
+    assert [outcome.result for outcome in receipt.outcomes] == [Result.UNCHANGED, Result.CHANGED]
+    assert ecs.begun == begun
+    for change in changes:
+        await stage.stands(change.placement)
 
 
 async def test_a_component_that_does_not_change_keeps_container_instance_and_sticker(

@@ -49,10 +49,10 @@ def artifact(version: str) -> Artifact:
 def health(component: str = "api", **changed: Any) -> Health:
     asked = Health(
         check=HttpCheck(port=PORTS[component]),
-        interval=timedelta(milliseconds=50),
+        interval=timedelta(milliseconds=20),
         timeout=timedelta(seconds=2),
         successes=2,
-        deadline=timedelta(seconds=2),
+        deadline=timedelta(seconds=1),
     )
     return replace(asked, **changed)
 
@@ -67,6 +67,9 @@ class Yard:
         self.bootstrap = self._register("bootstrap", [{"name": "nothing", "image": "busybox"}])
         self.breaker = breaker
         self.service = ecs.ask(lambda: ecs.create(self.cluster, "shop", self.bootstrap, breaker=breaker))
+
+    def close(self) -> None:
+        self.ecs.ask(lambda: self.ecs.forget(self.cluster))
 
     def _register(self, family: str, containers: list[dict[str, Any]], **more: Any) -> str:
         body = {"family": family, "containerDefinitions": containers} | more
