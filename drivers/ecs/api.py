@@ -6,7 +6,7 @@ The SDK tries nothing again by itself: a read that is throttled is repeated here
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import cache, partial
 from typing import Any, Final
@@ -54,7 +54,7 @@ class Api:
 
     async def pages(
         self, operation: str, connection: Connection, field: str, **parameters: Any
-    ) -> AsyncIterator[list[Any]]:
+    ) -> AsyncGenerator[list[Any], None]:
         token: str | None = None
         while True:
             page = await self.read(operation, connection, **parameters, **({"nextToken": token} if token else {}))

@@ -42,6 +42,7 @@ class EcsHands:
         self._base: Revision | None = None  # what the service was brought to when the action was prepared
         self._revision: Revision | None = None  # what it is brought to by the action
         self._since = ""  # the deployment before the one that this action began last
+        self._restarted = False
         self._put_back: set[str] = set()  # revisions that it is brought back to
         self._marked: set[PlacementId] = set()
         self._begun: set[PlacementId] = set()
@@ -135,9 +136,12 @@ class EcsHands:
         view = await self._guarded(id)
         content = look.content_of(view.revision, self._container(id))
         if not self._is_begun(view, id, content):
-            deed = Deed(key=self.action.key, content=content, since=view.primary.id)
+            since = self._since if self._restarted else view.primary.id
+            deed = Deed(key=self.action.key, content=content, since=since)
             await self._write(view, {tags.work_key(id.component): tags.work_text(self._work(view, id, deed))})
-            await self._update(view, view.revision, running=True)
+            if not self._restarted:  # with the first, all of the task are
+                await self._update(view, view.revision, running=True)
+                self._restarted = True
         await self._rolled_out(id, view.revision)
         return f"{view.service.name}/{self._container(id)}@{content}.{self.action.key[:12]}"
 
@@ -235,6 +239,8 @@ class EcsHands:
         primary = look.service(answer["service"]).primary
         if primary is None or primary.definition != revision.arn:
             raise OutcomeUnknown(f"{self.place} was brought to {revision.name}, and ECS answered of another")
+        if running:
+            await self._erase(view, {tags.TASKS})
 
     async def _rolled_out(self, id: PlacementId, revision: Revision) -> View:
         """Wait while ECS rolls the revision out, as long as the target says; answers the last look at it."""
@@ -260,7 +266,8 @@ class EcsHands:
     async def _take_away(self, id: PlacementId, view: View) -> None:
         """The task without the component; without any, no task. The service itself stays."""
         container, component = self._container(id), id.component
-        rest = {name: one for name, one in self._running(view).items() if name != container}
+        gone = {container, *(self._container(one.id) for one in self.action.changes if isinstance(one, Remove))}
+        rest = {name: one for name, one in self._running(view).items() if name not in gone}
         if rest and container in view.revision.containers:
             revision = await self._registered(rest)
             await self._update(view, revision, running=view.service.desired > 0)

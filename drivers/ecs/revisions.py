@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,7 +52,10 @@ class Revisions:
         known = self._known.get(short(name))
         if known is None:
             answer = await self._api.read("DescribeTaskDefinition", connection, taskDefinition=name, include=["TAGS"])
-            known = self._remember(revision(answer["taskDefinition"], tags_of(answer.get("tags", ()))))
+            tags = tags_of(answer.get("tags", ()))
+            known = revision(answer["taskDefinition"], tags)
+            if known.intact or CONTENT not in tags or SELF in tags:  # else somebody is just about to name it
+                self._remember(known)
         return known
 
     async def find(self, name: str, connection: Connection) -> Revision | None:
@@ -77,21 +81,18 @@ class Revisions:
 
     async def _of_content(self, definition: Definition, connection: Connection) -> Revision | None:
         """The newest of this content. Each is read once in the life of the process."""
-        names: list[str] = []
-        async for page in self._api.pages(
-            "ListTaskDefinitions",
-            connection,
-            "taskDefinitionArns",
-            familyPrefix=definition.family,
-            status="ACTIVE",
-            sort="DESC",
-            maxResults=PAGE,
-        ):
-            names += [arn for arn in page if short(arn).rpartition(":")[0] == definition.family]
-            if len(names) >= SEARCHED:
-                break
-        found = await self._all(names[:SEARCHED], connection)
+        found = await self._all(await self._newest(definition.family, connection), connection)
         return next((one for one in found if one.intact and one.content == definition.content), None)
+
+    async def _newest(self, family: str, connection: Connection) -> list[str]:
+        said = {"familyPrefix": family, "status": "ACTIVE", "sort": "DESC", "maxResults": PAGE}
+        names: list[str] = []
+        async with aclosing(self._api.pages("ListTaskDefinitions", connection, "taskDefinitionArns", **said)) as pages:
+            async for page in pages:
+                names += [arn for arn in page if short(arn).rpartition(":")[0] == family]
+                if len(names) >= SEARCHED:
+                    break
+        return names[:SEARCHED]
 
     async def _all(self, names: list[str], connection: Connection) -> list[Revision]:
         found: dict[str, Revision | None] = {}

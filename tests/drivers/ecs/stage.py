@@ -10,7 +10,7 @@ import anyio
 
 from desired_state.model import Placement
 from drivers.conformance.stage import Stage
-from drivers.contract import Action, Deploy, Driver, Outcome, Receipt, Remove, Stamp, Step, claim_of
+from drivers.contract import Action, Deploy, Driver, Outcome, Receipt, Remove, Restart, Stamp, Step, claim_of
 from drivers.ecs import tags
 from stickers.names import ComponentName, PlacementId
 from stickers.observation import Workload
@@ -87,10 +87,13 @@ class EcsStage:
     async def removal(self, placement: Placement) -> Remove:
         return await self._stage.removal(placement)
 
+    async def restart(self, placement: Placement) -> Restart:
+        return await self._stage.restart(placement)
+
     async def one(self, change: Deploy | Remove) -> Outcome:
         return await self._stage.one(change)
 
-    def action(self, *changes: Deploy | Remove) -> Action:
+    def action(self, *changes: Deploy | Restart | Remove) -> Action:
         return self._stage.action(*changes)
 
     async def apply(self, action: Action) -> Receipt:

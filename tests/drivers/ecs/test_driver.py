@@ -291,6 +291,29 @@ async def test_a_removed_component_leaves_the_others(stage: EcsStage, yard: Yard
     assert not [key for key in yard.service.tags if ":api:" in key]
 
 
+async def test_what_is_removed_together_is_one_rollout(stage: EcsStage, yard: Yard) -> None:
+    placements = [await stage.deployed("one", component=component) for component in ("api", "web", "api-admin")]
+    begun = yard.ecs.begun
+    receipt = await stage.apply(stage.action(*[await stage.removal(one) for one in placements[:2]]))
+    assert receipt.as_wanted
+    assert yard.ecs.begun == begun + 1
+    assert set(yard.images) == {"api-admin"}
+    await stage.stands(placements[2])
+
+
+async def test_what_is_restarted_together_is_one_rollout(stage: EcsStage, yard: Yard) -> None:
+    placements = [await stage.deployed("one", component=component) for component in ("api", "web")]
+    begun = yard.ecs.begun
+    action = stage.action(*[await stage.restart(one) for one in placements])
+    receipt = await stage.apply(action)
+    assert receipt.as_wanted
+    assert yard.ecs.begun == begun + 1
+    for outcome, one in zip(receipt.outcomes, placements, strict=True):
+        await stage.stands(one)
+        found = await stage.workload(one.id.component)
+        assert (found.instance, found.key) == (outcome.instance, action.key)
+
+
 async def test_the_last_component_leaves_no_task_and_no_tag(stage: EcsStage, yard: Yard) -> None:
     yard.ecs.ask(lambda: yard.service.tags.update({"team": "shop"}))
     await stage.one(await stage.removal(await stage.deployed("one")))
