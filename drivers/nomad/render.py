@@ -42,6 +42,7 @@ Task = dict[str, Any]
 
 _IDENTITY: Final = frozenset({"ID", "Name", "Namespace", "Region", "TaskGroups"})
 _REPLACED: Final = re.compile(r"\$\{")
+_ITEM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_[0-9a-f]{12}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -104,7 +105,7 @@ class Part:
 
     @property
     def count(self) -> int:
-        return _count(self.group)
+        return count(self.group)
 
 
 # -- the template -----------------------------------------------------------------------------------------------------
@@ -231,12 +232,13 @@ def without_component(found: Job, id: PlacementId, installation: InstallationId)
     return job | {"TaskGroups": kept}
 
 
-def running(job: Job, component: Part, count: int) -> Job:
-    """The job with the group of this component at so many."""
+def at_count(job: Job, component: Part, wanted: int) -> Job:
+    """The job with the group of this component at so many; where somebody has stopped the whole job, the other groups
+    stay stopped."""
     changed = copy.deepcopy(job)
     for group in changed["TaskGroups"]:
         if group["Name"] == component.group["Name"]:
-            group["Count"] = count
+            group["Count"] = wanted
         elif job.get("Stop"):
             group["Count"] = 0
     return changed | {"Stop": False}
@@ -313,12 +315,16 @@ def _wanted_count(outline: Outline, placement: Placement, found: Job | None) -> 
     group = _shell(outline, outline.place(placement.id).group)
     if group.get("Scaling"):
         for standing in (found or {}).get("TaskGroups") or ():
-            if standing["Name"] == group["Name"] and _count(standing) > 0:
-                return _count(standing)
-    return max(1, _count(group))
+            if standing["Name"] == group["Name"] and count(standing) > 0:
+                return count(standing)
+    return max(1, count(group))
 
 
-def _count(group: Group) -> int:
+def declared_count(outline: Outline, id: PlacementId) -> int:
+    return max(1, count(_shell(outline, outline.place(id).group)))
+
+
+def count(group: Group) -> int:
     return 1 if group.get("Count") is None else int(group["Count"])
 
 
@@ -427,6 +433,10 @@ def secret_items(wanted: Configuration) -> dict[str, tuple[str, SecretRef]]:
         for name, value in wanted.environment
         if isinstance(value, SecretRef)
     }
+
+
+def is_secret_item(item: str) -> bool:
+    return _ITEM.fullmatch(item) is not None
 
 
 def _secrets_file(path: str, items: Mapping[str, tuple[str, SecretRef]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from desired_state.secrets import SecretRef
 from drivers.nomad.connection import Connection, Place
+from drivers.registry import connection_model
 
 GOOD: dict[str, Any] = {
     "address": "https://nomad.example.com:4646",
@@ -64,6 +65,10 @@ def test_http_is_for_loopback() -> None:
 def test_what_makes_no_sense_is_refused(said: dict[str, Any], because: str) -> None:
     with pytest.raises(ValidationError, match=because):
         Connection.model_validate(GOOD | said)
+
+
+def test_the_model_is_found_by_its_kind() -> None:
+    assert connection_model("nomad") is Connection
 
 
 def test_no_sdk_is_imported_for_it() -> None:
