@@ -10,7 +10,20 @@ import anyio
 from desired_state.health import Health, TcpCheck
 from desired_state.model import Configuration, Placement, Target
 from desired_state.secrets import SecretRef
-from drivers.contract import Action, Change, Deploy, Footing, Outcome, Progress, Receipt, Stamp, Step, Tools, claim_of
+from drivers.contract import (
+    Action,
+    Change,
+    Deploy,
+    Footing,
+    Outcome,
+    Progress,
+    Receipt,
+    Stamp,
+    Step,
+    Tools,
+    Unit,
+    claim_of,
+)
 from drivers.errors import Refused
 from drivers.sequence import Started, carry_out
 from stickers import digest, names
@@ -115,6 +128,7 @@ class FakeHands:
     """`answers` is what each instance says when it is asked, one after the other, the last one for ever. `errors` maps
     a step to what it raises. `beside`: what `start` says; `back`: the instance that `put_back` says serves again."""
 
+    unit: Unit = Unit.COMPONENT
     stands: Workload | None = None
     worn: Sticker | None = None
     unreadable: bool = False
@@ -135,7 +149,7 @@ class FakeHands:
     async def carry(self, given: Action | Change) -> Receipt:
         whole = given if isinstance(given, Action) else action(given)
         self.said: list[Progress] = []
-        return await carry_out(whole, self, self.tools, report=self.said.append)
+        return await carry_out(whole, self, self.tools, report=self.said.append, unit=self.unit)
 
     async def one(self, given: Action | Change) -> Outcome:
         return (await self.carry(given)).outcomes[0]

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from drivers.contract import Remove, Restart, Result, Stamp, Step, claim_of
+from drivers.contract import Deploy, Remove, Restart, Result, Stamp, Step, Unit, claim_of
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, StaleFence, Unreachable
 from stickers import names
 from stickers.names import InstallationId
@@ -584,3 +584,49 @@ async def test_a_cancellation_comes_through_as_one() -> None:
         await hands.carry(deploy(TWO))
     assert scope.cancelled_caught
     assert hands.calls[-1] == "start"
+
+
+# -- a target as a whole ----------------------------------------------------------------------------------------------
+
+
+def both() -> tuple[Deploy, Deploy]:
+    web = replace(TWO, id=replace(ID, component=names.ComponentName("web")))
+    return TO_TWO, deploy(web, replaces=OLD, predecessor=ONE)
+
+
+async def test_changes_of_a_target_as_a_whole_are_all_prepared_and_then_all_marked_before_any_is_started() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), unit=Unit.TARGET)
+    receipt = await hands.carry(action(*both()))
+    assert [call.partition(" ")[0] for call in hands.calls] == [
+        *("look", "prepare", "look", "prepare"),
+        *("wear", "wear"),
+        *("start", "start"),
+        *("ask", "ask", "settle", "wear"),
+        *("ask", "ask", "settle", "wear"),
+    ]
+    assert [outcome.id for outcome in receipt.outcomes] == [change.id for change in both()]
+    assert receipt.as_wanted
+
+
+async def test_a_conflict_at_one_change_leaves_the_whole_target_untouched() -> None:
+    hands = FakeHands(stands=OLD, unit=Unit.TARGET)
+    first, second = both()
+    with pytest.raises(Conflict):
+        await hands.carry(action(first, replace(second, replaces=None)))
+    assert hands.calls == ["look", "prepare", "look"]
+
+
+async def test_what_is_as_wanted_already_is_labelled_only_when_nothing_else_is_a_conflict() -> None:
+    hands = FakeHands(stands=NEW, unit=Unit.TARGET)
+    first, second = both()
+    other = replace(second, placement=replace(second.placement, configuration=ONE.configuration), replaces=None)
+    with pytest.raises(Conflict):
+        await hands.carry(action(first, other))
+    assert hands.wrote == []
+
+
+async def test_changes_of_single_components_go_through_all_steps_one_after_the_other() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE))
+    await hands.carry(action(*both()))
+    half = len(hands.calls) // 2
+    assert hands.calls[:half] == hands.calls[half:]
