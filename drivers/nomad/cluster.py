@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CONNECT: Final = 5  # seconds
 ANSWER: Final = 30  # seconds for one answer
+WAIT: Final = 2  # seconds that a blocking query waits for something to happen
 SILENCE: Final = 40  # seconds without a heartbeat, which Nomad sends every ten, until events count as lost
 CALLS: Final = 8  # at once, to one cluster
 CLASH: Final = ("Enforcing job modify index", "enforcing version")
@@ -82,7 +83,13 @@ class Cluster:
         return [job, *(one for one in self._versions.get(id, (None, []))[1] if one["Version"] != job["Version"])]
 
     async def allocations(self, id: str) -> list[Json]:
-        return await self._read(READ_JOB, lambda: self._made(api.Job).get_allocations(_quoted(id)) or [])
+        return (await self.allocations_after(id, 0))[0]
+
+    async def allocations_after(self, id: str, index: int) -> tuple[list[Json], int]:
+        """The allocations and their index, once something has happened to one of them since that index, or soon."""
+        call = partial(self._asked_after, api.Job, (_quoted(id), "allocations"), index)
+        found, index = await self._read(READ_JOB, call)
+        return found or [], index
 
     async def deployments(self, id: str) -> list[Json]:
         return await self._read(READ_JOB, lambda: self._made(api.Job).get_deployments(_quoted(id)) or [])
@@ -90,11 +97,18 @@ class Cluster:
     async def evaluations(self, id: str) -> list[Json]:
         return await self._read(READ_JOB, lambda: self._made(api.Job).get_evaluations(_quoted(id)) or [])
 
-    async def evaluation(self, id: str) -> Json:
-        ask = {"namespace": self.access.namespace}  # which the SDK does not send here
-        return await self._read(
-            READ_JOB, lambda: self._made(api.Evaluation).request(id, method="get", params=dict(ask)).json()
-        )
+    async def evaluation_after(self, id: str, index: int) -> tuple[Json, int]:
+        """The evaluation and its index, once it has changed since that index, or soon."""
+        call = partial(self._asked_after, api.Evaluation, (id,), index)
+        found: tuple[Json, int] = await self._read(READ_JOB, call)
+        return found
+
+    def _asked_after(self, make: Callable[..., Any], path: Sequence[str], index: int) -> tuple[Any, int]:
+        """A blocking query, as Nomad calls it; index 0 is answered at once."""
+        ask = {"namespace": self.access.namespace}  # which the SDK does not send everywhere
+        ask |= {"index": str(index), "wait": f"{WAIT}s"} if index else {}
+        answer = self._made(make).request(*path, method="get", params=ask)
+        return answer.json(), int(answer.headers.get("X-Nomad-Index") or 0)
 
     async def allocation(self, id: str) -> Json:
         return await self._read(READ_JOB, lambda: self._made(api.Allocation).get_allocation(id))
@@ -127,8 +141,9 @@ class Cluster:
         with contextlib.suppress(Missing):
             await self._change(SUBMIT_JOB, lambda: self._made(api.Job).deregister_job(_quoted(id), purge=True))
 
-    async def promote(self, deployment: str) -> None:
-        await self._change(SUBMIT_JOB, lambda: self._made(api.Deployment).promote_deployment_all(deployment))
+    async def promote(self, deployment: str, group: str) -> None:
+        made = partial(self._made, api.Deployment)
+        await self._change(SUBMIT_JOB, lambda: made().promote_deployment_groups(deployment, groups=[group]))
 
     async def restart(self, allocation: str, task: str) -> None:
         """Restart one task where it runs."""

@@ -74,7 +74,7 @@ class NomadDriver:
         connection = _connection(action.target)
         with self._held(action.target.id):
             hands = NomadHands(self._eyes_at(connection), connection, action, self._tools)
-            return await sequence.carry_out(action, hands, self._tools, report=report)
+            return await sequence.carry_out(action, hands, self._tools, report=report, unit=Unit.TARGET)
 
     @contextlib.contextmanager
     def _held(self, target: TargetId) -> Iterator[None]:

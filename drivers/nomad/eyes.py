@@ -178,7 +178,7 @@ class Eyes:
         )
         try:
             there = await outline(self.cluster, connection)
-            plan = await self.cluster.plan(render.with_component(there, declared, origin, scene.job))
+            plan = await self.cluster.plan(render.with_components(there, [declared], origin, scene.job))
         except DriverError:  # a token that may only read, a template that is broken: our own words are good enough
             return ()
         return tuple(sorted(set(diff_words(plan.get("Diff") or {}))))[:50]

@@ -36,7 +36,7 @@ from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
 SCHEDULED: Final = 30.0  # seconds for Nomad's scheduler to say what it will do
-PAUSE: Final = 0.1
+PAUSE: Final = 0.02  # between two blocking queries, for a server that does not block
 TRIES: Final = 5  # to write a Variable that others write too
 SETTLED: Final = frozenset({"complete", "failed", "blocked", "canceled"})
 
@@ -62,6 +62,7 @@ class NomadHands:
         self._cluster: Cluster = eyes.cluster
         self._sites: dict[PlacementId, Site] = {}
         self._outlined: Outline | None = None
+        self._prepared: dict[PlacementId, Deploy] = {}  # when the first is started, all that was prepared is marked
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -109,9 +110,14 @@ class NomadHands:
         """The job, rendered; Nomad's own word that it takes it; the secrets where the task will read them."""
         scene = await self._eyes.scene(self._connection.job)
         there = await self._outline()
-        job = render.with_component(there, deploy.placement, self._origin, scene.job)
+        job = render.with_components(there, self._all_deployed(deploy), self._origin, scene.job)
         await self._cluster.plan(job)
         await self._bring_secrets(there, deploy.placement)
+        self._prepared[deploy.id] = deploy
+
+    def _all_deployed(self, deploy: Deploy) -> list[Placement]:
+        """Everything that the action puts into the job: tasks of one group come and go together."""
+        return [change.placement for change in self._action.changes if isinstance(change, Deploy)] or [deploy.placement]
 
     async def _outline(self) -> Outline:
         if self._outlined is None:
@@ -154,7 +160,8 @@ class NomadHands:
     async def start(self, deploy: Deploy) -> Started:
         scene, _ = await self._guarded(deploy.id)
         if not self._is_begun(scene, deploy):
-            job = render.with_component(await self._outline(), deploy.placement, self._origin, scene.job)
+            together = [one.placement for one in self._prepared.values() if not self._is_begun(scene, one)]
+            job = render.with_components(await self._outline(), together, self._origin, scene.job)
             scene = await self._registered(job, scene)
         found, part = look.deployment(scene, self._tools.installation, deploy.id), self._part(scene, deploy.id)
         if scene.job is None or part is None:
@@ -177,10 +184,11 @@ class NomadHands:
 
     async def _scheduled(self, answer: dict[str, Any]) -> Scene:
         """Once the scheduler has thought about it: until then, neither allocations nor a deployment tell anything."""
-        evaluation = answer.get("EvalID")
+        evaluation, index = answer.get("EvalID"), 0
         with anyio.move_on_after(SCHEDULED):
             while evaluation:
-                if (await self._cluster.evaluation(evaluation))["Status"] in SETTLED:
+                found, index = await self._cluster.evaluation_after(evaluation, index)
+                if found["Status"] in SETTLED:
                     break
                 await anyio.sleep(PAUSE)
         return await self._eyes.scene(self._connection.job)
@@ -192,7 +200,7 @@ class NomadHands:
         if part is None or scene.job is None or look.instance(scene.job, part) != instance:
             raise Conflict(f"{deploy.id}: what was proven is not what stands in the job any more")
         if found is not None and look.awaits_promotion(found, part.group["Name"]):
-            await self._cluster.promote(found["ID"])
+            await self._cluster.promote(found["ID"], part.group["Name"])
 
     async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
         scene = await self._eyes.scene(self._connection.job)
@@ -214,6 +222,7 @@ class NomadHands:
             job = render.with_part(await self._outline(), deploy.id, part, scene.job, self._origin)
             job = render.at_count(job, part, count)
             scene = await self._reverted(job, version, scene)
+        await self._alone(deploy.id)
         now = self._part(scene, deploy.id)
         if scene.job is None or now is None:
             raise Conflict(f"{deploy.id}: what was put back is gone from job {self._connection.job}")
@@ -236,7 +245,7 @@ class NomadHands:
         if content is None:
             return None
         if found is None and good is not None and good.content == content and self._outlined is not None:
-            job = render.with_component(self._outlined, good, self._origin, scene.job)
+            job = render.with_components(self._outlined, [good], self._origin, scene.job)
             found = None, render.parts(job, self._tools.installation, deploy.id.target)[deploy.id.component]
         if found is None:
             raise Refused(f"{deploy.id}: Nomad has not kept the version of job {self._connection.job} to be put back")
@@ -272,15 +281,15 @@ class NomadHands:
         if good is not None and good in distinct:
             distinct.sort(key=lambda one: one != good)
         site.kept = tuple(one for index, one in enumerate(distinct) if index < deploy.keep or one == good)
-        await self._alone(deploy)
+        await self._alone(deploy.id)
         await self._collect_secrets(deploy.id)
 
-    async def _alone(self, deploy: Deploy) -> None:
-        """Once what was replaced has ended."""
-        scene, _ = await self._guarded(deploy.id)
-        part = self._part(scene, deploy.id)
+    async def _alone(self, id: PlacementId) -> None:
+        """Once what is no more in the job has ended."""
+        scene, _ = await self._guarded(id)
+        part = self._part(scene, id)
         if part is not None:
-            own = frozenset(str(one["ID"]) for one in look.members(scene, self._tools.installation, deploy.id))
+            own = frozenset(str(one["ID"]) for one in look.members(scene, self._tools.installation, id))
             await self._ended(part.group["Name"], own)
 
     async def _collect_secrets(self, id: PlacementId) -> None:
@@ -337,8 +346,9 @@ class NomadHands:
 
     async def _ended(self, group: str, but: frozenset[str]) -> None:
         """Once no allocation of the group runs but those: Nomad stops them in its own time, within their grace."""
+        index = 0
         while True:
-            found = await self._cluster.allocations(self._connection.job)
+            found, index = await self._cluster.allocations_after(self._connection.job, index)
             if not any(one["TaskGroup"] == group and _runs(one) and one["ID"] not in but for one in found):
                 return
             await anyio.sleep(PAUSE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -185,17 +185,34 @@ def artifact(part: Part) -> Digest | None:
 # -- a job with a component changed -----------------------------------------------------------------------------------
 
 
-def with_component(outline: Outline, placement: Placement, origin: Origin, found: Job | None) -> Job:
-    """The job, in which this component is as declared, and the others are as they were found."""
+def with_components(outline: Outline, placements: Sequence[Placement], origin: Origin, found: Job | None) -> Job:
+    """The job, in which these components are as declared, and the others are as they were found."""
+    _run_together(outline, placements, parts(found, origin.installation, origin.target))
+    for placement in placements:
+        found = _with_component(outline, placement, origin, found)
+    assert found is not None
+    return found
+
+
+def _run_together(outline: Outline, placements: Sequence[Placement], standing: Mapping[ComponentName, Part]) -> None:
+    """Tasks of one group run, or stand still, together."""
+    declared = {placement.id.component: placement for placement in placements}
+    for placement in placements:
+        group = outline.place(placement.id).group
+        for name, place in outline.places.items():
+            other = declared.get(ComponentName(name))
+            runs = other.running if other else name in standing and name != placement.id.component
+            if place.group == group and runs and not placement.running:
+                raise Refused(f"{placement.id}: state stopped: its group {group} also runs {name}")
+
+
+def _with_component(outline: Outline, placement: Placement, origin: Origin, found: Job | None) -> Job:
     standing = parts(found, origin.installation, origin.target)
     place = outline.place(placement.id)
     group = _shell(outline, place.group)
     others = {name: part for name, part in standing.items() if name != placement.id.component}
     own = rendered(outline, placement, origin)
     group["Tasks"] = list(_tasks(outline, place, own, others))
-    shared = [name for name, part in others.items() if part.group["Name"] == place.group]
-    if not placement.running and shared:
-        raise Refused(f"{placement.id}: state stopped: its group {place.group} also runs {', '.join(sorted(shared))}")
     group["Count"] = _wanted_count(outline, placement, found)
     return _assembled(outline, placement.id, others, found, group)
 

@@ -22,7 +22,7 @@ from stickers.signature import Envelope
 from tests.drivers.nomad.server import Allocation, Behaviour, Server, image
 
 COMPONENTS: Final = ("api", "api-admin", "web")
-SOON: Final = {"MinHealthyTime": 20_000_000, "HealthyDeadline": 400_000_000, "HealthCheck": "task_states"}
+SOON: Final = {"MinHealthyTime": 10_000_000, "HealthyDeadline": 400_000_000, "HealthCheck": "task_states"}
 
 
 def artifact(version: Version) -> Artifact:
@@ -89,10 +89,10 @@ class NomadBench(Bench):
     def health(self, component: str, *, fixed: bool) -> Health:
         return Health(
             check=HttpCheck(port=8080, path="/health"),
-            interval=timedelta(milliseconds=50),
+            interval=timedelta(milliseconds=20),
             timeout=timedelta(seconds=1),
             successes=2,
-            deadline=timedelta(seconds=2),
+            deadline=timedelta(seconds=1),
         )
 
     # -- eyes -------------------------------------------------------------------------------------------------------
@@ -129,13 +129,9 @@ class NomadBench(Bench):
     async def answering(self, id: PlacementId) -> Version | None:
         """Whoever is in the service: what runs, but no canary that was not promoted."""
         with self.agent.lock:
-            serving = [one for one in self._running(id) if not one.canary or self._is_promoted(one)]
+            serving = [one for one in self._running(id) if not one.canary]
             said = {image(one).partition("@")[2] for one in serving}
         return next((version for version in Version if artifact(version).digest in said), None)
-
-    def _is_promoted(self, one: Allocation) -> bool:
-        found = next((other for other in self.agent.deployments if other["ID"] == one.deployment), None)
-        return found is None or bool(found["TaskGroups"][one.group]["Promoted"])
 
     def _running(self, id: PlacementId) -> list[Allocation]:
         mine = [one for one in self.agent.allocations if one.job["ID"] == "kit" and one.group == id.component]

@@ -83,7 +83,7 @@ def origin(key: str = KEY, fence: int = 3) -> render.Origin:
 def job(*placements: Placement, found: render.Job | None = None) -> render.Job:
     """A job in which these were deployed one after the other."""
     for one in placements:
-        found = render.with_component(outline(), one, origin(), found)
+        found = render.with_components(outline(), [one], origin(), found)
     assert found is not None
     return found
 

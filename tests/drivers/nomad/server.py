@@ -28,8 +28,8 @@ from tests.drivers.nomad import hcl, plan
 
 Json = dict[str, Any]
 
-TICK = 0.01  # seconds between two thoughts of the scheduler
-STARTS = 0.02  # seconds that a task takes to start, and to end
+TICK = 0.005  # seconds between two thoughts of the scheduler
+STARTS = 0.01  # seconds that a task takes to start, and to end
 TRACKED = 6  # versions of a job that are kept
 INDEXES = frozenset({"Version", "CreateIndex", "ModifyIndex", "JobModifyIndex", "Status", "Stable", "SubmitTime"})
 REPLACED_BY = ("Driver", "User", "Config", "Env", "Artifacts", "Templates", "Meta", "Resources")
@@ -247,7 +247,9 @@ class Agent:
         for id in list(self.versions):
             self._reconcile(id)
         for evaluation in self.evaluations.values():
-            evaluation["Status"] = "complete"
+            if evaluation["Status"] == "pending":
+                self.index += 1
+                evaluation["Status"] = "complete"
 
     def _client(self, one: Allocation) -> None:
         now = time.monotonic()
@@ -306,7 +308,8 @@ class Agent:
         groups = {group["Name"]: group for group in job["TaskGroups"]}
         mine = [one for one in self.allocations if one.job["ID"] == id]
         for one in mine:
-            if one.is_live and (stopped or one.group not in groups):
+            former = one.canary and one.job["Version"] != job["Version"]  # never promoted, of a version that is past
+            if one.is_live and (stopped or former or one.group not in groups):
                 self._stop(one)
         if stopped:
             return
@@ -424,7 +427,7 @@ class Agent:
             state["HealthyAllocs"] = sum(one.healthy is True and one.is_live for one in placed)
             state["UnhealthyAllocs"] = sum(one.healthy is False for one in placed)
             if state["AutoPromote"] and 0 < state["DesiredCanaries"] <= state["HealthyAllocs"]:
-                state["Promoted"] = True
+                self.promote(deployment["ID"], [name])
             waiting = state["DesiredCanaries"] and not state["Promoted"]
             done = done and not waiting and state["HealthyAllocs"] >= state["DesiredTotal"]
             failed = failed or bool(state["UnhealthyAllocs"])
@@ -442,14 +445,16 @@ class Agent:
             deployment["StatusDescription"] += f" - rolling back to job version {stable['Version']}"
             self._revert(job["ID"], stable["Version"])
 
-    def promote(self, id: str) -> None:
+    def promote(self, id: str, groups: list[str]) -> None:
         deployment = next((one for one in self.deployments if one["ID"] == id), None)
         if deployment is None:
             raise Said(404, "deployment not found")
-        for state in deployment["TaskGroups"].values():
+        for state in (deployment["TaskGroups"][group] for group in groups):
             if state["HealthyAllocs"] < state["DesiredCanaries"]:
                 raise Said(500, "1 error occurred: not enough healthy canaries to promote")
             state["Promoted"] = True
+        for one in self.allocations:
+            one.canary = one.canary and not (one.deployment == id and one.group in groups)
 
     def restart(self, id: str) -> None:
         one = self.allocation(id)
@@ -470,6 +475,12 @@ class Agent:
         self.index += 1
         event = {"Topic": topic, "Type": kind, "Key": key, "FilterKeys": list(filters), "Index": self.index}
         self.events.append((self.index, event))
+
+    def block(self, call: Call) -> None:
+        """A blocking query is answered when something has happened, or when its time is over."""
+        index, wait = int(call.query.get("index", 0)), call.query.get("wait", "300s")
+        if index and call.method == "GET":
+            self.lock.wait_for(lambda: self.stopping or self.index > index, timeout=int(wait.removesuffix("s")))
 
     def close(self) -> None:
         self.stopping = True
@@ -643,6 +654,7 @@ class Server:
                 self._logs(http, agent, call)
                 return
             with agent.lock:
+                agent.block(call)
                 answer = _route(agent, call)
                 status, text = 200, json.dumps(answer)
                 index = agent.index
@@ -751,7 +763,7 @@ def _route(agent: Agent, call: Call) -> Any:
             return agent.allocation(id).whole()
         case (("POST" | "PUT"), ["deployment", "promote", id]):
             _allowed(agent, call, "submit-job")
-            return agent.promote(id)
+            return agent.promote(id, call.body["Groups"])
         case (("POST" | "PUT"), ["client", "allocation", id, "restart"]):
             _allowed(agent, call, "alloc-lifecycle")
             return agent.restart(id)

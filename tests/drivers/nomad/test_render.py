@@ -41,7 +41,7 @@ def test_a_job_is_rendered_to_the_byte(name: str, made: Callable[[], render.Job]
 def test_the_template_is_never_written_to() -> None:
     before = outline()
     first = digest.canonical(before.template)
-    render.with_component(before, placement(configuration=samples.FULL), origin(), None)
+    render.with_components(before, [placement(configuration=samples.FULL)], origin(), None)
     assert digest.canonical(before.template) == first
 
 
@@ -54,14 +54,14 @@ def test_what_has_no_release_yet_is_left_out() -> None:
 def test_another_component_is_left_to_the_letter() -> None:
     found = job(placement(), placement("worker"))
     found["TaskGroups"][1]["RestartPolicy"] = {"Attempts": 2, "Mode": "fail"}  # as Nomad fills it in
-    changed = render.with_component(outline(), placement(version="two"), origin("cd" * 32), found)
+    changed = render.with_components(outline(), [placement(version="two")], origin("cd" * 32), found)
     assert changed["TaskGroups"][1] == found["TaskGroups"][1]
     assert part(changed).content[0] == artifact("api", "two").digest
 
 
 def test_a_neighbour_in_the_same_group_keeps_its_task() -> None:
     found = job(placement(), placement("web"))
-    changed = render.with_component(outline(), placement(version="two"), origin("cd" * 32), found)
+    changed = render.with_components(outline(), [placement(version="two")], origin("cd" * 32), found)
     assert part(changed, "web").task == part(found, "web").task
 
 
@@ -72,7 +72,7 @@ def test_a_component_that_moved_leaves_its_old_place() -> None:
     groups[1]["Tasks"].append(groups[0]["Tasks"].pop(0))
     places = samples.PLACES | {"api": render.Place("back", "api")}
     there = render.outline(moved, job="shop", namespace="default", region=None, places=places)
-    changed = render.with_component(there, placement(), origin(), found)
+    changed = render.with_components(there, [placement()], origin(), found)
     assert [(group["Name"], [task["Name"] for task in group["Tasks"]]) for group in changed["TaskGroups"]] == [
         ("back", ["worker", "api"])
     ]
@@ -82,15 +82,15 @@ def test_a_group_that_is_scaled_keeps_its_count() -> None:
     scaled = samples.template()
     scaled["Job"]["TaskGroups"][1] |= {"Count": 1, "Scaling": {"Min": 1, "Max": 9}}
     there = render.outline(scaled, job="shop", namespace="default", region=None, places=samples.PLACES)
-    found = render.with_component(there, placement("worker"), origin(), None)
+    found = render.with_components(there, [placement("worker")], origin(), None)
     found["TaskGroups"][0]["Count"] = 5
-    changed = render.with_component(there, placement("worker", "two"), origin("cd" * 32), found)
+    changed = render.with_components(there, [placement("worker", "two")], origin("cd" * 32), found)
     assert changed["TaskGroups"][0]["Count"] == 5
 
 
 def test_a_job_that_was_stopped_comes_back_for_one_component_alone() -> None:
     found = job(placement(), placement("worker")) | {"Stop": True}
-    changed = render.with_component(outline(), placement(), origin(), found)
+    changed = render.with_components(outline(), [placement()], origin(), found)
     assert {group["Name"]: group["Count"] for group in changed["TaskGroups"]} == {"front": 2, "back": 0}
     assert "Stop" not in changed
 
@@ -126,8 +126,8 @@ def test_the_last_component_leaves_no_job() -> None:
 
 def test_an_earlier_task_comes_back_beside_what_stands_now() -> None:
     before = job(placement(), placement("web"))
-    after = render.with_component(outline(), placement(version="two"), origin("cd" * 32), before)
-    after = render.with_component(outline(), placement("web", "two"), origin("ef" * 32), after)
+    after = render.with_components(outline(), [placement(version="two")], origin("cd" * 32), before)
+    after = render.with_components(outline(), [placement("web", "two")], origin("ef" * 32), after)
     back = render.with_part(outline(), placement().id, part(before), after, origin())
     assert part(back).task == part(before).task
     assert part(back, "web").task == part(after, "web").task
@@ -173,7 +173,7 @@ def test_an_image_of_another_repository_is_refused() -> None:
     body["Job"]["TaskGroups"][0]["Tasks"][0]["Config"] = {"image": "registry.example.com/shop/other"}
     there = render.outline(body, job="shop", namespace="default", region=None, places=samples.PLACES)
     with pytest.raises(Refused, match="shop/other' is not"):
-        render.with_component(there, placement(), origin(), None)
+        render.with_components(there, [placement()], origin(), None)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,6 @@ def test_a_span_in_words_is_the_same_in_nanoseconds() -> None:
     body = samples.template()
     body["Job"]["TaskGroups"][1]["Tasks"][0]["ShutdownDelay"] = "1m30s"
     there = render.outline(body, job="shop", namespace="default", region=None, places=samples.PLACES)
-    found = render.with_component(there, placement("worker"), origin(), None)
+    found = render.with_components(there, [placement("worker")], origin(), None)
     part(found, "worker").task["ShutdownDelay"] = timedelta(seconds=90) // timedelta(microseconds=1) * 1000
     assert compare.differences(found, part(found, "worker")) == ()
