@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import ssl
 import threading
 import time
 import uuid
@@ -48,9 +49,9 @@ class Behaviour(StrEnum):
 class Said(Exception):
     """An answer other than 200, as text."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, location: str | None = None) -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status, self.text, self.location = status, text, location
 
 
 @dataclass
@@ -609,6 +610,7 @@ class Server:
 
             def log_message(self, *_: object) -> None: ...
 
+        self._scheme = "http"
         self._http = _Quiet(("127.0.0.1", 0), Handler)
         self._threads = [
             threading.Thread(target=self._http.serve_forever, args=(TICK,), daemon=True),
@@ -617,7 +619,12 @@ class Server:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
+
+    def behind(self, context: ssl.SSLContext) -> None:
+        """TLS from now on."""
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self._scheme = "https"
 
     def __enter__(self) -> Server:
         for thread in self._threads:
@@ -644,6 +651,7 @@ class Server:
             body=json.loads(content) if content else {},
             token=http.headers.get("X-Nomad-Token", ""),
         )
+        location = None
         try:
             agent.requests.append((http.command, parts.path))
             agent.before(http.command, parts.path)
@@ -660,12 +668,14 @@ class Server:
                 index = agent.index
             agent.after(http.command, parts.path)
         except Said as said:
-            status, text, index = said.status, said.text, agent.index
+            status, text, index, location = said.status, said.text, agent.index, said.location
         except ConnectionAbortedError:
             http.close_connection = True
             return
         http.send_response(status)
         http.send_header("X-Nomad-Index", str(index))
+        if location is not None:
+            http.send_header("Location", location)
         http.send_header("Content-Length", str(len(text.encode())))
         http.end_headers()
         http.wfile.write(text.encode())
