@@ -46,6 +46,11 @@ def differences(job: Job, part: Part) -> tuple[str, ...]:
     return tuple(sorted(set(_differences(wanted, found, ()))))
 
 
+def holds(wanted: Any, found: Any) -> bool:
+    """Whether what was sent is what Nomad answers, but for what it fills in."""
+    return not any(_differences(shortened(wanted), found, ("",)))
+
+
 def _differences(wanted: Any, found: Any, path: tuple[str, ...]) -> Iterator[str]:
     match wanted:
         case dict():

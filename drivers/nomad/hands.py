@@ -22,7 +22,7 @@ from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers.contract import Action, Deploy, Tools
 from drivers.errors import Conflict, InvalidAction, Refused, StaleFence
-from drivers.nomad import look, render
+from drivers.nomad import compare, look, render
 from drivers.nomad.cluster import Cluster
 from drivers.nomad.connection import Connection
 from drivers.nomad.eyes import Eyes, outline
@@ -391,7 +391,21 @@ def _has_path(there: Outline, id: PlacementId) -> bool:
 
 
 def _is_whole(job: Job, version: Job) -> bool:
-    """Whether the version's groups are the job's, to the letter, and its own fields say what the job's say."""
-    same = all(version.get(name) == value for name, value in job.items() if name != "TaskGroups")
+    """Whether this version of the job is the whole of it again."""
     groups = {group["Name"]: group for group in version.get("TaskGroups") or ()}
-    return same and groups == {group["Name"]: group for group in job["TaskGroups"]}
+    if groups.keys() != {group["Name"] for group in job["TaskGroups"]}:
+        return False
+    own = {name: value for name, value in job.items() if name not in ("TaskGroups", "Stop")}
+    counts = all(render.count(group) == render.count(groups[group["Name"]]) for group in job["TaskGroups"])
+    return counts and compare.holds(own, version) and all(_holds(group, groups) for group in job["TaskGroups"])
+
+
+def _holds(group: render.Group, groups: dict[str, render.Group]) -> bool:
+    there = groups[group["Name"]]
+    tasks = {task["Name"]: task for task in there["Tasks"]}
+    same = tasks.keys() == {task["Name"] for task in group["Tasks"]}
+    return (
+        same
+        and compare.holds(group, there)
+        and all((task.get("Meta") or {}) == (tasks[task["Name"]].get("Meta") or {}) for task in group["Tasks"])
+    )

@@ -1,12 +1,16 @@
-"""The kit's bench on the contract server: one job, each component in a group of its own."""
+"""The kit's bench on one job of an agent, each component in a group of its own. Everything goes through the agent's
+HTTP API, so that it is one bench for the contract server and for a real agent."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 import anyio
 
@@ -19,26 +23,55 @@ from drivers.nomad.driver import NomadDriver
 from stickers import digest, names
 from stickers.names import Artifact, Digest, EnvironmentId, PlacementId
 from stickers.signature import Envelope
-from tests.drivers.nomad.server import Allocation, Behaviour, Server, image
 
 COMPONENTS: Final = ("api", "api-admin", "web")
 SOON: Final = {"MinHealthyTime": 10_000_000, "HealthyDeadline": 400_000_000, "HealthCheck": "task_states"}
+ENDED: Final = ("complete", "failed", "lost")
 
 
 def artifact(version: Version) -> Artifact:
     return Artifact("registry.example.com/kit", digest.of_bytes(f"kit {version}".encode()))
 
 
-def template(job: str, **update: Any) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """An agent, and what can be deployed there. `deadline` is how long a bad version is waited for."""
+
+    address: str
+    token: str | None = None
+    job: str = "kit"
+    artifacts: Mapping[Version, Artifact] = field(default_factory=lambda: {one: artifact(one) for one in Version})
+    update: Mapping[str, Any] = field(default_factory=lambda: dict(SOON))
+    deadline: timedelta = timedelta(seconds=1)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer of the agent; None where it knows nothing of that name."""
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        try:
+            headers = {"X-Nomad-Token": self.token} if self.token else {}
+            connection.request(method, f"/v1/{path}", None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {content[:200]!r}")
+        return json.loads(content) if content else None
+
+
+def template(job: str, update: Mapping[str, Any] = SOON) -> dict[str, Any]:
     return {
         "ID": job,
-        "Datacenters": ["dc1"],
-        "Update": SOON | update,
+        "Datacenters": ["*"],
+        "Update": dict(update),
         "TaskGroups": [
             {
                 "Name": component,
-                "Networks": [{"Mode": "bridge", "DynamicPorts": [{"Label": "http", "To": 8080}]}],
-                "Tasks": [{"Name": component, "Driver": "docker", "Config": {"ports": ["http"]}}],
+                "Networks": [{"DynamicPorts": [{"Label": "http", "To": 8080}]}],
+                "Tasks": [{"Name": component, "Driver": "docker", "Config": {"ports": ["http"], "init": True}}],
             }
             for component in COMPONENTS
         ],
@@ -49,14 +82,13 @@ class NomadBench(Bench):
     patience = timedelta(seconds=60)
     pause = timedelta(milliseconds=10)
 
-    def __init__(self, server: Server, **update: Any) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__()
-        self.server, self.agent, self.update = server, server.agent, update
-        self.agent.behaviours[artifact(Version.BAD).digest] = Behaviour.SILENT
+        self.site = site
 
     @property
     def powers(self) -> frozenset[Power]:
-        canaries = {Power.BESIDE, Power.ANSWERS} if self.update.get("Canary") else set()
+        canaries = {Power.BESIDE, Power.ANSWERS} if self.site.update.get("Canary") else set()
         return frozenset({Power.SWAPS, Power.UNREACHABLE, Power.INTRUDES, Power.EVENTS, Power.LOGS, *canaries})
 
     @property
@@ -66,9 +98,9 @@ class NomadBench(Bench):
             environment=EnvironmentId("default/kit"),
             driver="nomad",
             connection={
-                "address": self.server.address,
-                "job": "kit",
-                "template": template("kit", **self.update),
+                "address": self.site.address,
+                "job": self.site.job,
+                "template": template(self.site.job, self.site.update),
                 "tasks": {f"{component}/{component}": component for component in COMPONENTS},
             },
         )
@@ -81,84 +113,100 @@ class NomadBench(Bench):
         return NomadDriver(self.tools)
 
     def artifact(self, version: Version) -> Artifact:
-        return artifact(version)
+        return self.site.artifacts[version]
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         return Configuration(stop_grace=timedelta(seconds=3))
 
     def health(self, component: str, *, fixed: bool) -> Health:
         return Health(
-            check=HttpCheck(port=8080, path="/health"),
+            check=HttpCheck(port=8080, path="/cgi-bin/health"),
             interval=timedelta(milliseconds=20),
             timeout=timedelta(seconds=1),
             successes=2,
-            deadline=timedelta(seconds=1),
+            deadline=self.site.deadline,
         )
 
     # -- eyes -------------------------------------------------------------------------------------------------------
 
     async def raw(self, id: PlacementId) -> tuple[Raw, ...]:
-        with self.agent.lock:
-            found: dict[str, Raw] = {}
-            for job, part, runs in self._seen(id):
-                name = look.instance(job, part)
-                before = found.get(name)
-                found[name] = Raw(
-                    instance=name,
-                    artifact=render.artifact(part) or Digest(""),
-                    running=runs or (before is not None and before.running),
-                    key=part.key,
-                )
-            return tuple(found.values())
+        found: dict[str, Raw] = {}
+        for job, part, runs in self._seen(id):
+            name = look.instance(job, part)
+            before = found.get(name)
+            found[name] = Raw(
+                instance=name,
+                artifact=render.artifact(part) or Digest(""),
+                running=runs or (before is not None and before.running),
+                key=part.key,
+            )
+        return tuple(found.values())
 
     def _seen(self, id: PlacementId) -> Iterator[tuple[render.Job, render.Part, bool]]:
         """What the job says now, and whatever an allocation still runs."""
-        if "kit" in self.agent.versions and "kit" not in self.agent.purged:
-            job = self.agent.versions["kit"][0]
-            part = self._part(job, id)
+        job = self._job()
+        part = self._part(job, id) if job else None
+        if job is not None and part is not None:
+            yield job, part, False
+        for one in self._allocations(id):
+            made = self.site.ask("GET", f"allocation/{one['ID']}")["Job"]
+            part = self._part(made, id)
             if part is not None:
-                yield job, part, False
-        for one in self.agent.allocations:
-            part = self._part(one.job, id) if one.job["ID"] == "kit" else None
-            if part is not None and part.group["Name"] == one.group and one.client in ("pending", "running"):
-                yield one.job, part, one.client == "running"
+                yield made, part, one["ClientStatus"] == "running"
+
+    def _job(self) -> render.Job | None:
+        found: render.Job | None = self.site.ask("GET", f"job/{self._name}")
+        return found
+
+    @property
+    def _name(self) -> str:
+        return quote(self.site.job, safe="")
+
+    def _allocations(self, id: PlacementId, job: str | None = None) -> list[dict[str, Any]]:
+        found = self.site.ask("GET", f"job/{job or self._name}/allocations") or []
+        return [one for one in found if one["TaskGroup"] == id.component and one["ClientStatus"] not in ENDED]
 
     def _part(self, job: render.Job, id: PlacementId) -> render.Part | None:
         return render.parts(job, self.tools.installation, id.target).get(id.component)
 
     async def answering(self, id: PlacementId) -> Version | None:
         """Whoever is in the service: what runs, but no canary that was not promoted."""
-        with self.agent.lock:
-            serving = [one for one in self._running(id) if not one.canary]
-            said = {image(one).partition("@")[2] for one in serving}
-        return next((version for version in Version if artifact(version).digest in said), None)
-
-    def _running(self, id: PlacementId) -> list[Allocation]:
-        mine = [one for one in self.agent.allocations if one.job["ID"] == "kit" and one.group == id.component]
-        return [one for one in mine if one.client == "running"]
+        serving = {
+            one["JobVersion"]
+            for one in self._allocations(id)
+            if one["ClientStatus"] == "running" and not (one.get("DeploymentStatus") or {}).get("Canary")
+        }
+        for version in self.site.ask("GET", f"job/{self._name}/versions")["Versions"] if serving else ():
+            part = self._part(version, id)
+            if part is not None and version["Version"] in serving:
+                return next(one for one in Version if self.artifact(one).digest == render.artifact(part))
+        return None
 
     # -- hands ------------------------------------------------------------------------------------------------------
 
-    async def _until(self, id: PlacementId, running: bool) -> None:
-        while True:
-            with self.agent.lock:
-                if bool(self._running(id)) == running:
-                    return
+    async def _ended(self, id: PlacementId) -> None:
+        for _ in range(3000):
+            if not self._allocations(id):
+                return
             await anyio.sleep(0.01)
 
     async def stop(self, id: PlacementId) -> None:
-        with self.agent.lock:
-            self.agent.scale("kit", id.component, 0)
-        await self._until(id, False)
+        scale = {"Count": 0, "Target": {"Job": self.site.job, "Group": id.component}}
+        self.site.ask("POST", f"job/{self._name}/scale", scale)
+        await self._ended(id)
 
     async def remove(self, id: PlacementId) -> None:
-        with self.agent.lock:
-            left = render.without_component(self.agent.job("kit"), id, self.tools.installation)
-            if left is None:
-                self.agent.deregister("kit", purge=True)
-            else:
-                self.agent.put(left)
-        await self._until(id, False)
+        job = self._job()
+        assert job is not None
+        left = render.without_component(job, id, self.tools.installation)
+        if left is None:
+            self.site.ask("DELETE", f"job/{self._name}?purge=true")
+        else:
+            self.register(left)
+        await self._ended(id)
+
+    def register(self, job: render.Job) -> None:
+        self.site.ask("POST", "jobs", {"Job": job})
 
     async def wear(self, id: PlacementId, envelope: Envelope | None) -> None:
         self._write(id, None if envelope is None else {look.ENVELOPE: str(envelope)})
@@ -168,33 +216,44 @@ class NomadBench(Bench):
 
     def _write(self, id: PlacementId, items: dict[str, str] | None) -> None:
         path = look.path(self.tools.installation, id)
-        with self.agent.lock:
-            if items is None:
-                self.agent.delete_variable(path, None)
-                return
-            known = self.agent.variables.get(path, {"Items": {look.FORMAT: "holdfast.sticker/v1"}})
-            self.agent.put_variable(path, {"Items": {**known["Items"], **items}}, None)
+        if items is None:
+            self.site.ask("DELETE", f"var/{path}?namespace=default")
+            return
+        known = self.site.ask("GET", f"var/{path}?namespace=default") or {"Items": {look.FORMAT: "holdfast.sticker/v1"}}
+        body = {"Namespace": "default", "Path": path, "Items": {**known["Items"], **items}}
+        self.site.ask("PUT", f"var/{path}?namespace=default", body)
 
     async def swap(self, id: PlacementId, version: Version) -> None:
-        with self.agent.lock:
-            job = copy.deepcopy(self.agent.job("kit"))
-            part = self._part(job, id)
-            assert part is not None
-            part.task["Config"]["image"] = str(artifact(version))
-            self.agent.put(job)
+        job = copy.deepcopy(self._job())
+        part = self._part(job, id) if job else None
+        assert job is not None
+        assert part is not None
+        part.task["Config"]["image"] = str(self.artifact(version))
+        self.register(job)
         await anyio.sleep(0.2)
 
     async def intrude(self, name: str) -> None:
         """A job whose name begins alike, and whose task calls itself almost ours."""
-        job = template(f"kit-{name}")
-        for group in job["TaskGroups"]:
-            group["Tasks"][0]["Config"]["image"] = str(artifact(Version.ONE))
-            group["Tasks"][0]["Meta"] = {render.COMPONENT: name, render.TARGET: self.target.id}
-        with self.agent.lock:
-            self.agent.register({"Job": job})
-        await anyio.sleep(0.2)
+        job = template(f"{self.site.job}-{name}", self.site.update)
+        job["TaskGroups"] = job["TaskGroups"][:1]
+        task = job["TaskGroups"][0]["Tasks"][0]
+        task["Config"]["image"] = str(self.artifact(Version.ONE))
+        task["Meta"] = {render.COMPONENT: name, render.TARGET: self.target.id}
+        self.register(job)
+        for _ in range(1500):
+            if await self.intruders():
+                return
+            await anyio.sleep(0.02)
 
     async def intruders(self) -> frozenset[str]:
-        with self.agent.lock:
-            strange = [one for one in self.agent.allocations if one.job["ID"] != "kit" and one.client == "running"]
-            return frozenset(f"{one.id} since {one.started}" for one in strange)
+        strange = self.site.ask("GET", f"job/{self.site.job}-api/allocations") or []
+        running = [one for one in strange if one["ClientStatus"] == "running"]
+        return frozenset(f"{one['ID']} since {one['TaskStates']['api']['StartedAt']}" for one in running)
+
+    def clear(self) -> None:
+        """Nothing of the kit is left at the agent."""
+        for job in (self._name, f"{self._name}-api"):
+            if self.site.ask("GET", f"job/{job}") is not None:
+                self.site.ask("DELETE", f"job/{job}?purge=true")
+        for component in COMPONENTS:
+            self._write(PlacementId(self.target.id, names.ComponentName(component)), None)

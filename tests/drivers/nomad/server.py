@@ -133,6 +133,7 @@ class Agent:
         self.behaviours: dict[str, Behaviour] = {}
         self.tokens: dict[str, frozenset[str]] | None = None  # None: no ACL; else capabilities by token
         self.nodes = 1
+        self.namespace = "default"
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda method, path: None  # a fault may strike here
         self.after: Callable[[str, str], None] = lambda method, path: None
@@ -504,6 +505,7 @@ def canonical(body: Json) -> Json:
     }
     job |= copy.deepcopy(body)
     job["Name"] = job.get("Name") or job["ID"]
+    job["Update"] = {"Stagger": 30 * 10**9, "MaxParallel": 1, "Canary": 0} | (job.get("Update") or {})
     if not job.get("TaskGroups"):
         raise Said(500, "1 error occurred:\n\t* Missing job task groups")
     for group in job["TaskGroups"]:
@@ -749,6 +751,8 @@ def _allowed(agent: Agent, call: Call, capability: str) -> None:
 
 
 def _route(agent: Agent, call: Call) -> Any:
+    if call.query.get("namespace", "default") != agent.namespace:
+        raise Said(403, "Permission denied")
     match call.method, call.path:
         case "GET", ["job", id, *rest]:
             _allowed(agent, call, "read-job")
@@ -807,6 +811,8 @@ def _job_changed(agent: Agent, id: str, verb: str, body: Json) -> Any:
             return {"JobModifyIndex": index, "Diff": plan.diff(known, canonical(body["Job"])), "FailedTGAllocs": None}
         case "revert":
             return agent.revert(id, body)
+        case "scale":
+            return agent.scale(id, body["Target"]["Group"], body["Count"])
         case "evaluate":
             agent.job(id)
             return agent.evaluate(id)
@@ -814,8 +820,6 @@ def _job_changed(agent: Agent, id: str, verb: str, body: Json) -> Any:
 
 
 def _variable(agent: Agent, method: str, path: str, call: Call) -> Any:
-    if call.query.get("namespace") != "default":
-        raise Said(403, "Permission denied")
     cas = int(call.query["cas"]) if "cas" in call.query else None
     match method:
         case "GET":

@@ -27,7 +27,7 @@ from stickers.names import EnvironmentId, target_id
 from stickers.observation import HealthState, WorkloadState
 from stickers.sticker import Phase
 from tests.drivers.docker import certificates
-from tests.drivers.nomad.bench import NomadBench, artifact, template
+from tests.drivers.nomad.bench import SOON, NomadBench, Site, artifact, template
 from tests.drivers.nomad.server import Behaviour, Said, Server
 
 TOKEN = SecretRef(reference="file:/run/token")
@@ -37,7 +37,8 @@ class KitBench(NomadBench):
     """The kit's bench, whose connection a test may change."""
 
     def __init__(self, server: Server, **update: Any) -> None:
-        super().__init__(server, **update)
+        super().__init__(Site(address=server.address, update=SOON | update))
+        server.agent.behaviours[artifact(Version.BAD).digest] = Behaviour.SILENT
         self.said: dict[str, Any] = {}
         self.secrets: dict[str, str] = {}
         self.tools = replace(self.tools, secret=self._secret)
@@ -571,13 +572,21 @@ async def test_a_token_does_not_follow_a_redirect(stage: Stage, server: Server) 
 
 
 async def test_a_job_whose_name_has_a_slash_is_one_job(stage: Stage, server: Server) -> None:
-    bench(stage).said = {"job": "team/web", "template": template("team/web")}
+    bench(stage).site = replace(bench(stage).site, job="team/web")
     outcome = await stage.one(await stage.deploy(Wish()))
     assert outcome.result is Result.CHANGED, outcome.detail
     failed = await stage.one(await stage.deploy(Wish(version=Version.BAD), before=stage.placement(Wish())))
     assert failed.result is Result.REVERTED, failed.detail
     assert list(server.agent.versions) == ["team/web"]
     assert asked(server, "POST", "/job/team%2Fweb/revert") == 1
+
+
+async def test_a_namespace_is_named_in_every_request(stage: Stage, server: Server) -> None:
+    """The SDK leaves it out for Variables, evaluations and events."""
+    server.agent.namespace = "prod"
+    bench(stage).said = {"namespace": "prod"}
+    outcome = await stage.one(await stage.deploy(Wish()))
+    assert outcome.result is Result.CHANGED, outcome.detail
 
 
 async def test_a_certificate_of_another_authority_is_not_talked_to(tmp_path: Path) -> None:
@@ -610,8 +619,9 @@ async def test_one_cluster_that_does_not_answer_holds_up_no_other(stage: Stage) 
 
 
 def test_targets_of_one_cluster_share_one_client(server: Server) -> None:
-    driver = NomadDriver(NomadBench(server).tools)
-    one = Connection.model_validate(dict(NomadBench(server).target.connection))
+    there = NomadBench(Site(address=server.address))
+    driver = NomadDriver(there.tools)
+    one = Connection.model_validate(dict(there.target.connection))
     other = one.model_copy(update={"job": "other"})
     assert isinstance(driver._eyes_at(one).cluster, Cluster)
     assert driver._eyes_at(one) is driver._eyes_at(other)
