@@ -10,9 +10,21 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Against, Capabilities, Look, Receipt, Remove, Report, Tools, Unit, Verified
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Remove,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.errors import InvalidAction
-from drivers.process import host, render
+from drivers.process import examine, host, render
 from drivers.process.hands import Hands
 from drivers.process.line import Doors, Line
 from drivers.process.sight import Sight
@@ -79,6 +91,9 @@ class ProcessDriver:
             *lines, rest = (rest + answer["text"]).split("\n")
             for line in lines:
                 yield line
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        return await examine.examine(self._line, self._sight.connection(look.target), look, self.tools)
 
     @contextmanager
     def _session(self) -> Iterator[Line]:
