@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 INSTALLED = "/etc/systemd/system"
 WANTED = INSTALLED + "/multi-user.target.wants"
 SECRETS = "/run/holdfast"
+BOOTED = "/run/systemd/system"  # is there when systemd is the first process
 DROP_INS = (INSTALLED, "/etc/systemd/system.control", "/run/systemd/system", "/run/systemd/system.control")
 GROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd")  # the one hierarchy, or systemd's own beside others
 OLDEST = 240  # the first whose units can say Type=exec
+FRESH = 247  # the first that looks for a unit anew when it is started and not known
 UTC_SHOWN = 248  # the first that tells time to the microsecond
 PATIENCE = 30.0  # seconds for one answer of systemctl
 
@@ -214,7 +216,10 @@ class Eyes(host.Eyes):
 
     def _ask(self) -> dict[str, Service]:
         exact = ["--timestamp=us+utc"] if self.version >= UTC_SHOWN else []
-        found = services(systemctl("show", *exact, f"--property={PROPERTIES}", "--", f"{units.PREFIX}*.service"))
+        if not os.path.isdir(BOOTED):
+            raise Trouble("refused", "the target was not booted by systemd")
+        argv = ["show", "--all", *exact, f"--property={PROPERTIES}", "--", f"{units.PREFIX}*.service"]
+        found = services(systemctl(*argv))
         self._groups.update((name, service.group) for name, service in found.items() if service.group)
         return found
 
@@ -323,8 +328,11 @@ class Eyes(host.Eyes):
         if not inodes:
             return "nobody", ()
         missing = {f"socket:[{inode}]" for inode in inodes}
-        for pid in self._members(stem(instance)):
-            missing -= host.sockets_of(pid)
+        try:
+            for pid in self._members(stem(instance)):
+                missing -= host.sockets_of(pid)
+        except PermissionError:
+            return "unknown", tuple(sorted(inodes))
         return "foreign" if missing else "ours", tuple(sorted(inodes))
 
     def lives(self, instance: str) -> bool:
@@ -391,7 +399,7 @@ class Session(host.Session):
         """What is missing is said before anything is changed."""
         if os.geteuid() != 0:
             raise Trouble("refused", "units are written and started by root; this is not root")
-        if not os.path.isdir("/run/systemd/system"):
+        if not os.path.isdir(BOOTED):
             raise Trouble("refused", "the target was not booted by systemd")
         if self.eyes.version < OLDEST:
             raise Trouble("refused", f"systemd {OLDEST} or newer is needed, this is {self.eyes.version}")
@@ -527,13 +535,13 @@ class Session(host.Session):
         if name is None:
             raise Trouble("refused", f"{place.current} names no release")
         release, unit = host.load_release(place, name), unit_of(place, name)
-        replaces = [other for other in self._active(place) if order["replace"] and other != unit]
-        text, ports = self._rendered(place, release, replaces), _ports(release)
+        others = [other for other in self._active(place) if order["replace"] and other != unit]
+        text, ports = self._rendered(place, release, self._replaces(place, release, others)), _ports(release)
         self._refuse_foreign(place, name)
         variables, secrets = _variables(release, ports), self._secrets(place, release, order.get("secrets", {}))
         service = self.eyes.services().get(unit)
         running = service if service is not None and service.is_active else None
-        self._install(place, name, text, stale=service is not None and service.stale)
+        self._install(place, name, text, service)
         host.write_file(place.release(name) + "/environment", variables, 0o600)
         if secrets is not None:
             _keep_secrets(secrets_of(place, name), secrets)
@@ -542,7 +550,16 @@ class Session(host.Session):
             place.point(name)
             self._enable(place, release)
         systemctl("restart" if running else "start", "--no-block", "--", unit)
+        if others and _is_floating(release):
+            systemctl("stop", "--no-block", "--", *others)
         return lambda seen: unit not in seen or not seen[unit].pending, {"instance": instance}
+
+    def _replaces(self, place: Place, release: Release, others: Sequence[str]) -> Sequence[str]:
+        """Units that must have ended before this one starts: none for what shares no port with them, and might run
+        beside them one day. With nothing to replace, the unit stays as it was, and systemd need not read it again."""
+        if _is_floating(release):
+            return []
+        return others or units.replaced(self.eyes._text(place.release(release.name) + "/unit") or "")
 
     def _stopped(self, place: Place, order: Json) -> tuple[Callable[[dict[str, Service]], bool], Json]:
         """Stop the units of these releases, or all; what is stopped does not start with the next boot."""
@@ -565,16 +582,19 @@ class Session(host.Session):
             pause = min(0.2, 2 * pause)
         return answer
 
-    def _install(self, place: Place, name: str, text: str, *, stale: bool) -> None:
-        """The unit as it is rendered, in its release and where systemd finds it, without what was added by hand."""
+    def _install(self, place: Place, name: str, text: str, known: Service | None) -> None:
+        """The unit as it is rendered, in its release and where systemd finds it, without what was added by hand. Only
+        what systemd has read before, it is told to read again, since it then reads everything."""
         unit = unit_of(place, name)
         rendered, installed = place.release(name) + "/unit", f"{INSTALLED}/{unit}"
-        changed = self.eyes._text(installed) != text or stale
+        changed = self.eyes._text(installed) != text
         if self.eyes._text(rendered) != text:
             host.write_file(rendered, text.encode(), 0o644)
         if changed:
             host.write_file(installed, text.encode(), 0o644)
-        if _drop(unit) or changed:
+        read = known is not None and bool(known.fragment)
+        stale = known is not None and known.stale
+        if _drop(unit) or stale or (changed and (read or self.eyes.version < FRESH)):
             systemctl("daemon-reload")
 
     def _secrets(self, place: Place, release: Release, given: Mapping[str, str]) -> bytes | None:
@@ -635,7 +655,6 @@ class Session(host.Session):
             host.remove_tree(folder)
         with contextlib.suppress(OSError):
             os.rmdir(f"{SECRETS}/{tag_of(place)}")
-        systemctl("daemon-reload")
         host.clean(place)
         return {}
 
@@ -703,6 +722,11 @@ def _ports(release: Release) -> dict[str, int]:
     """Declared ports and where they are: as declared, or any free one, which the workload is told."""
     declared = release.configuration_of.get("ports", [])
     return {str(port["container"]): port["host"] or host.free_port(port["address"]) for port in declared}
+
+
+def _is_floating(release: Release) -> bool:
+    declared = release.configuration_of.get("ports", [])
+    return bool(declared) and all(port["host"] is None for port in declared)
 
 
 def _variables(release: Release, ports: Mapping[str, int]) -> bytes:

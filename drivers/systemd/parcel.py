@@ -1,34 +1,48 @@
-"""The host's side as one file, for hosts on which nothing of ours is installed: a zip archive that Python runs.
+"""The host's side as one file of Python, for hosts on which nothing of ours is installed.
 
-`python3 -I -S <file> session` answers requests as `drivers.process.host` does. The same sources give the same bytes.
+Run as `python3 -I -S <file> session` it answers as `drivers.process.host` does; executed as a module, its `main` does.
+The same sources give the same bytes.
 """
 
 from __future__ import annotations
 
-import zipfile
-from io import BytesIO
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 DRIVERS: Final = Path(__file__).parents[1]
-SOURCES: Final = ("process/host.py", "systemd/host.py", "systemd/unit.py")
-PACKAGES: Final = ("", "process/", "systemd/")
-MAIN: Final = "import sys\nfrom drivers.systemd.host import main\n\nsys.exit(main(sys.argv[1:]))\n"
-WRITTEN: Final = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip archive knows
+MODULES: Final = ("process.host", "systemd.unit", "systemd.host")  # each after those that it imports
+OPEN: Final = '''\
+"""Several modules in one, unfolded in memory. Written by holdfast."""
+
+import sys
+from types import ModuleType
 
 
+def unfold(name, source):
+    module = sys.modules[name] = ModuleType(name)
+    module.__path__ = []
+    if "__file__" in globals():
+        module.__file__ = __file__
+    exec(compile(source, name, "exec"), module.__dict__)
+    parent, _, own = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], own, module)
+
+
+for name in ("drivers", "drivers.process", "drivers.systemd"):
+    unfold(name, "")
+'''
+CLOSE: Final = """\
+main = sys.modules["drivers.systemd.host"].main
+if "SOURCE" in globals():
+    sys.modules["drivers.process.host"].SOURCE = SOURCE
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@cache
 def parcel() -> bytes:
-    content = BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in PACKAGES:
-            archive.writestr(_file(f"drivers/{package}__init__.py"), "")
-        for source in SOURCES:
-            archive.writestr(_file(f"drivers/{source}"), (DRIVERS / source).read_bytes())
-        archive.writestr(_file("__main__.py"), MAIN)
-    return content.getvalue()
-
-
-def _file(name: str) -> zipfile.ZipInfo:
-    found = zipfile.ZipInfo(name, WRITTEN)
-    found.compress_type, found.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-    return found
+    found = [(f"drivers.{name}", DRIVERS / f"{name.replace('.', '/')}.py") for name in MODULES]
+    return "".join([OPEN, *(f"unfold({name!r}, {path.read_text()!r})\n" for name, path in found), CLOSE]).encode()

@@ -162,6 +162,11 @@ def unfit_variable(name: str, value: str) -> Iterator[str]:
         yield f"environment {name[:40]}: its value is not text"
 
 
+def replaced(text: str) -> list[str]:
+    """The units that must have ended before this one starts."""
+    return [name for line in text.splitlines() if line.startswith("Conflicts=") for name in line[10:].split()]
+
+
 def marks(text: str) -> Mapping[str, str]:
     """The marks of a unit as a mapping, empty for one that is not ours."""
     found, ours = {}, False

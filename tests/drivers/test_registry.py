@@ -64,7 +64,8 @@ def test_every_connection_model_is_frozen_strict_and_refuses_unknown_keys() -> N
 
 def test_connection_models_import_no_sdk() -> None:
     code = (
-        "import sys; from drivers import registry; [registry.connection_model(k) for k in ('docker', 'process', 'systemd')];"
+        "import sys; from drivers import registry;"
+        "[registry.connection_model(kind) for kind in ('docker', 'process', 'systemd')];"
         "found = {'docker', 'requests', 'httpx2', 'sqlalchemy'} & set(sys.modules); assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -28,8 +28,9 @@ IMAGE: Final = "holdfast-machine:1"
 PACKAGES: Final = "systemd,dbus,python3,util-linux,openssh-server"
 MAKING, BOOTING = 120.0, 30.0  # seconds
 FLAGS: Final = (
-    *("--network=host", "--cgroupns=host", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"),
-    *("--security-opt=apparmor=unconfined", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw", "--stop-signal=SIGRTMIN+3"),
+    *("--network=host", "--cgroupns=host", "--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE"),
+    *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined", "--stop-signal=SIGRTMIN+3"),
+    "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
     *("--tmpfs=/run:exec,mode=755", "--tmpfs=/run/lock"),
 )
 LEAN: Final = (
@@ -43,13 +44,13 @@ cd /etc/systemd/system
 systemctl kill --signal=KILL 'holdfast-*' 'foreign-*' 2>/dev/null
 systemctl stop 'holdfast-*' 'foreign-*' 2>/dev/null
 rm -rf holdfast-* foreign-* multi-user.target.wants/holdfast-* /run/holdfast
-systemctl daemon-reload
-systemctl reset-failed
+systemctl reset-failed 'holdfast-*' 'foreign-*' 2>/dev/null
+true
 """
 DOOR: Final = """\
 import os, signal, socket, sys
-sys.path.insert(0, sys.argv[1])
-from drivers.systemd.host import main
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+from parcel import main
 ear = socket.socket(socket.AF_UNIX)
 ear.bind(sys.argv[2])
 ear.listen(64)
@@ -93,10 +94,10 @@ class Machine:
         raise NoMachine(f"systemd did not come up within {BOOTING:g} s: {state}")
 
     def _open(self) -> None:
-        (self.shared / "parcel.pyz").write_bytes(parcel())
+        (self.shared / "parcel.py").write_bytes(parcel())
         self.door.unlink(missing_ok=True)
         argv = ["systemd-run", "--quiet", "--unit=door", "python3", "-I", "-S", "-c", DOOR]
-        self.run(*argv, str(self.shared / "parcel.pyz"), str(self.door))
+        self.run(*argv, str(self.shared / "parcel.py"), str(self.door))
         until = time.monotonic() + 10
         while not self.door.exists():
             if time.monotonic() > until:
