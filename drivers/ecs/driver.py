@@ -7,7 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Look,
+    Receipt,
+    Remove,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.ecs import render
 from drivers.ecs.hands import EcsHands
 from drivers.ecs.sight import Sight, placed
@@ -21,6 +32,7 @@ class EcsDriver:
 
     kind: ClassVar[str] = "ecs"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET)
+    verified: ClassVar[Verified] = Verified(against=Against.CONTRACT, by="moto, and a fake of rollouts of our own")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
