@@ -11,6 +11,7 @@ from drivers.contract import (
     Action,
     Against,
     Capabilities,
+    Diagnosis,
     Look,
     Receipt,
     Remove,
@@ -19,7 +20,7 @@ from drivers.contract import (
     Unit,
     Verified,
 )
-from drivers.ecs import render
+from drivers.ecs import doctor, render
 from drivers.ecs.hands import EcsHands
 from drivers.ecs.sight import Sight, placed
 from drivers.errors import Busy, InvalidAction
@@ -53,6 +54,9 @@ class EcsDriver:
         with self._held(action.target.id):
             hands = EcsHands(action, place, self._sight, report)
             return await sequence.carry_out(action, hands, self.tools, report=report, unit=Unit.TARGET)
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        return tuple([found async for found in doctor.examine(self._sight, look)])
 
     async def aclose(self) -> None:
         await self._sight.aclose()

@@ -38,6 +38,7 @@ class Revision:
     content: str | None
     template: str | None
     intact: bool
+    network: str | None = None
 
 
 class Revisions:
@@ -123,6 +124,7 @@ def revision(described: Mapping[str, Any], tags: Mapping[str, str]) -> Revision:
         content=tags.get(CONTENT),
         template=tags.get(TEMPLATE),
         intact=tags.get(SELF) == short(arn),
+        network=described.get("networkMode"),
     )
 
 
