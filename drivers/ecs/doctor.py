@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
+from desired_state.model import Placement
 from drivers.contract import Diagnosis, Grade, Look
 from drivers.ecs import checks, render, tags
 from drivers.ecs.look import View
@@ -35,7 +36,7 @@ async def examine(sight: Sight, one: Look) -> AsyncIterator[Diagnosis]:
         grade=Grade.UNKNOWN,
         sentence=f"{CHANGES} cannot be tried without changing something",
     )
-    for found in (*_breaker(view), *_room(place, view), *_addresses(view, one)):
+    for found in (*_breaker(view), *_room(place, view)):
         yield found
 
 
@@ -49,7 +50,7 @@ async def _template(sight: Sight, place: Place, one: Look) -> Diagnosis:
         found = await read_template(place)
         containers = {}
         for placement in one.placements:
-            for sentence in render.unsupported(placement):
+            for sentence in (*render.unsupported(placement), *_addresses(found, placement)):
                 raise InvalidAction(f"{placement.id}: {sentence}")
             containers[placed(place, placement.id)] = render.container(found, placement, sight.tools.installation)
         render.definition(found, containers)
@@ -98,12 +99,7 @@ def _room(place: Place, view: View) -> Iterator[Diagnosis]:
     )
 
 
-def _addresses(view: View, one: Look) -> Iterator[Diagnosis]:
-    asked = [placement.id.component for placement in one.placements if placement.health is not None]
-    if asked and view.revision.network not in ("awsvpc", None):
-        yield Diagnosis(
-            about="health",
-            grade=Grade.MISSING,
-            sentence=f"tasks in networkMode {view.revision.network} have no address at which {asked[0]} could be asked",
-            remedy="use awsvpc, or declare the component's healthcheck and no health",
-        )
+def _addresses(template: render.Template, placement: Placement) -> Iterator[str]:
+    mode = template.task.get("networkMode", "bridge")
+    if placement.health is not None and mode != "awsvpc":
+        yield f"health: tasks in networkMode {mode} have no address of their own; declare the component's healthcheck"

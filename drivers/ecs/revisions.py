@@ -38,7 +38,6 @@ class Revision:
     content: str | None
     template: str | None
     intact: bool
-    network: str | None = None
 
 
 class Revisions:
@@ -124,7 +123,6 @@ def revision(described: Mapping[str, Any], tags: Mapping[str, str]) -> Revision:
         content=tags.get(CONTENT),
         template=tags.get(TEMPLATE),
         intact=tags.get(SELF) == short(arn),
-        network=described.get("networkMode"),
     )
 
 

@@ -80,6 +80,6 @@ async def test_too_many_tags_are_told(driver: EcsDriver, yard: Yard) -> None:
 
 
 async def test_tasks_without_addresses_cannot_be_asked(driver: EcsDriver, yard: Yard) -> None:
-    yard.update(yard._register("bridged", [{"name": "api", "image": "x"}], networkMode="bridge"))
-    found = (await examined(driver, yard))["health"]
+    bridged = {"task_definition": yard.connection["task_definition"] | {"networkMode": None}}
+    found = (await examined(driver, yard, **bridged))["template"]
     assert (found.grade, "networkMode bridge" in found.sentence) == (Grade.MISSING, True)
