@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from drivers.contract import Capabilities, Driver, Tools
+from drivers.contract import Capabilities, Driver, Tools, Verified
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -76,6 +76,17 @@ def load(kind: str) -> DriverClass:
     if not isinstance(getattr(found, "capabilities", None), Capabilities):
         raise BrokenDriver(f"{_whose(kind, entry)}: {entry.driver} does not say its capabilities")
     return found
+
+
+def verified(driver: DriverClass) -> Verified | None:
+    """What the driver was proven against; None when it does not say."""
+    found = getattr(driver, "verified", None)
+    return found if isinstance(found, Verified) else None
+
+
+def origin(kind: str) -> str:
+    """The distribution that brings the kind."""
+    return _entry(kind).origin
 
 
 def connection_model(kind: str) -> type[BaseModel]:

@@ -43,6 +43,7 @@ from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
 DRAIN: Final = 1.5  # seconds; a host that was not answered when it knocked knocks again after one
+RECENT: Final = 0.1  # seconds a look is good for before a sticker is written: its number is a mutex of its own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class DockerHands:
         self._sites: dict[PlacementId, Site] = {}
         self._secrets: dict[SecretRef, str] = {}
         self._images: dict[str, Inspected | None] = {}
+        self._groups: dict[PlacementId, tuple[Group, float]] = {}
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class DockerHands:
 
     async def _group(self, id: PlacementId) -> Group:
         """Everything of the placement, looked up anew; `StaleFence` where somebody with a higher fence has been."""
+        began = anyio.current_time()
         labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
         found = [look.listed(entry) for entry in await self._engine.containers({"label": labels})]
         group = look.group(id, found)
@@ -121,7 +124,12 @@ class DockerHands:
             group = look.group(id, [*found, *map(look.listed, adopted)])
         if group.fence > self._action.fence:
             raise StaleFence(f"{id} was changed under fence {group.fence}, this action holds {self._action.fence}")
+        self._groups[id] = group, began
         return group
+
+    async def _recent(self, id: PlacementId) -> Group:
+        group, at = self._groups[id]
+        return group if anyio.current_time() < at + RECENT else await self._group(id)
 
     async def _inspected(self, containers: Iterable[Listed]) -> dict[str, Inspected]:
         answers = {one.id: await self._engine.container(one.id) for one in containers}
@@ -154,7 +162,10 @@ class DockerHands:
 
     async def _has(self, reference: str) -> bool:
         image = await self._engine.image(reference)
-        return image is not None and compare.is_known_by(image, reference)
+        if image is None or not compare.is_known_by(image, reference):
+            return False
+        self._images[image["Id"]] = image
+        return True
 
     async def _login(self, placement: Placement) -> dict[str, str]:
         """The credentials in the engine's terms, resolved at this moment and kept nowhere."""
@@ -400,7 +411,7 @@ class DockerHands:
     async def wear(self, id: PlacementId, sticker: Sticker, envelope: Envelope) -> None:
         """A holder under the next number, then the former ones away: a crash leaves at most two, and the higher is
         read."""
-        group, site = await self._group(id), self._sites[id]
+        group, site = await self._recent(id), self._sites[id]
         subject = site.glimpsed if sticker.phase is Phase.PROVEN else site.container
         image = self._pinned(group, sticker.phase, subject)
         stood = subject is not None and site.container is not None and subject["Id"] == site.container["Id"]
