@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 from anyio import to_thread
 
@@ -19,6 +20,7 @@ from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
 from desired_state.sources.directory import Directory
 from drivers.contract import Tools
+from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
 from reconciler.means import Limits
@@ -26,10 +28,12 @@ from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import InstallationId
+from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError
+from stickers.signature import Envelope, Keyring, SignatureError, Statement
 from stickers.sticker import Sticker
+
+NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
 
 
 def utc() -> datetime:
@@ -50,20 +54,42 @@ async def built(settings: Settings) -> AsyncIterator[House]:
     try:
         proposed = InstallationId(secrets.token_hex(4))
         installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
+        resolver = Resolver(redactor)
         tools = Tools(
             installation=installation,
             sign=signer.sign,
             read=_reader(keyring),
             now=utc,
-            secret=Resolver(redactor),
+            secret=resolver,
+            hook=Runner(redactor, resolver) if settings.hooks == "on" else None,
         )
         drivers = Drivers(tools)
         try:
             yield _house(settings, store, drivers, tools, keyring, redactor)
         finally:
             await drivers.aclose()
+            await resolver.aclose()
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, Redactor]]:
+    """Drivers for whoever only looks: without keys and without a store of their own, so beside a daemon too."""
+    redactor = Redactor()
+    resolver = Resolver(redactor)
+    installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
+    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    drivers = Drivers(tools)
+    try:
+        yield drivers, tools, redactor
+    finally:
+        await drivers.aclose()
+        await resolver.aclose()
+
+
+def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
+    raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
 def _house(

@@ -323,6 +323,7 @@ class _Resolution:
             artifact=part.artifact,
             configuration=settled.configuration,
             health=settled.health,
+            hooks=settled.hooks,
             running=settled.running,
         )
 

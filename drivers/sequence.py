@@ -1,6 +1,6 @@
-"""The one order of steps, for every runtime: look, prepare, mark in transit, start, prove, switch, prove again,
-settle, sticker. Where a runtime changes a target as a whole, its changes go through them in step: all are prepared
-before the first is marked, and all are marked before anything is started.
+"""The one order of steps, for every runtime: look, prepare, hook, mark in transit, start, prove, switch, prove again,
+hook, settle, sticker. Where a runtime changes a target as a whole, its changes go through them in step: all are
+prepared before the first is marked, and all are marked before anything is started.
 
 Each step of `Hands` may be interrupted and is safe to repeat; the sticker in transit says that somebody was here, and
 the next action, by the same key or a newer one, finishes the work by the same steps. The proven sticker comes last of
@@ -19,6 +19,7 @@ from typing import Final, Protocol, assert_never
 import anyio
 
 from desired_state.health import Health
+from desired_state.hooks import Hook, OnFailure
 from desired_state.model import Placement
 from drivers import proof
 from drivers.contract import (
@@ -38,7 +39,7 @@ from drivers.contract import (
     Unit,
     claim_of,
 )
-from drivers.errors import Conflict, OutcomeUnknown, StaleFence, Terminal
+from drivers.errors import Conflict, NotAllowed, OutcomeUnknown, Refused, StaleFence, Terminal
 from drivers.proof import Disproven, Proven
 from stickers import codec
 from stickers.evidence import HealthEvidence
@@ -171,8 +172,10 @@ class _Carrier:
         if deploy.adopts is not None:
             raise Conflict(f"{deploy.id}: {deploy.adopts} does not run what is declared, so it cannot be taken over")
         self._must_be(deploy.replaces, standing)
+        self._may_run_hooks(placement)
         self.say(Step.PREPARE, f"bring {placement.artifact} to the target")
         await self.hands.prepare(deploy)
+        await self._pre_deploy(deploy)
         yield
         await self._mark(claim_of(placement, self.tools.installation))
         yield
@@ -199,9 +202,12 @@ class _Carrier:
             found = await self._prove(placement, started.instance, answers=1)
         if isinstance(found, Disproven):
             return await self._revert(deploy, standing, found)
+        failed = await self._post_deploy(deploy)
+        if isinstance(failed, Disproven):
+            return await self._revert(deploy, standing, failed)
         await self._settle(deploy, started.instance)
         evidence = await self._label_proven(placement, found)
-        return self._outcome(Result.CHANGED, f"now runs {placement.release}", found.workload, evidence)
+        return self._outcome(Result.CHANGED, f"now runs {placement.release}{failed or ''}", found.workload, evidence)
 
     async def _label(self, deploy: Deploy, standing: Standing) -> Outcome:
         """The workload is as wanted and only its sticker is not, or something is left of an interrupted action: prove,
@@ -239,7 +245,7 @@ class _Carrier:
         standing = await self._look()
         done = self.worn is not None and self.worn.key == self.action.key and self.worn.phase is Phase.PROVEN
         if done:
-            self.outcome = self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+            self.outcome = await self._restarted_before(restart, standing)
             return
         self._must_be(restart.replaces, standing)
         if not _is(restart.placement, standing.workload):
@@ -249,12 +255,20 @@ class _Carrier:
         instance = await self.hands.restart(restart.id, restart.replaces.instance)
         self.switched_at = self.tools.now()
         yield
-        self.outcome = await self._restarted(restart, instance)
+        self.outcome = await self._restarted(restart, standing, instance)
 
-    async def _restarted(self, restart: Restart, instance: str) -> Outcome:
+    async def _restarted_before(self, restart: Restart, standing: Standing) -> Outcome:
+        """Under this very key: unchanged, unless something is left of an interrupted action."""
+        if standing.debris and self._stands_as(restart.placement, standing):
+            return await self._label(_in_place(restart, standing), standing)
+        return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+
+    async def _restarted(self, restart: Restart, standing: Standing, instance: str) -> Outcome:
         found = await self._prove(restart.placement, instance)
         if isinstance(found, Disproven):
             return self._outcome(Result.UNPROVEN, f"restarted; {found.reason}", None)
+        if standing.debris:
+            await self._settle(_in_place(restart, standing), found.workload.instance)
         evidence = await self._label_proven(restart.placement, found)
         return self._outcome(Result.CHANGED, "restarted and proven", found.workload, evidence)
 
@@ -325,6 +339,42 @@ class _Carrier:
         if found == replaces or (workload is not None and workload.key == self.action.key):
             return
         raise Conflict(f"{self.change.id}: found {_shown(found)}, the change replaces {_shown(replaces)}")
+
+    def _may_run_hooks(self, placement: Placement) -> None:
+        if placement.hooks is not None and self.tools.hook is None:
+            raise NotAllowed(f"{placement.id} declares hooks, and none are run here: HOLDFAST_HOOKS=on lets them")
+
+    async def _pre_deploy(self, deploy: Deploy) -> None:
+        hook = deploy.placement.hooks and deploy.placement.hooks.pre_deploy
+        if hook and (failed := await self._hook("pre_deploy", hook, deploy)):
+            raise Refused(f"{deploy.id}: nothing was changed, the pre-deploy hook failed: {failed}")
+
+    async def _post_deploy(self, deploy: Deploy) -> Disproven | str | None:
+        """What its failing means: no proof, or a warning to be told."""
+        hook = deploy.placement.hooks and deploy.placement.hooks.post_deploy
+        failed = await self._hook("post_deploy", hook, deploy) if hook else None
+        if not hook or failed is None:
+            return None
+        if hook.on_failure is OnFailure.ROLLBACK:
+            return Disproven(reason=f"the post-deploy hook failed: {failed}")
+        return f"; the post-deploy hook failed, which is to be told only: {failed}"
+
+    async def _hook(self, name: str, hook: Hook, deploy: Deploy) -> str | None:
+        """None, or how it failed. The key is the same whenever this action is carried out again."""
+        assert self.tools.hook is not None
+        self.say(Step.HOOK, f"run the {name.replace('_', '-')} hook: {hook}")
+        placement, before = deploy.placement, deploy.predecessor
+        about = {
+            "hook": name,
+            "key": self.action.key,
+            "environment": self.action.environment,
+            "target": placement.id.target,
+            "component": placement.id.component,
+            "release": placement.release,
+            "artifact": str(placement.artifact),
+            "previous_release": before.release if before else "",
+        }
+        return await self.tools.hook(hook, about)
 
     async def _mark(self, claim: Claim) -> None:
         self.say(Step.MARK, f"mark in transit, sequence {self.sequence}")
@@ -405,6 +455,17 @@ class _Carrier:
             evidence=evidence,
             sequence=self.sequence - 1,
         )
+
+
+def _in_place(restart: Restart, standing: Standing) -> Deploy:
+    """A deploy of what is restarted, by which debris is collected, and no predecessor that is kept."""
+    return Deploy(
+        placement=restart.placement,
+        replaces=restart.replaces,
+        stamp=restart.stamp,
+        predecessor=restart.placement,
+        keep=len(standing.kept),
+    )
 
 
 def _is(placement: Placement, workload: Workload | None) -> bool:

@@ -42,6 +42,7 @@ from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
 DRAIN: Final = 1.5  # seconds; a host that was not answered when it knocked knocks again after one
+RECENT: Final = 0.1  # seconds a look is good for before a sticker is written: its number is a mutex of its own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class DockerHands:
         self._sites: dict[PlacementId, Site] = {}
         self._secrets: dict[SecretRef, str] = {}
         self._images: dict[str, Inspected | None] = {}
+        self._groups: dict[PlacementId, tuple[Group, float]] = {}
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,7 @@ class DockerHands:
 
     async def _group(self, id: PlacementId) -> Group:
         """Everything of the placement, looked up anew; `StaleFence` where somebody with a higher fence has been."""
+        began = anyio.current_time()
         labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
         found = [look.listed(entry) for entry in await self._engine.containers({"label": labels})]
         group = look.group(id, found)
@@ -120,7 +123,12 @@ class DockerHands:
             group = look.group(id, [*found, *map(look.listed, adopted)])
         if group.fence > self._action.fence:
             raise StaleFence(f"{id} was changed under fence {group.fence}, this action holds {self._action.fence}")
+        self._groups[id] = group, began
         return group
+
+    async def _recent(self, id: PlacementId) -> Group:
+        group, at = self._groups[id]
+        return group if anyio.current_time() < at + RECENT else await self._group(id)
 
     async def _inspected(self, containers: Iterable[Listed]) -> dict[str, Inspected]:
         answers = {one.id: await self._engine.container(one.id) for one in containers}
@@ -136,7 +144,8 @@ class DockerHands:
     async def prepare(self, deploy: Deploy) -> None:
         """The image by its exact digest, the networks, the secrets: whatever may fail before anything is touched."""
         placement = deploy.placement
-        await images.bring(self._engine, placement, self._tools.secret)
+        image = await images.bring(self._engine, placement, self._tools.secret)
+        self._images[image["Id"]] = image
         for network in placement.configuration.networks:
             await self._engine.ensure_network(network, {render.INSTALLATION: self._tools.installation})
         for _, value in placement.configuration.environment:
@@ -369,7 +378,7 @@ class DockerHands:
     async def wear(self, id: PlacementId, sticker: Sticker, envelope: Envelope) -> None:
         """A holder under the next number, then the former ones away: a crash leaves at most two, and the higher is
         read."""
-        group, site = await self._group(id), self._sites[id]
+        group, site = await self._recent(id), self._sites[id]
         subject = site.glimpsed if sticker.phase is Phase.PROVEN else site.container
         image = self._pinned(group, sticker.phase, subject)
         stood = subject is not None and site.container is not None and subject["Id"] == site.container["Id"]

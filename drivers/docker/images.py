@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers.docker import compare
+from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.errors import Refused
 from drivers.oci.registry import Credentials
@@ -14,20 +15,21 @@ from drivers.oci.registry import Credentials
 Secret = Callable[[SecretRef], Awaitable[str]]
 
 
-async def bring(engine: Engine, placement: Placement, secret: Secret) -> None:
-    """The placement's image is on the engine, which knows it by exactly that digest."""
+async def bring(engine: Engine, placement: Placement, secret: Secret) -> Inspected:
+    """The placement's image, which is on the engine and known to it by exactly that digest."""
     reference = str(placement.artifact)
-    if await _has(engine, reference):
-        return
+    if found := await _known(engine, reference):
+        return found
     login = await _login(placement, secret)
     await engine.pull(placement.artifact.repository, placement.artifact.digest, login)
-    if not await _has(engine, reference):
-        raise Refused(f"the engine pulled {reference} and does not know the image by that digest")
+    if found := await _known(engine, reference):
+        return found
+    raise Refused(f"the engine pulled {reference} and does not know the image by that digest")
 
 
-async def _has(engine: Engine, reference: str) -> bool:
+async def _known(engine: Engine, reference: str) -> Inspected | None:
     image = await engine.image(reference)
-    return image is not None and compare.is_known_by(image, reference)
+    return image if image is not None and compare.is_known_by(image, reference) else None
 
 
 async def _login(placement: Placement, secret: Secret) -> dict[str, str]:

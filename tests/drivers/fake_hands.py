@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import anyio
 
 from desired_state.health import Health, TcpCheck
+from desired_state.hooks import Hook
 from desired_state.model import Configuration, Placement, Target
 from desired_state.secrets import SecretRef
 from drivers.contract import (
@@ -142,6 +144,7 @@ class FakeHands:
     calls: list[str] = field(default_factory=list)
     wrote: list[Sticker] = field(default_factory=list)
     adopted: str | None = None
+    hooks: dict[str, str | None] | None = None  # hook -> how it fails; None: hooks are not allowed
     _envelopes: dict[Envelope, Sticker] = field(default_factory=dict)
 
     # -- what a test asks -------------------------------------------------------------------------------------------
@@ -166,7 +169,14 @@ class FakeHands:
             read=self._envelopes.get,
             now=virtual_time.now,
             secret=_no_secret,
+            hook=None if self.hooks is None else self._hook,
         )
+
+    async def _hook(self, hook: Hook, about: Mapping[str, str]) -> str | None:
+        assert self.hooks is not None
+        assert about["key"] == KEY
+        self.calls.append(f"{about['hook']} {about['release']} after {about['previous_release'] or 'nothing'}")
+        return self.hooks.get(about["hook"])
 
     def _sign(self, statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
         assert (statement, environment) == (Statement.STICKER, ENVIRONMENT)

@@ -53,6 +53,13 @@ SHOWN = {
         r"1 refused placements may be tried again",
         r"deploy shop@1\.0\.0 .* -> shop@1\.1\.0-broken",
     ),
+    "09-hooks": (
+        r"staging:1 failed: .*HOLDFAST_HOOKS=on",
+        r"staging:2 rolled_back: .*nothing was changed.*shop has no table for shop@1\.0\.0, which comes after nothing",
+        r"staging:3 completed: 1 targets",
+        r"staging:4 rolled_back: .*the cart is empty; shop@1\.0\.0 stands again",
+        r"shop 1\.0\.0 on web-1\n$",
+    ),
 }
 ON_AN_ENGINE = {
     "08-docker": (
@@ -61,7 +68,7 @@ ON_AN_ENGINE = {
         r"--confirm-removal [0-9a-f]+",
         r"staging:3 completed",
     ),
-    "09-compose": (
+    "10-compose": (
         r"staging:1 completed: 1 targets",
         r'"image": ".*/shop/api@sha256:.*\n.*"image": ".*/shop/web@sha256:',
         r"\.yaml: OK\n\$ holdfast plan staging\nNothing to do\.",
@@ -76,7 +83,7 @@ ON_AN_ENGINE = {
 
 def test_every_example_is_run_here_and_listed() -> None:
     directories = sorted(path.parent.name for path in EXAMPLES.glob("*/fleet.yaml"))
-    assert directories == [*SHOWN, *ON_AN_ENGINE]
+    assert directories == sorted([*SHOWN, *ON_AN_ENGINE])
     listed = re.findall(r"\| \[(.+?)\]\(\1/fleet\.yaml\)", (EXAMPLES / "README.md").read_text())
     assert listed == directories
 
@@ -101,7 +108,7 @@ def engine() -> Iterator[str]:
 
 @pytest.mark.parametrize("example", ON_AN_ENGINE)
 def test_an_example_on_an_engine_shows_it_and_leaves_nothing_there(example: str, engine: str, tmp_path: Path) -> None:
-    if example == "09-compose" and not (shutil.which("docker-compose") or _is_plugin()):
+    if example == "10-compose" and not (shutil.which("docker-compose") or _is_plugin()):
         pytest.skip("neither docker compose nor docker-compose is installed")
     _check(_run(example, tmp_path, DOCKER_HOST=engine), ON_AN_ENGINE[example])
     _holds(tmp_path)
