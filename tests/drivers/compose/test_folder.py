@@ -11,7 +11,7 @@ import pytest
 from drivers.compose import folder as folders
 from drivers.compose.folder import Folder, Record
 from drivers.errors import Busy
-from stickers.names import ActionKey
+from stickers.names import ActionKey, target_id
 from stickers.signature import Envelope
 from tests.drivers.compose.samples import PLACE, made, placement
 
@@ -79,6 +79,13 @@ def test_the_lock_that_holds_is_never_pruned(folder: Folder) -> None:
     names = {path.read_bytes() for path in (folder.path / "locks").glob("*.yaml")}
     assert names == {b"0\n", b"4\n"}
     assert len(list((folder.path / "locks").iterdir())) == 4
+
+
+def test_an_image_that_another_project_may_go_back_to_is_still_named(folder: Folder) -> None:
+    other = Folder(str(folder.path.parent), replace(PLACE, target=target_id("shop", "web-2")))
+    other.write_record("api", record())
+    (folder.path.parent / "stray").touch()
+    assert folder.images() == record().images
 
 
 def test_one_holds_a_project_at_a_time(folder: Folder) -> None:
