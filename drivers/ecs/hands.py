@@ -296,8 +296,11 @@ class EcsHands:
         )
 
     async def _rendered(self, placement: Placement) -> Container:
+        template = await read_template(self.place)
+        for sentence in render.unasked(template, placement):
+            raise InvalidAction(f"{placement.id}: {sentence}")
         try:
-            return render.container(await read_template(self.place), placement, self.tools.installation)
+            return render.container(template, placement, self.tools.installation)
         except render.WrongTemplate as error:
             raise InvalidAction(f"template of {self.place.target}: {error}") from None
 

@@ -404,6 +404,14 @@ async def test_a_template_that_cannot_be_used_changes_nothing(stage: EcsStage, y
     assert {name for name, _ in yard.ecs.calls[calls:]} <= {"DescribeServices", "DescribeTaskDefinition"}
 
 
+async def test_health_that_cannot_be_asked_is_refused_before_anything_is_changed(stage: EcsStage, yard: Yard) -> None:
+    stage.connection = changed(yard, networkMode="bridge")
+    with pytest.raises(InvalidAction, match="health: tasks in networkMode bridge have no address of their own"):
+        await stage.deploy("one")
+    assert not yard.service.tags
+    await stage.deployed("one", health=None)
+
+
 async def test_what_ecs_would_not_enforce_is_refused_before_anything_is_asked(stage: EcsStage, yard: Yard) -> None:
     change = await stage.change("one")
     calls = len(yard.ecs.calls)
