@@ -19,7 +19,7 @@ from drivers.compose.hands import ComposeHands, Site
 from drivers.compose.lock import Place
 from drivers.compose.program import Program
 from drivers.compose.sight import Shelf, whole
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import connection as docker
 from drivers.docker import events, look, render
 from drivers.docker.engine import Engine
@@ -54,6 +54,7 @@ class ComposeDriver:
 
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, with Compose 1 and 2")
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
