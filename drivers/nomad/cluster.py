@@ -328,8 +328,10 @@ def _understood(*, changes: bool) -> Iterator[None]:
 
 
 def _refusal(status: int, said: str, *, changes: bool) -> Exception:
-    if any(words in said for words in CLASH) or status == 409:
-        return Conflict(f"somebody else has changed it meanwhile: {said}")
+    if status == 409:  # its text is the Variable that is there, and what it holds
+        return Conflict("somebody else has written to the Variable meanwhile")
+    if any(words in said for words in CLASH):
+        return Conflict(f"somebody else has changed the job meanwhile: {said}")
     if status == 403 or "Permission denied" in said:
         return _Denied(said)
     if status == 404:

@@ -146,6 +146,12 @@ class Agent:
             raise Said(404, "job not found")
         return self.versions[id][0]
 
+    def is_of_now(self, one: Json) -> bool:
+        """Whether it is of the job that is there, and not of one that had its name; where none is, all are told."""
+        id = one.get("JobID") or one["ID"]
+        created = one.get("JobCreateIndex") or one["CreateIndex"]
+        return id in self.purged or bool(created == self.versions[id][0]["CreateIndex"])
+
     def register(self, body: Json) -> Json:
         job = canonical(body["Job"])
         known = self.versions.get(job["ID"]) if job["ID"] not in self.purged else None
@@ -804,9 +810,9 @@ def _job(agent: Agent, id: str, rest: list[str]) -> Any:
             agent.job(id)
             return {"Versions": agent.versions[id], "Diffs": None}
         case ["allocations"]:
-            return [one.stub() for one in agent.allocations if one.job["ID"] == id]
+            return [one.stub() for one in agent.allocations if one.job["ID"] == id and agent.is_of_now(one.job)]
         case ["deployments"]:
-            return [one for one in agent.deployments if one["JobID"] == id]
+            return [one for one in agent.deployments if one["JobID"] == id and agent.is_of_now(one)]
         case ["evaluations"]:
             return [one for one in agent.evaluations.values() if one["JobID"] == id]
     raise Said(404, "Invalid URL")

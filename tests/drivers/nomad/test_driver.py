@@ -104,12 +104,13 @@ async def test_a_sticker_that_changed_since_it_was_read_is_a_conflict(stage: Sta
 
     def meddle() -> None:
         with server.agent.lock:
-            server.agent.put_variable(path, {"Items": {"format": "x"}}, None)
+            server.agent.put_variable(path, {"Items": {"format": "hunter2"}}, None)
 
     strike(server, "PUT", path, meddle)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as conflict:
         await stage.one(change)
-    assert server.agent.variables[path]["Items"] == {"format": "x"}
+    assert server.agent.variables[path]["Items"] == {"format": "hunter2"}
+    assert "hunter2" not in str(conflict.value)
     assert not server.agent.versions
 
 
