@@ -39,10 +39,13 @@ class Entry:
 
 
 BUILT_IN: Final[dict[str, Entry]] = {
+    "compose": Entry(driver="drivers.compose.driver:ComposeDriver", connection="drivers.compose.connection:Connection"),
     "docker": Entry(driver="drivers.docker.driver:DockerDriver", connection="drivers.docker.connection:Connection"),
+    "ecs": Entry(driver="drivers.ecs.driver:EcsDriver", connection="drivers.ecs.connection:Connection"),
     "memory": Entry(driver="drivers.memory:MemoryDriver", connection="drivers.memory:MemoryConnection"),
     "nomad": Entry(driver="drivers.nomad.driver:NomadDriver", connection="drivers.nomad.connection:Connection"),
     "process": Entry(driver="drivers.process.driver:ProcessDriver", connection="drivers.process.connection:Connection"),
+    "systemd": Entry(driver="drivers.systemd.driver:SystemdDriver", connection="drivers.systemd.connection:Connection"),
 }
 
 

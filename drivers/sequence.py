@@ -51,10 +51,12 @@ from stickers.sticker import Claim, Phase, Sticker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What `start` brought up. `beside`: the predecessor still serves, and `switch` has something to do."""
+    """What `start` brought up. `beside`: the predecessor still serves, and `switch` has something to do. `failed`: why
+    it could not be brought up; there is nothing to prove then, and what stood before is put back."""
 
     instance: str
     beside: bool
+    failed: str | None = None
 
 
 class Hands(Protocol):
@@ -190,6 +192,8 @@ class _Carrier:
 
     async def _proven(self, deploy: Deploy, standing: Standing, started: Started) -> Outcome:
         placement = deploy.placement
+        if started.failed is not None:
+            return await self._revert(deploy, standing, Disproven(reason=started.failed))
         found = await self._prove(placement, started.instance)
         if isinstance(found, Proven) and started.beside:
             self.say(Step.SWITCH, "send traffic to the new instance")

@@ -132,8 +132,8 @@ def _lines(node: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[st
 
 
 def _scalar(value: object) -> str:
-    """JSON is YAML, but for what it escapes by halves of a surrogate pair; and no number is left to its printing."""
-    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
+    """JSON is YAML, but for what it escapes by halves of a surrogate pair."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 # -- one service ------------------------------------------------------------------------------------------------------
@@ -179,8 +179,7 @@ def effective(own: Configuration, said: Service) -> Configuration:
 
 
 def _said_port(port: template.Port) -> Port:
-    address = template.literal(port.host_ip)
-    return Port(container=port.target, host=port.published, address=address, protocol=port.protocol)
+    return Port(container=port.target, host=port.published, address=port.host_ip, protocol=port.protocol)
 
 
 def _said_volume(mount: template.Mount) -> Volume:
@@ -216,7 +215,7 @@ def _configured(wanted: Placement) -> dict[str, Any]:
         "volumes": [_mount(volume) for volume in own.volumes],
         "user": None if own.user is None else _escaped(own.user),
         "mem_limit": own.memory,
-        "cpus": None if own.cpus is None else Decimal(own.cpus) / 1000,
+        "cpus": None if own.cpus is None else own.cpus / 1000,
         "healthcheck": None if own.healthcheck is None else _healthcheck(own.healthcheck),
         "restart": "no" if own.restart is RestartPolicy.NEVER else own.restart.value,
         "stop_grace_period": f"{render.seconds(own.stop_grace)}s",
