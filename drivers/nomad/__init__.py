@@ -70,6 +70,8 @@ The policy of its token, for the namespace `shop`::
       }
     }
 
-`alloc-lifecycle` is for restarts, `read-logs` for logs, `parse-job` for HCL alone; whatever is missing is named when
-Nomad denies it.
+    agent { policy = "read" }
+
+`alloc-lifecycle` is for restarts, `read-logs` for logs, `parse-job` for HCL alone, and `agent` lets the doctor tell the
+version; whatever is missing is named when Nomad denies it.
 """

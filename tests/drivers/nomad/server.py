@@ -134,6 +134,7 @@ class Agent:
         self.tokens: dict[str, frozenset[str]] | None = None  # None: no ACL; else capabilities by token
         self.nodes = 1
         self.namespace = "default"
+        self.build = "1.8.2+ent"
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda method, path: None  # a fault may strike here
         self.after: Callable[[str, str], None] = lambda method, path: None
@@ -145,6 +146,12 @@ class Agent:
         if not self.versions.get(id) or id in self.purged:
             raise Said(404, "job not found")
         return self.versions[id][0]
+
+    def is_of_now(self, one: Json) -> bool:
+        """Whether it is of the job that is there, and not of one that had its name; where none is, all are told."""
+        id = one.get("JobID") or one["ID"]
+        created = one.get("JobCreateIndex") or one["CreateIndex"]
+        return id in self.purged or bool(created == self.versions[id][0]["CreateIndex"])
 
     def register(self, body: Json) -> Json:
         job = canonical(body["Job"])
@@ -775,6 +782,9 @@ def _route(agent: Agent, call: Call) -> Any:
         case "DELETE", ["job", id]:
             _allowed(agent, call, "submit-job")
             return agent.deregister(id, purge=call.query.get("purge") in ("true", "True"))
+        case "GET", ["agent", "self"]:
+            _allowed(agent, call, "agent")
+            return {"member": {"Tags": {"build": agent.build}}}
         case "GET", ["evaluation", id]:
             _allowed(agent, call, "read-job")
             return agent.evaluations[id]
@@ -804,9 +814,9 @@ def _job(agent: Agent, id: str, rest: list[str]) -> Any:
             agent.job(id)
             return {"Versions": agent.versions[id], "Diffs": None}
         case ["allocations"]:
-            return [one.stub() for one in agent.allocations if one.job["ID"] == id]
+            return [one.stub() for one in agent.allocations if one.job["ID"] == id and agent.is_of_now(one.job)]
         case ["deployments"]:
-            return [one for one in agent.deployments if one["JobID"] == id]
+            return [one for one in agent.deployments if one["JobID"] == id and agent.is_of_now(one)]
         case ["evaluations"]:
             return [one for one in agent.evaluations.values() if one["JobID"] == id]
     raise Said(404, "Invalid URL")
@@ -817,7 +827,9 @@ def _job_changed(agent: Agent, id: str, verb: str, body: Json) -> Any:
         case "plan":
             known = None if id in agent.purged else next(iter(agent.versions.get(id, ())), None)
             index = known["JobModifyIndex"] if known else 0
-            return {"JobModifyIndex": index, "Diff": plan.diff(known, canonical(body["Job"])), "FailedTGAllocs": None}
+            failed = {} if agent.nodes else {"api": {"NodesEvaluated": 1, "DimensionExhausted": {"memory": 1}}}
+            difference = plan.diff(known, canonical(body["Job"]))
+            return {"JobModifyIndex": index, "Diff": difference, "FailedTGAllocs": failed or None}
         case "revert":
             return agent.revert(id, body)
         case "scale":
