@@ -12,14 +12,14 @@ import anyio
 
 from desired_state.model import Target
 from drivers import blocking, sequence
-from drivers.compose import program
+from drivers.compose import examine, program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder
 from drivers.compose.hands import ComposeHands, Site
 from drivers.compose.lock import Place
 from drivers.compose.program import Program
 from drivers.compose.sight import Shelf, whole
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import connection as docker
 from drivers.docker import events, look, render
 from drivers.docker.engine import Engine
@@ -54,6 +54,9 @@ class ComposeDriver:
 
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(
+        against=Against.REAL, by="docker-compose 1.29 and Compose 2 on Docker engines"
+    )
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
@@ -91,6 +94,10 @@ class ComposeDriver:
 
     def _unseen(self, target: TargetId, reason: str) -> Observation:
         return Observation(target=target, at=self._tools.now(), unseen=reason)
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        host, connection = self._reached(look.target)
+        return await examine.examine(host.engine, connection, look, self._tools)
 
     # -- acting -----------------------------------------------------------------------------------------------------
 

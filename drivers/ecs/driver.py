@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Remove, Report, Tools, Unit, Verified
 from drivers.ecs import render
 from drivers.ecs.hands import EcsHands
 from drivers.ecs.sight import Sight, placed
@@ -21,6 +21,7 @@ class EcsDriver:
 
     kind: ClassVar[str] = "ecs"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET)
+    verified: ClassVar[Verified] = Verified(against=Against.CONTRACT, by="a server of rollouts, and moto for requests")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools

@@ -12,7 +12,7 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker.feed import Feed, Hold
 from drivers.errors import Busy, DriverError, Refused
 from drivers.nomad import look, render
@@ -35,6 +35,9 @@ class NomadDriver:
 
     kind: ClassVar[str] = "nomad"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(
+        against=Against.CONTRACT, by="a server after Nomad's API; a real agent where NOMAD_ADDR is set in the tests"
+    )
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
