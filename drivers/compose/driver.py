@@ -54,9 +54,7 @@ class ComposeDriver:
 
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
-    verified: ClassVar[Verified] = Verified(
-        against=Against.REAL, by="docker-compose 1.29 and Compose 2 on Docker engines"
-    )
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, with Compose 1 and 2")
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines

@@ -21,7 +21,9 @@ class EcsDriver:
 
     kind: ClassVar[str] = "ecs"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET)
-    verified: ClassVar[Verified] = Verified(against=Against.CONTRACT, by="a server of rollouts, and moto for requests")
+    verified: ClassVar[Verified] = Verified(
+        against=Against.CONTRACT, by="moto's server, and a fake whose rollouts progress"
+    )
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools

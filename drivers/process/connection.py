@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 _ARTIFACTS = re.compile(r"registry|(?:oci|tar):(?P<path>/.+)", re.DOTALL)
 
 
-def _root(text: str) -> str:
+def absolute_directory(text: str) -> str:
     parts = text.split("/")
     if not text.startswith("/") or "\0" in text or {".", ".."} & set(parts) or not any(parts):
         raise ValueError("expected an absolute directory below /, without . and ..")
@@ -43,7 +43,7 @@ class Connection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     via: Literal["local"] = "local"
-    root: Annotated[str, AfterValidator(_root)] = Field(
+    root: Annotated[str, AfterValidator(absolute_directory)] = Field(
         description="absolute directory on the target that belongs to this target alone"
     )
     artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers import sequence
 from drivers.contract import (
     Action,
@@ -25,6 +25,7 @@ from drivers.contract import (
 )
 from drivers.errors import InvalidAction
 from drivers.process import examine, host, render
+from drivers.process.connection import Connection
 from drivers.process.hands import Hands
 from drivers.process.line import Doors, Line
 from drivers.process.sight import Sight
@@ -41,20 +42,21 @@ class ProcessDriver:
     kind: ClassVar[str] = "process"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True)
     verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Linux processes, also under Python 3.8")
+    model: ClassVar[type[Connection]] = Connection
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self._doors = Doors("process")
-        self._eyes = host.Eyes()
-        self._line = Line(host.Session(self._eyes), self._doors)
-        self._sight = Sight(tools, self._line)
+        self._doors = Doors(self.kind)
+        self._eyes = self._new_eyes()
+        self._line = Line(self._new_session(), self._doors)
+        self._sight = Sight(tools, self._line, self.model)
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         return await self._sight.observe(looks)
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         """Holds every placement of the action from the first look to the last step; `Busy` when another does."""
-        _refuse_unsupported(action)
+        self._refuse_unsupported(action)
         connection = self._sight.connection(action.target)
         with self._session() as line:
             hands = Hands(action, connection, self._sight, line, report)
@@ -95,9 +97,22 @@ class ProcessDriver:
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         return await examine.examine(self._line, self._sight.connection(look.target), look, self.tools)
 
+    # -- what another keeper of workloads brings instead -------------------------------------------------------------
+
+    def _new_eyes(self) -> host.Eyes:
+        return host.Eyes()
+
+    def _new_session(self) -> host.Session:
+        return host.Session(self._eyes)
+
+    def _unsupported(self, placement: Placement) -> tuple[str, ...]:
+        return render.unsupported(placement)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
     @contextmanager
     def _session(self) -> Iterator[Line]:
-        line = Line(host.Session(self._eyes), self._doors)
+        line = Line(self._new_session(), self._doors)
         try:
             yield line
         finally:
@@ -114,10 +129,9 @@ class ProcessDriver:
         root = self._sight.connection(target).root
         return {"root": root, "installation": str(self.tools.installation), "target": str(target.id)}
 
-
-def _refuse_unsupported(action: Action) -> None:
-    """Before anything is touched: what would be declared and not enforced is not done at all."""
-    for change in action.changes:
-        if not isinstance(change, Remove):
-            for sentence in render.unsupported(change.placement):
-                raise InvalidAction(f"{change.id}: {sentence}")
+    def _refuse_unsupported(self, action: Action) -> None:
+        """Before anything is touched: what would be declared and not enforced is not done at all."""
+        for change in action.changes:
+            if not isinstance(change, Remove):
+                for sentence in self._unsupported(change.placement):
+                    raise InvalidAction(f"{change.id}: {sentence}")

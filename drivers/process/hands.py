@@ -102,7 +102,8 @@ class Hands:
         if not deploy.placement.running:
             return await self._stand_still(deploy.id, release)
         ours = [(instance, key) for name, instance, key in seen["active"] if name == release]
-        half = [instance for instance, key in ours if not deploy.anew or key == self.action.key]
+        unfit = release in seen["unfit"]
+        half = [instance for instance, key in ours if not unfit and (not deploy.anew or key == self.action.key)]
         others = [instance for name, instance, _ in seen["active"] if name != release]
         if half and not others:
             return Started(instance=half[0], beside=False)

@@ -249,17 +249,17 @@ def answering(table: Listeners, address: str, port: int) -> frozenset[int]:
 def owned(leader: Process, inodes: frozenset[int]) -> bool:
     """Whether every one of these sockets is held by the leader's group or session. Raises PermissionError."""
     missing = {f"socket:[{inode}]" for inode in inodes}
-    missing -= _held(leader.pid)
+    missing -= sockets_of(leader.pid)
     if missing:
         for member in processes():
             if leader.pid in (member.group, member.session) and member.pid != leader.pid:
-                missing -= _held(member.pid)
+                missing -= sockets_of(member.pid)
             if not missing:
                 break
     return not missing
 
 
-def _held(pid: int) -> set[str]:
+def sockets_of(pid: int) -> set[str]:
     folder, found = f"/proc/{pid}/fd", set()
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for name in os.listdir(folder):
@@ -664,6 +664,7 @@ class Eyes:
             "kept": self._kept(place, serving["release"] if serving else None),
             "debris": self._debris(place, [run for run in runs if run is not serving and run["active"]]),
             "active": [[run["release"], run["instance"], run["key"]] for run in runs if run["active"]],
+            "unfit": [],  # releases that run otherwise than they were made, and are to be started again
             "fence": self.fence(place),
             "pending": bool(state and state["lives"] and state["pending"]),
             "supervisor": state["supervisor"] if state and state["lives"] else None,
@@ -680,7 +681,7 @@ class Eyes:
                 state = None
                 with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                     state = self._read(place.state, _state)
-                files = [_stamped(path) for path in (place.sticker, place.current, place.state)]
+                files = [stamped(path) for path in (place.sticker, place.current, place.state)]
                 beats.append([name, *files, state is not None and living(state["supervisor"]) is not None])
         return beats
 
@@ -843,8 +844,14 @@ class Eyes:
         port, workload = ask.get("ports", {}).get(name), standing["workload"]
         if port is not None and workload is not None and workload["state"] == "running":
             port = int(workload["ports"].get(str(port), port))
-            who, inodes = listening(table(), workload["instance"], str(ask["address"]), port)
+            who, inodes = self.listening(table(), workload["instance"], str(ask["address"]), port)
             workload["listening"] = {"port": port, "who": who, "inodes": list(inodes)}
+
+    def listening(self, table: Listeners, instance: str, address: str, port: int) -> tuple[str, tuple[int, ...]]:
+        return listening(table, instance, address, port)
+
+    def lives(self, instance: str) -> bool:
+        return living(instance) is not None
 
 
 def stands(standing: Json) -> bool:
@@ -862,7 +869,7 @@ def release_names(place: Place) -> list[str]:
     return [name for _, name in sorted(found, reverse=True) if RELEASE.fullmatch(name)]
 
 
-def _stamped(path: str) -> Stamp | None:
+def stamped(path: str) -> Stamp | None:
     try:
         return stamp_of(os.lstat(path))
     except OSError:
@@ -906,10 +913,10 @@ class Session:
     def answer(self, request: Mapping[str, Any]) -> Json:
         """`{"answer": …}` or `{"error": {"code", "text", "missing"}}`, never an exception."""
         try:
-            verb = VERBS.get(str(request.get("do")))
-            if verb is None:
-                raise Trouble("invalid", "{!r} is not a request".format(str(request.get("do"))[:40]))
-            return {"answer": verb(self, request)}
+            do = str(request.get("do"))
+            if do not in VERBS:
+                raise Trouble("invalid", f"{do[:40]!r} is not a request")
+            return {"answer": getattr(self, do)(request)}
         except Trouble as trouble:
             return {"error": {"code": trouble.code, "text": str(trouble), "missing": trouble.missing}}
         except OSError as error:
@@ -949,10 +956,11 @@ class Session:
         while True:
             table = listeners()
             found = [
-                listening(table, ask["instance"], str(ask["address"]), int(ask["port"])) for ask in request["asks"]
+                self.eyes.listening(table, ask["instance"], str(ask["address"]), int(ask["port"]))
+                for ask in request["asks"]
             ]
             settled = all(who == "ours" for who, _ in found) or not all(
-                living(ask["instance"]) for ask in request["asks"]
+                self.eyes.lives(ask["instance"]) for ask in request["asks"]
             )
             if settled or time.monotonic() >= until:
                 return {"found": [{"who": who, "inodes": list(inodes)} for who, inodes in found]}
@@ -1083,7 +1091,7 @@ class Session:
         """Take one release away, unless it serves or runs."""
         place, name = self._held(request), str(request["release"])
         if name not in self._used(place):
-            remove_tree(place.release(name))
+            self._discard(place, name)
         return {}
 
     def collect(self, request: Mapping[str, Any]) -> Json:
@@ -1098,10 +1106,13 @@ class Session:
             release = self.eyes._release(place, name)
             spared = release is not None and [release.artifact, release.configuration] == request.get("spare")
             if self.eyes.differences(place, name) or not (spared or kept < int(request["keep"])):
-                remove_tree(place.release(name))
+                self._discard(place, name)
             else:
                 kept += 1
         return {}
+
+    def _discard(self, place: Place, name: str) -> None:
+        remove_tree(place.release(name))
 
     def _used(self, place: Place) -> set[str]:
         _, runs = self.eyes._runs(place)
@@ -1202,9 +1213,7 @@ LOOKING = ("look", "pulse", "listens", "standing", "log", "ask", "examine")
 HOLDING = ("hold", "wear", "bare", "clear")
 RELEASES = ("find", "stage", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
 SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
-VERBS: dict[str, Callable[[Session, Mapping[str, Any]], Json]] = {
-    name: getattr(Session, name) for name in (*LOOKING, *HOLDING, *RELEASES, *SUPERVISING)
-}
+VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING))
 
 
 def lock(place: Place) -> int:
@@ -2167,9 +2176,8 @@ def _supervise(place: Place, linger: float, writer: int) -> None:
 # -- hands and doors ---------------------------------------------------------------------------------------------------
 
 
-def session() -> int:
+def session(holder: Session) -> int:
     """Requests on standard input, one JSON object a line; answers on standard output, in order."""
-    holder = Session()
     try:
         for line in sys.stdin:
             try:
@@ -2212,7 +2220,7 @@ def main(arguments: Sequence[str]) -> int:
         if len(arguments) == 3 and arguments[0] == "ctl" and arguments[2] in ("status", "start", "stop", "restart"):
             return ctl(arguments[1], arguments[2])
         if list(arguments) == ["session"]:
-            return session()
+            return session(Session())
     except Trouble as trouble:
         sys.stderr.write(f"{trouble}\n")
         return 1

@@ -44,18 +44,22 @@ def specification(
 
 def unsupported(placement: Placement) -> tuple[str, ...]:
     """Sentences: what is declared and would not be enforced. Empty when everything would be."""
-    return tuple(_unsupported(placement.configuration))
+    return (*beyond_a_host(placement.configuration), *_parts_of_cores(placement.configuration))
 
 
-def _unsupported(declared: Configuration) -> Iterator[str]:
+def _parts_of_cores(declared: Configuration) -> Iterator[str]:
+    if declared.cpus is not None and (declared.cpus <= 0 or declared.cpus % 1000):
+        yield f"cpus {declared.cpus / 1000:g}: processors are given in whole cores here"
+
+
+def beyond_a_host(declared: Configuration) -> Iterator[str]:
+    """What no plain host can give, whoever keeps its workloads running."""
     if declared.volumes:
         yield "volumes are not of a plain host: a workload sees the host's own files"
     if declared.networks:
         yield "networks are not of a plain host: a workload uses the host's own"
     if declared.healthcheck is not None:
         yield "a runtime's own health check is not of a plain host: declare health"
-    if declared.cpus is not None and (declared.cpus <= 0 or declared.cpus % 1000):
-        yield f"cpus {declared.cpus / 1000:g}: processors are given in whole cores here"
     if declared.user is not None and not _USER.fullmatch(declared.user):
         yield f"user {declared.user[:40]!r}: expected user or user:group"
     for port in declared.ports:

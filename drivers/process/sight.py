@@ -48,8 +48,8 @@ class Question:
 class Sight:
     """Sees targets, and remembers what it has parsed."""
 
-    def __init__(self, tools: Tools, line: Line) -> None:
-        self.tools, self.line = tools, line
+    def __init__(self, tools: Tools, line: Line, model: type[Connection] = Connection) -> None:
+        self.tools, self.line, self._model = tools, line, model
         self._connections: dict[TargetId, tuple[Raw, Connection]] = {}
         self._worn: dict[PlacementId, tuple[Raw, Worn]] = {}
         self._standings: dict[PlacementId, tuple[Raw, Standing]] = {}
@@ -59,7 +59,7 @@ class Sight:
         if known is not None and known[0] == target.connection:
             return known[1]
         try:
-            connection = Connection.model_validate(dict(target.connection))
+            connection = self._model.model_validate(dict(target.connection))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             path = ".".join(str(step) for step in first["loc"])

@@ -1,0 +1,30 @@
+"""The systemd driver: the process driver with systemd in place of a supervisor of our own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from desired_state.model import Placement
+from drivers.contract import Against, Verified
+from drivers.process.connection import Connection as PlainHost
+from drivers.process.driver import ProcessDriver
+from drivers.systemd import host, render
+from drivers.systemd.connection import Connection
+
+
+class SystemdDriver(ProcessDriver):
+    """Workloads on plain hosts, each release a unit of its own."""
+
+    kind: ClassVar[str] = "systemd"
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="a booted systemd in a container")
+    model: ClassVar[type[PlainHost]] = Connection
+
+    def _new_eyes(self) -> host.Eyes:
+        return host.Eyes()
+
+    def _new_session(self) -> host.Session:
+        assert isinstance(self._eyes, host.Eyes)
+        return host.Session(self._eyes)
+
+    def _unsupported(self, placement: Placement) -> tuple[str, ...]:
+        return render.unsupported(placement)
