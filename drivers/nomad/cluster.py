@@ -113,6 +113,12 @@ class Cluster:
     async def allocation(self, id: str) -> Json:
         return await self._read(READ_JOB, lambda: self._made(api.Allocation).get_allocation(id))
 
+    async def checks(self, allocation: str) -> list[Json]:
+        """What Nomad's own checks of this allocation last said."""
+        made = partial(self._made, lambda **settings: api.Client(**settings).allocation)
+        call = lambda: made().request(allocation, "checks", method="get").json()  # noqa: E731
+        return list((await self._read(READ_JOB, call) or {}).values())
+
     async def parsed(self, hcl: str) -> Job:
         """The job that the HCL says, by Nomad's own parser."""
         if hcl not in self._parsed:

@@ -35,7 +35,10 @@ class NomadDriver:
 
     kind: ClassVar[str] = "nomad"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
-    verified: ClassVar[Verified] = Verified(against=Against.CONTRACT, by="a server written from Nomad's published API")
+    verified: ClassVar[Verified] = Verified(
+        against=Against.CONTRACT,
+        by="a server written from Nomad's published HTTP API; a real agent where NOMAD_ADDR says",
+    )
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools

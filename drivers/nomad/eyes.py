@@ -107,10 +107,14 @@ class Eyes:
         if own is not None:
             state = WorkloadState.STARTING if found.state is WorkloadState.RUNNING else found.state
             return replace(found, health=own, state=state)
+        members = [str(one["ID"]) for one in look.live(scene, self._installation, id)]
+        if look.is_checked(scene, self._installation, id):
+            bad = look.worst_check([check for member in members for check in await self.cluster.checks(member)])
+            if bad is not None:
+                return replace(found, health=bad)
         if rules is None or found.state is WorkloadState.STOPPED:
             return found
-        members = look.live(scene, self._installation, id)
-        return replace(found, health=await self._asked([str(one["ID"]) for one in members], rules))
+        return replace(found, health=await self._asked(members, rules))
 
     # -- health -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ environment, and only about what has changed since the last time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -111,6 +112,7 @@ def _keyed(configuration: Configuration) -> object:
     content["environment"] = {name: digest.plain(value) for name, value in configuration.environment}
     content["ports"] = {f"{port.container}/{port.protocol}": digest.plain(port) for port in configuration.ports}
     content["volumes"] = {volume.destination: digest.plain(volume) for volume in configuration.volumes}
+    content["template"] = json.loads(configuration.template) if configuration.template is not None else None
     return content
 
 

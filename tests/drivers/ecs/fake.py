@@ -436,6 +436,9 @@ def _described(service: Service, *, tags: bool) -> dict[str, Any]:
         "desiredCount": service.desired,
         "runningCount": sum(task.status == "RUNNING" for task in service.tasks),
         "deploymentController": {"type": service.controller},
+        "deploymentConfiguration": {
+            "deploymentCircuitBreaker": {"enable": service.breaker, "rollback": service.takes_back},
+        },
         "taskDefinition": service.deployments[0].definition,
         "events": service.events,
         "deployments": [

@@ -467,6 +467,12 @@ class Agent:
         one.restarts += 1
         self.tell("Allocation", "AllocationUpdated", one.id, one.job["ID"])
 
+    def checks(self, one: Allocation) -> Json:
+        """Answered as they were last asked: what a task says of itself, after it has run for a moment."""
+        said = {Behaviour.GOOD: "success", Behaviour.SILENT: "failure"}.get(self._behaviour(one), "pending")
+        found = [check for service in one.body.get("Services") or () for check in service.get("Checks") or ()]
+        return {check["Name"]: {"ID": check["Name"], "Check": check["Name"], "Status": said} for check in found}
+
     def allocation(self, id: str) -> Allocation:
         for one in self.allocations:
             if one.id == id:
@@ -778,6 +784,9 @@ def _route(agent: Agent, call: Call) -> Any:
         case (("POST" | "PUT"), ["deployment", "promote", id]):
             _allowed(agent, call, "submit-job")
             return agent.promote(id, call.body["Groups"])
+        case ("GET", ["client", "allocation", id, "checks"]):
+            _allowed(agent, call, "read-job")
+            return agent.checks(agent.allocation(id))
         case (("POST" | "PUT"), ["client", "allocation", id, "restart"]):
             _allowed(agent, call, "alloc-lifecycle")
             return agent.restart(id)

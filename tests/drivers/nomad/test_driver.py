@@ -378,6 +378,18 @@ async def test_a_check_of_a_port_that_is_given_to_no_host_is_unknown(stage: Stag
     assert "port 9999" in seen.workload.health.detail
 
 
+async def test_nomads_own_checks_come_before_the_declared_one(stage: Stage, server: Server) -> None:
+    checked = template("kit")
+    service = {"Name": "api", "Provider": "nomad", "Checks": [{"Name": "ready", "Type": "http"}]}
+    checked["TaskGroups"][0]["Services"] = [service]
+    bench(stage).said = {"template": checked}
+    one = await stage.deployed(Wish())
+    outcome = await stage.one(await stage.deploy(Wish(version=Version.BAD), before=one))
+    assert outcome.result is Result.REVERTED
+    assert "Nomad's own check 'ready' fails" in outcome.detail
+    await stage.must_stand(one)
+
+
 async def test_events_that_end_are_unreachable(stage: Stage, server: Server) -> None:
     driver = stage.driver
     assert isinstance(driver, NomadDriver)
