@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from desired_state.model import Placement
 from drivers.contract import Diagnosis, Grade, Look
 from drivers.ecs import checks, render, tags
 from drivers.ecs.look import View
@@ -50,7 +49,7 @@ async def _template(sight: Sight, place: Place, one: Look) -> Diagnosis:
         found = await read_template(place)
         containers = {}
         for placement in one.placements:
-            for sentence in (*render.unsupported(placement), *_addresses(found, placement)):
+            for sentence in (*render.unsupported(placement), *render.unasked(found, placement)):
                 raise InvalidAction(f"{placement.id}: {sentence}")
             containers[placed(place, placement.id)] = render.container(found, placement, sight.tools.installation)
         render.definition(found, containers)
@@ -69,9 +68,7 @@ async def _reads(place: Place, view: View) -> Diagnosis:
         await api.read("ListTaskDefinitions", connection, familyPrefix=family, maxResults=1)
     except DriverError as error:
         return _lacks("permission to look", error, f"grant {READS}, ecs:DescribeTasks")
-    return Diagnosis(
-        about="permission to look", grade=Grade.OK, sentence="services, tasks and task definitions are seen"
-    )
+    return Diagnosis(about="permission to look", grade=Grade.OK, sentence="tasks and task definitions are seen")
 
 
 def _breaker(view: View) -> Iterator[Diagnosis]:
@@ -97,9 +94,3 @@ def _room(place: Place, view: View) -> Iterator[Diagnosis]:
         sentence=f"{len(keys)} of {render.MOST_TAGS} with the stickers of every component",
         remedy=None if fits else "take tags off the service, or split its components over two",
     )
-
-
-def _addresses(template: render.Template, placement: Placement) -> Iterator[str]:
-    mode = template.task.get("networkMode", "bridge")
-    if placement.health is not None and mode != "awsvpc":
-        yield f"health: tasks in networkMode {mode} have no address of their own; declare the component's healthcheck"

@@ -71,7 +71,7 @@ ON_AN_ENGINE = {
     "10-compose": (
         r"staging:1 completed: 1 targets",
         r'"image": ".*/shop/api@sha256:.*\n.*"image": ".*/shop/web@sha256:',
-        r"\.yaml: OK\n\$ holdfast plan staging\nNothing to do\.",
+        r"\.yaml: OK\n\$ holdfast plan staging\nNothing to do",
         r"staging:2 completed: 1 targets",
         r"\$ holdfast plan staging\n(.*\n)*?.*api: deploy(?!(.*\n)*?.*web: deploy)",
         r"staging:3 completed: 1 targets",

@@ -21,7 +21,7 @@ from desired_state.secrets import SecretRef
 from drivers.compose.driver import ComposeDriver
 from drivers.conformance.bench import Version
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Deploy, Outcome, Result, Step
+from drivers.contract import Deploy, Diagnosis, Grade, Look, Outcome, Result, Step
 from drivers.errors import Busy, InvalidAction, Refused
 from stickers.observation import Observation
 from tests.drivers.compose.bench import ComposeBench
@@ -394,6 +394,34 @@ async def test_two_targets_share_an_engine_and_a_root(bench: ComposeBench, yard:
     other = replace(yard.target, id=f"{yard.target.id}-b")
     observed = await stage.observe(target=other)
     assert observed.standings == ()
-    assert observed.unmanaged == ()
+    assert not {one.instance for one in observed.unmanaged} & set(ids(yard).values())
     await stage.aclose()
     await driver.aclose()
+
+
+# -- what is lacking --------------------------------------------------------------------------------------------------
+
+
+def told(found: tuple[Diagnosis, ...]) -> dict[str, Diagnosis]:
+    return {one.about: one for one in found}
+
+
+async def test_the_doctor_finds_nothing_wrong_where_a_project_can_be_held(bench: ComposeBench, yard: Yard) -> None:
+    driver = ComposeDriver(bench.tools)
+    found = told(await driver.examine(Look(target=yard.target)))
+    await driver.aclose()
+    assert {found[about].grade for about in ("engine", "program", "files")} == {Grade.OK}
+    assert yard.program in found["program"].sentence
+    assert not yard.root.exists()
+
+
+async def test_the_doctor_names_a_program_that_is_missing_and_a_root_that_cannot_be_written(
+    bench: ComposeBench, yard: Yard, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    yard.root, yard.program = tmp_path / "file" / "projects", "/no/such/compose"
+    driver = ComposeDriver(bench.tools)
+    found = told(await driver.examine(Look(target=yard.target)))
+    await driver.aclose()
+    assert {found[about].grade for about in ("program", "files")} == {Grade.MISSING}
+    assert "/no/such/compose" in found["program"].sentence
