@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 from api import keys
 from api.problem import Problem
 from api.settings import Settings
-from drivers import diagnosis
+from drivers import diagnosis, hooks
 from drivers.contract import Diagnosis
 from drivers.diagnosis import missing, ok, warning
 
@@ -23,6 +24,7 @@ def examined(settings: Settings) -> tuple[Diagnosis, ...]:
         _state(settings, place),
         diagnosis.disk(str(place), free=room.free, size=room.total),
         _daemon(settings),
+        _hooks(),
     )
 
 
@@ -44,6 +46,18 @@ def _state(settings: Settings, place: Path) -> Diagnosis:
     return ok(
         "state", f"{settings.state} is there" if place == settings.state.absolute() else f"{settings.state} can be made"
     )
+
+
+def _hooks() -> Diagnosis:
+    """What holds programs of the user's own back on this host."""
+    try:
+        enforced = hooks.sandboxed()
+    except (OSError, subprocess.SubprocessError):
+        enforced = False
+    if enforced:
+        return ok("hooks", "run in bubblewrap: the file system read-only, processes of their own")
+    said = "hooks on this host run as you, in a process group that ends at its deadline, and nothing else holds them"
+    return warning("hooks", said, "install bubblewrap where user namespaces are allowed")
 
 
 def _daemon(settings: Settings) -> Diagnosis:

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from drivers import diagnosis
-from drivers.contract import Diagnosis, Look, Tools
+from drivers.contract import Diagnosis, Grade, Look, Tools
 from drivers.diagnosis import missing, ok, unknown, warning
 from drivers.docker import look
 from drivers.docker.connection import Connection
@@ -41,14 +41,14 @@ _SOCKET: Final[dict[type, tuple[str, str]]] = {
 
 async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
     """Everything about one engine and the placements declared on it. When it cannot be reached, only that."""
-    reached = await _reached(engine.connection)
-    if reached.grade not in ("ok", "warning"):
+    reached = await _reached(engine.connection) if _is_direct(engine.connection) else _by_way(engine.connection)
+    if reached.grade is not Grade.OK:
         return (reached,)
     before = tools.now()
     try:
         about = await engine.about()
     except DriverError as error:
-        return (unknown("engine", f"it takes connections and does not answer: {error}", "look at the engine's log"),)
+        return (unknown("engine", f"it was asked and does not answer: {error}", "look at the engine's log"),)
     after = tools.now()
     fetched = await _fetched(engine, one, tools)
     found = (_version(about), _storage(about), await _disk(engine.connection, about), _clock(about, before, after))
@@ -56,6 +56,15 @@ async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, .
 
 
 # -- reaching it ----------------------------------------------------------------------------------------------------
+
+
+def _is_direct(connection: Connection) -> bool:
+    """Whether its socket is one of this host's, or speaks TLS: then it can be tried apart from the SDK."""
+    return str(connection.via) == "local"
+
+
+def _by_way(connection: Connection) -> Diagnosis:
+    return ok("engine", f"{connection.engine} is asked by way of {connection.via}")
 
 
 async def _reached(connection: Connection) -> Diagnosis:
@@ -144,7 +153,7 @@ def _storage(about: Mapping[str, Any]) -> Diagnosis:
 
 async def _disk(connection: Connection, about: Mapping[str, Any]) -> Diagnosis:
     root = str(about.get("DockerRootDir") or "")
-    if not connection.local or not root:
+    if not (connection.local and _is_direct(connection)) or not root:
         return unknown(
             "disk", "the engine does not tell how much room it has", f"look on its host: df -h {root}".rstrip()
         )

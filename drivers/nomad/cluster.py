@@ -47,6 +47,7 @@ SUBMIT_JOB: Final = "submit-job"
 PARSE_JOB: Final = "parse-job"
 LIFECYCLE: Final = "alloc-lifecycle"
 READ_LOGS: Final = "read-logs"
+AGENT: Final = "agent { read }"
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -113,6 +114,12 @@ class Cluster:
     async def allocation(self, id: str) -> Json:
         return await self._read(READ_JOB, lambda: self._made(api.Allocation).get_allocation(id))
 
+    async def checks(self, allocation: str) -> list[Json]:
+        """What Nomad's own checks of this allocation last said."""
+        made = partial(self._made, lambda **settings: api.Client(**settings).allocation)
+        call = lambda: made().request(allocation, "checks", method="get").json()  # noqa: E731
+        return list((await self._read(READ_JOB, call) or {}).values())
+
     async def parsed(self, hcl: str) -> Job:
         """The job that the HCL says, by Nomad's own parser."""
         if hcl not in self._parsed:
@@ -154,6 +161,11 @@ class Cluster:
 
     def _posted(self, id: str, verb: str, body: Json) -> Any:
         return self._made(api.Job).request(_quoted(id), verb, json=body, method="post").json()
+
+    async def build(self) -> str:
+        """The version of the agent that is asked."""
+        found = await self._read(AGENT, lambda: self._made(api.Agent).get_agent()["member"]["Tags"]["build"])
+        return str(found)
 
     # -- Variables --------------------------------------------------------------------------------------------------
 
@@ -256,7 +268,7 @@ class Cluster:
                 yield
         except _Denied as denied:
             self._session = None  # the token may have been replaced: it is asked for again
-            namespace = "" if needs.startswith("variables") else f" in namespace {self.access.namespace!r}"
+            namespace = "" if "{" in needs else f" in namespace {self.access.namespace!r}"
             raise Refused(f"Nomad denies it: a policy of the token must allow {needs}{namespace} ({denied})") from None
 
 
@@ -322,8 +334,10 @@ def _understood(*, changes: bool) -> Iterator[None]:
 
 
 def _refusal(status: int, said: str, *, changes: bool) -> Exception:
-    if any(words in said for words in CLASH) or status == 409:
-        return Conflict(f"somebody else has changed it meanwhile: {said}")
+    if status == 409:  # its text is the Variable that is there, and what it holds
+        return Conflict("somebody else has written to the Variable meanwhile")
+    if any(words in said for words in CLASH):
+        return Conflict(f"somebody else has changed the job meanwhile: {said}")
     if status == 403 or "Permission denied" in said:
         return _Denied(said)
     if status == 404:

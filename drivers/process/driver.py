@@ -23,6 +23,7 @@ from drivers.contract import (
     Unit,
     Verified,
 )
+from drivers.diagnosis import missing
 from drivers.errors import InvalidAction
 from drivers.process import examine, host, render
 from drivers.process.connection import Connection
@@ -95,7 +96,13 @@ class ProcessDriver:
                 yield line
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
-        return await examine.examine(self._line, self._sight.connection(look.target), look, self.tools)
+        declared = [
+            missing("declared", f"{placement.id.component}: {sentence}")
+            for placement in look.placements
+            for sentence in self._unsupported(placement)
+        ]
+        connection = self._sight.connection(look.target)
+        return (*await examine.examine(self._line, connection, look, self.tools), *declared)
 
     # -- what another keeper of workloads brings instead -------------------------------------------------------------
 

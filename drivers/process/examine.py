@@ -14,10 +14,9 @@ import anyio.to_thread
 from desired_state.model import Placement
 from drivers import diagnosis
 from drivers.contract import Diagnosis, Look, Tools
-from drivers.diagnosis import missing, ok, unknown, warning
+from drivers.diagnosis import missing, ok, unknown
 from drivers.errors import DriverError, Refused
 from drivers.oci import layout, manifest
-from drivers.process import render
 from drivers.process.connection import Connection
 from drivers.process.line import Line
 
@@ -42,6 +41,7 @@ async def examine(line: Line, connection: Connection, one: Look, tools: Tools) -
     return (
         *found,
         diagnosis.clock(told, before, after),
+        *_keeper(facts.get("keeper")),
         *_users(facts, one),
         *await _artifacts(connection, one, tools),
     )
@@ -79,17 +79,21 @@ def _owned(owner: list[str], where: dict[str, str]) -> Diagnosis:
 
 
 def _users(facts: dict[str, Any], one: Look) -> tuple[Diagnosis, ...]:
-    """Users that are declared, and what cannot be declared here at all."""
+    """Users that are declared, where only root can become them."""
     others = sorted({str(each.configuration.user) for each in one.placements if each.configuration.user})
-    found = [missing("declared", f"{each.id.component}: {said}") for each in one.placements for said in _refused(each)]
-    if others and facts["user"] != 0:
-        said = f"components are to run as {', '.join(others)}, and we are user {facts['user']} and not root"
-        found.append(warning("user", said, "act on the target as root, or take `user` out of the documents"))
-    return tuple(found)
+    if not others or facts["user"] == 0:
+        return ()
+    said = f"components are to run as {', '.join(others)}, and we are user {facts['user']} and not root"
+    return (missing("user", said, "act on the target as root, or take `user` out of the documents"),)
 
 
-def _refused(placement: Placement) -> tuple[str, ...]:
-    return tuple(render.unsupported(placement))
+def _keeper(found: dict[str, Any] | None) -> tuple[Diagnosis, ...]:
+    """What keeps workloads there, where that is not a supervisor of our own."""
+    if found is None:
+        return ()
+    if found["lacks"] is not None:
+        return (missing(found["name"], found["lacks"], "choose another target, or the driver `process`"),)
+    return (ok(found["name"], f"{found['name']} {found['version']} keeps the workloads"),)
 
 
 # -- what has to be brought -----------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_it_is_data_for_programs(home: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert main(["doctor", "--output", "json"]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert {said["about"] for said in answer["here"]} == {"keys", "state", "disk", "daemon"}
+    assert {said["about"] for said in answer["here"]} == {"keys", "state", "disk", "daemon", "hooks"}
     (web,) = (target for target in answer["targets"] if target["id"] == "default/web-1")
     assert web["driver"] == "process"
     (artifact,) = (said for said in web["diagnoses"] if said["about"] == "artifact")

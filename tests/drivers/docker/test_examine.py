@@ -20,6 +20,7 @@ import anyio
 import pytest
 
 from desired_state.model import Configuration, Placement
+from drivers.conformance import proper_tools
 from drivers.contract import Diagnosis, Examiner, Grade, Look
 from drivers.docker import examine
 from drivers.docker.connection import Connection
@@ -219,6 +220,21 @@ def test_limits_that_would_not_hold_are_told() -> None:
     (found,) = examine._limits({"MemoryLimit": False, "CpuCfsQuota": False}, one)
     assert "memory and cpus cannot be limited" in found.sentence
     assert examine._limits({"MemoryLimit": True, "CpuCfsQuota": True}, one) == ()
+
+
+async def test_an_engine_behind_something_else_is_not_sought_on_this_host(tmp_path: Path) -> None:
+    far = Connection.model_construct(via="ssh", engine=f"unix://{tmp_path}/none.sock", tls=None)
+
+    class Answering:
+        connection = far
+
+        async def about(self) -> dict[str, Any]:
+            return {"ApiVersion": "1.41", "ServerVersion": "20.10", "Driver": "overlay2", "DockerRootDir": "/"}
+
+    one = Look(target=None, placements=())  # type: ignore[arg-type]
+    found = {each.about: each for each in await examine.examine(Answering(), one, proper_tools())}  # type: ignore[arg-type]
+    assert found["engine"].sentence.endswith("by way of ssh")
+    assert found["disk"].grade is Grade.UNKNOWN
 
 
 async def test_a_remote_engine_does_not_tell_its_room() -> None:

@@ -104,12 +104,13 @@ async def test_a_sticker_that_changed_since_it_was_read_is_a_conflict(stage: Sta
 
     def meddle() -> None:
         with server.agent.lock:
-            server.agent.put_variable(path, {"Items": {"format": "x"}}, None)
+            server.agent.put_variable(path, {"Items": {"format": "hunter2"}}, None)
 
     strike(server, "PUT", path, meddle)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as conflict:
         await stage.one(change)
-    assert server.agent.variables[path]["Items"] == {"format": "x"}
+    assert server.agent.variables[path]["Items"] == {"format": "hunter2"}
+    assert "hunter2" not in str(conflict.value)
     assert not server.agent.versions
 
 
@@ -188,6 +189,26 @@ async def test_another_component_that_changed_meanwhile_is_not_reverted(stage: S
     assert asked(server, "POST", "/revert") == 0
     await stage.must_stand(one)
     await stage.must_stand(newer)
+
+
+async def test_after_a_crash_what_nobody_proved_is_put_back_all_the_same(stage: Stage) -> None:
+    """What stood before is written down with the sticker in transit, so that whoever resumes knows it."""
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.deploy(Wish(version=Version.BAD), before=None))
+    assert await stage.crash(action, Step.PROVE)
+    outcome = (await stage.apply(action)).outcomes[0]
+    assert outcome.result is Result.UNPROVEN, outcome.detail
+    assert [raw.artifact for raw in await stage.raw() if raw.running] == [one.artifact.digest]
+
+
+async def test_after_a_crash_what_stood_before_is_kept(stage: Stage) -> None:
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.deploy(Wish(version=Version.TWO), before=None))
+    assert await stage.crash(action, Step.PROVE)
+    await stage.apply(action)
+    seen = await stage.standing()
+    assert seen is not None
+    assert seen.kept == (one.content,)
 
 
 async def test_what_nomad_reverted_itself_is_proven_and_labelled(server: Server) -> None:
@@ -378,6 +399,18 @@ async def test_a_check_of_a_port_that_is_given_to_no_host_is_unknown(stage: Stag
     assert "port 9999" in seen.workload.health.detail
 
 
+async def test_nomads_own_checks_come_before_the_declared_one(stage: Stage, server: Server) -> None:
+    checked = template("kit")
+    service = {"Name": "api", "Provider": "nomad", "Checks": [{"Name": "ready", "Type": "http"}]}
+    checked["TaskGroups"][0]["Services"] = [service]
+    bench(stage).said = {"template": checked}
+    one = await stage.deployed(Wish())
+    outcome = await stage.one(await stage.deploy(Wish(version=Version.BAD), before=one))
+    assert outcome.result is Result.REVERTED
+    assert "Nomad's own check 'ready' fails" in outcome.detail
+    await stage.must_stand(one)
+
+
 async def test_events_that_end_are_unreachable(stage: Stage, server: Server) -> None:
     driver = stage.driver
     assert isinstance(driver, NomadDriver)
@@ -529,11 +562,15 @@ async def test_what_a_policy_lacks_is_named(stage: Stage, server: Server, lacks:
     assert said in str(refused.value)
 
 
-async def test_a_look_that_is_denied_is_unseen(stage: Stage, server: Server) -> None:
-    server.agent.tokens = {}
+@pytest.mark.parametrize("lacks", ["read-job", "variables"])
+async def test_a_look_that_is_denied_is_unseen(stage: Stage, server: Server, lacks: str) -> None:
+    """A sticker that may not be read is not a sticker that is not there."""
+    await stage.deployed(Wish())
+    server.agent.tokens = {"": ALL - {lacks}}
     seen = await stage.observe()
     assert seen.unseen is not None
-    assert "must allow read-job" in seen.unseen
+    assert f"must allow {lacks}" in seen.unseen
+    assert not seen.standings
 
 
 async def test_a_token_that_was_replaced_is_asked_for_again(stage: Stage, server: Server) -> None:

@@ -115,6 +115,13 @@ async def test_what_this_driver_would_refuse_is_told_beforehand(yard: Yard) -> N
     assert "web: " in found.sentence
 
 
+def test_what_keeps_the_workloads_is_told_where_it_is_not_ours() -> None:
+    lacking = {"name": "systemd", "version": None, "lacks": "the target was not booted by systemd"}
+    assert [each.grade for each in examine._keeper(lacking)] == [Grade.MISSING]
+    assert [each.grade for each in examine._keeper(lacking | {"lacks": None, "version": 252})] == [Grade.OK]
+    assert examine._keeper(None) == ()
+
+
 async def test_another_user_needs_root(yard: Yard) -> None:
     found = await examined(yard, yard.placement("1", user="nobody"))
     assert ("user" in found) is (os.geteuid() != 0)
