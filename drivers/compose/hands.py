@@ -126,7 +126,9 @@ class ComposeHands:
             with contextlib.suppress(DriverError):  # what cannot be put back keeps nobody from going on
                 await self._resolve(piece.secrets if piece else {})
         self._deploys[deploy.id], self._pieces[deploy.id] = deploy, wanted
-        self._locked(records, self._pieces.values())
+        changing = {lock.service_name(change.id) for change in self._action.changes}
+        others = {service: one for service, one in records.items() if service not in changing}
+        self._locked(others, self._pieces.values())
 
     def _rendered(self, placement: Placement) -> Piece:
         """What is told compose of the placement; what stands is told in the words it was made with."""
@@ -139,7 +141,14 @@ class ComposeHands:
             raise InvalidAction(f"{placement.id}: its template cannot be read: {error}") from None
 
     def _refuse_host_mounts(self, placement: Placement) -> None:
-        for volume in placement.configuration.volumes:
+        """As they are allowed today, also for a template of former days."""
+        text = placement.configuration.template
+        own = (
+            placement.configuration
+            if text is None
+            else lock.effective(placement.configuration, Part.read(text).service)
+        )
+        for volume in own.volumes:
             if volume.source.startswith("/") and not self._site.connection.may_mount(volume.source):
                 raise InvalidAction(
                     f"{placement.id}: volumes: {volume.source} is of the host and not in connection.host_mounts"

@@ -1,4 +1,4 @@
-"""Killed as a process is killed, while compose is at work: what it began is finished once, and by nobody else meanwhile."""
+"""Killed as a process is killed, while compose works: what it began is finished once, and by nobody else meanwhile."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ async def test_a_deploy_whose_process_was_killed_while_compose_ran_is_finished_o
     stage = Stage(bench)
     one = await stage.deployed(Wish())
     real, slow, begun = yard.program, tmp_path / "slow", tmp_path / "begun"
+    go = tmp_path / "go"
     up = f'touch {begun}; sleep 1; exec {real} "$@"' if moment == "before" else f'{real} "$@"; touch {begun}; sleep 1'
     slow.write_text(f'#!/bin/sh\ncase "$*" in *version*) exec {real} "$@";; *) {up};; esac\n')
     slow.chmod(0o700)
@@ -61,6 +62,7 @@ async def test_a_deploy_whose_process_was_killed_while_compose_ran_is_finished_o
         await process.wait()
     with pytest.raises(Busy):
         await stage.apply(action)
+    go.touch()
     receipt = await stage.persist(action)
     assert receipt.as_wanted, receipt.outcomes
     await stage.must_stand(stage.placement(Wish(version=Version.TWO)))

@@ -19,6 +19,7 @@ import pytest
 from desired_state.model import Volume
 from desired_state.secrets import SecretRef
 from drivers.compose.driver import ComposeDriver
+from drivers.compose.template import Template
 from drivers.conformance.bench import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Deploy, Diagnosis, Grade, Look, Outcome, Result, Step
@@ -26,6 +27,7 @@ from drivers.errors import Busy, InvalidAction, Refused
 from stickers.observation import Observation
 from tests.drivers.compose.bench import ComposeBench
 from tests.drivers.compose.yard import Yard
+from tests.harness import images
 
 BOTH = pytest.mark.parametrize("program", ["first", "second"], indirect=True)
 NASTY = {
@@ -180,6 +182,29 @@ async def test_another_template_is_another_configuration_and_only_for_the_servic
     assert (first.result, second.result) == (Result.CHANGED, Result.UNCHANGED)
     assert ids(yard)["web"] == before["web"]
     assert "NEW=1" in yard.running(stage.id())[0]["Config"]["Env"]
+
+
+async def test_a_container_in_our_project_that_is_not_ours_stays(stage: Stage, yard: Yard) -> None:
+    """An orphan to compose; without our labels it is nobody's to remove."""
+    labels = {"com.docker.compose.project": yard.place.project, "com.docker.compose.service": "by-hand"}
+    stranger = yard.stranger(f"{yard.place.project}-by-hand", str(yard.pulled(images.ONE)), labels=labels)
+    one = await stage.deployed(Wish())
+    await stage.one(await stage.removal(one))
+    assert yard.client.inspect_container(stranger)["State"]["Running"]
+
+
+@pytest.mark.parametrize("program", ["first"], indirect=True)
+async def test_another_version_of_compose_is_no_drift(stage: Stage, yard: Yard, second: str) -> None:
+    """Its own idea of what has changed is not asked."""
+    await deploy(stage, Wish(), Wish(component="web"))
+    before = ids(yard)
+    yard.program = second
+    (outcome,) = await deploy(stage, Wish())
+    assert outcome.result is Result.UNCHANGED
+    (outcome,) = await deploy(stage, Wish(version=Version.TWO))
+    assert outcome.result is Result.CHANGED
+    assert ids(yard)["web"] == before["web"]
+    await stage.must_stand(stage.placement(Wish(version=Version.TWO)))
 
 
 # -- the way back -----------------------------------------------------------------------------------------------------
@@ -362,6 +387,26 @@ async def test_a_host_mount_of_a_component_is_refused_unless_it_is_allowed(stage
     with pytest.raises(InvalidAction, match=r"/etc is of the host and not in connection\.host_mounts"):
         await stage.one(change)
     assert not yard.workloads()
+
+
+async def test_a_template_of_former_days_mounts_nothing_that_is_not_allowed_today(stage: Stage, yard: Yard) -> None:
+    part = Template.model_validate({"services": {"api": {"volumes": ["/etc:/etc2"]}}}).part("api")
+    assert part is not None
+    with pytest.raises(InvalidAction, match=r"/etc is of the host"):
+        await stage.one(await with_configuration(stage, template=part.text))
+
+
+async def test_what_two_services_share_may_change_for_both_in_one_action(stage: Stage, yard: Yard) -> None:
+    def sharing(network: dict[str, Any]) -> dict[str, Any]:
+        return {"services": {name: {"networks": ["front"]} for name in ("api", "web")}, "networks": {"front": network}}
+
+    yard.template = sharing({})
+    await deploy(stage, Wish(), Wish(component="web"))
+    yard.template = sharing({"internal": True})
+    with pytest.raises(InvalidAction, match="the network front means one thing to"):
+        await deploy(stage, Wish())
+    for outcome in await deploy(stage, Wish(), Wish(component="web")):
+        assert outcome.result is not Result.UNCHANGED
 
 
 async def test_a_component_of_which_the_template_says_nothing_is_refused(stage: Stage, yard: Yard) -> None:
