@@ -11,15 +11,14 @@ import yaml
 
 from desired_state.json_schema import json_schema
 from desired_state.starter import starter
-from drivers.docker.connection import Connection as DockerConnection
-from drivers.process.connection import Connection as ProcessConnection
+from drivers import registry
 from tests.desired_state.test_translation import WHOLE
 from tests.desired_state.trees import CONNECTIONS, ENVIRONMENT, RELEASE, TARGET
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 SCHEMA = json_schema(CONNECTIONS)
-REAL = json_schema({"docker": DockerConnection, "process": ProcessConnection})
+REAL = json_schema({kind: registry.connection_model(kind) for kind in registry.BUILT_IN})
 
 
 def valid(document: Any, schema: dict[str, Any] = SCHEMA) -> bool:
