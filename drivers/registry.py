@@ -42,6 +42,7 @@ BUILT_IN: Final[dict[str, Entry]] = {
     "docker": Entry(driver="drivers.docker.driver:DockerDriver", connection="drivers.docker.connection:Connection"),
     "memory": Entry(driver="drivers.memory:MemoryDriver", connection="drivers.memory:MemoryConnection"),
     "process": Entry(driver="drivers.process.driver:ProcessDriver", connection="drivers.process.connection:Connection"),
+    "script": Entry(driver="drivers.script.driver:ScriptDriver", connection="drivers.script.connection:Connection"),
     "systemd": Entry(driver="drivers.systemd.driver:SystemdDriver", connection="drivers.systemd.connection:Connection"),
 }
 

@@ -24,7 +24,7 @@ def _artifacts(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
@@ -50,7 +50,7 @@ class Connection(BaseModel):
         default="registry",
         description="where the bytes come from: oci:/path of an OCI layout, tar:/path of a tar of one, or registry",
     )
-    address: Annotated[str, AfterValidator(_address)] = Field(
+    address: Annotated[str, AfterValidator(ip_address)] = Field(
         default="127.0.0.1", description="IP address of the target at which health is asked"
     )
     python: Annotated[str, AfterValidator(_python)] = Field(
