@@ -8,11 +8,13 @@ import base64
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
+import anyio.lowlevel
 import asyncssh
 
 from drivers.errors import DriverError, InvalidAction, OutcomeUnknown, Refused, Unreachable
@@ -38,13 +40,47 @@ class Ran:
     cut: bool
 
 
+class Running:
+    """One program kept running on a host: started once however many ask at a time, and again when it was lost."""
+
+    def __init__(self, kept: Kept, order: Callable[[], Order]) -> None:
+        self.kept, self._order = kept, order
+        self._wire: Wire | None = None
+        self._starting: asyncio.Task[Wire] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.kept.ssh)
+
+    async def wire(self) -> Wire:
+        if self._wire is not None and self._wire.lost is None:
+            return self._wire
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> Wire:
+        try:
+            with self.kept.used():
+                connection = await self.kept.connection()
+                self._wire = await start(connection, self.name, self._order(), self.kept.ssh.answers_within)
+                return self._wire
+        finally:
+            self._starting = None
+
+    async def aclose(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._wire is not None:
+            self._wire.close()
+
+
 class Host:
     """One host over its kept connection."""
 
     def __init__(self, kept: Kept, python: str = "python3") -> None:
-        self.kept, self.python = kept, python
-        self._wire: Wire | None = None
-        self._starting: asyncio.Task[Wire] | None = None
+        self.kept = kept
+        self._far = Running(kept, lambda: Order(program=program(far.__file__), python=python))
 
     @property
     def name(self) -> str:
@@ -82,13 +118,16 @@ class Host:
 
     async def put(self, content: bytes, path: str, *, root: str, mode: int = 0o644) -> None:
         """Write a file below the root: all of it or nothing, on the disk when this returns. Directories on the way are
-        made; the path leads through no link."""
+        made; the path leads through no link. Cancelled, it waits for the host to be done."""
         if len(content) > LARGEST_FILE:
             raise InvalidAction(f"{path} has {len(content)} bytes, at most {LARGEST_FILE} are written")
         request = {"do": "put", "root": root, "path": path, "mode": mode, "bytes": len(content)}
         request["sha256"] = hashlib.sha256(content).hexdigest()
         within = self.kept.ssh.answers_within + len(content) / (1 << 20)
-        await self._asked(request, within=within, body=content)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        with anyio.CancelScope(shield=True):
+            await self._asked(request, within=within, body=content)
+        await anyio.lowlevel.checkpoint()
 
     async def get(self, path: str, *, root: str, limit: int = OUTPUT) -> bytes | None:
         """The content of a regular file below the root; None where there is none."""
@@ -102,35 +141,14 @@ class Host:
 
     async def _asked(self, request: Mapping[str, Any], *, within: float, body: bytes = b"") -> Mapping[str, Any]:
         with self.kept.used():
-            wire = await self._program()
+            wire = await self._far.wire()
             try:
                 answer = await wire.ask(request, within=within, body=body)
             except Silent as error:
                 raise OutcomeUnknown(str(error)) from None
         return answer_of(answer, _ERRORS)
 
-    async def _program(self) -> Wire:
-        """The far side, started once however many ask at a time."""
-        if self._wire is not None and self._wire.lost is None:
-            return self._wire
-        if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self._start())
-        return await asyncio.shield(self._starting)
-
-    async def _start(self) -> Wire:
-        try:
-            self._wire = await self.start(Order(program=program(far.__file__), python=self.python))
-            return self._wire
-        finally:
-            self._starting = None
-
-    # -- what the runtimes build upon --------------------------------------------------------------------------------
-
-    async def start(self, order: Order) -> Wire:
-        """A program of the caller's own, kept for as long as the caller and the connection want it."""
-        with self.kept.used():
-            connection = await self.kept.connection()
-            return await start(connection, self.name, order, self.kept.ssh.answers_within)
+    # -- sockets -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def connected(self, address: str, port: int) -> AsyncIterator[tuple[Any, Any]]:
@@ -160,10 +178,7 @@ class Host:
             raise Unreachable(f"{self.name}: the connection was lost: {error}") from None
 
     async def aclose(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-        if self._wire is not None:
-            self._wire.close()
+        await self._far.aclose()
 
 
 def _as_os_error(error: asyncssh.ChannelOpenError) -> OSError:

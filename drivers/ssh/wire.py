@@ -61,8 +61,8 @@ if module is None:
     content = zlib.decompress(pipe.read(ask["size"]))
     module = type(sys)("holdfast_far")
     sys.modules["holdfast_far"] = module
-    module.SOURCE = content
     exec(compile(content, "holdfast_far.py", "exec"), module.__dict__)
+    module.SOURCE = content
 sys.exit(module.main(ask["arguments"]))
 """
 
@@ -172,17 +172,19 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         assert self._channel is not None
         if not body and not self._turn.locked():
             self._channel.write(line)
-            return
-        async with self._turn:  # nobody's line falls into another's body
-            self._channel.write(line)
-            try:
-                for at in range(0, len(body), PIECE):
-                    await self._room.wait()
-                    self._must_stand()
-                    self._channel.write(body[at : at + PIECE])
-            except BaseException:  # half a body: what comes next would be taken for the rest of it
-                self._give_up(Cut(f"{self.name}: what was being sent was left off in the middle"))
-                raise
+        else:  # begun, a body is sent to its end: what came next would be taken for the rest of it
+            await asyncio.shield(self._loop.create_task(self._send_all(line, body)))
+
+    async def _send_all(self, line: bytes, body: bytes) -> None:
+        assert self._channel is not None
+        async with self._turn:
+            if self.lost is None:
+                self._channel.write(line)
+            for at in range(0, len(body), PIECE):
+                await self._room.wait()
+                if self.lost is not None:
+                    return
+                self._channel.write(body[at : at + PIECE])
 
     def _must_stand(self) -> None:
         if self.lost is not None:

@@ -185,9 +185,10 @@ async def test_half_an_upload_leaves_what_was_there(relay: Relay, reach: Reach, 
     assert (tmp_path / "file").read_bytes() == b"after"
 
 
-async def test_an_upload_that_is_given_up_spoils_nothing_that_follows(host: Host, tmp_path: Path) -> None:
+async def test_an_upload_whose_caller_leaves_is_done_before_he_has_left(host: Host, tmp_path: Path) -> None:
     with anyio.move_on_after(0.05):
-        await host.put(bytes(48 << 20), "file", root=str(tmp_path))
+        await host.put(bytes(24 << 20), "file", root=str(tmp_path))
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("file", 24 << 20)]
     assert (await host.run(["echo", "fine"])).stdout == b"fine\n"
 
 
