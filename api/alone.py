@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 
 from api import commands, wire
-from api.http.server import actor_of
+from api.actor import actor_of
 from api.problem import Problem
 from api.settings import Settings
 from api.wiring import built

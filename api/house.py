@@ -10,6 +10,7 @@ from api.settings import Settings
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
+from stickers.names import InstallationId
 from stickers.redaction import Redactor
 from stickers.signature import Keyring
 
@@ -17,6 +18,7 @@ from stickers.signature import Keyring
 @dataclass(frozen=True, kw_only=True)
 class House:
     settings: Settings
+    installation: InstallationId
     store: Store
     reconciler: Reconciler
     drivers: Mapping[str, Driver]

@@ -12,6 +12,7 @@ from api.settings import Settings
 
 if TYPE_CHECKING:
     from desired_state.resolve import Resolved
+    from desired_state.secrets import SecretRef
     from stickers.names import Artifact
 
 SHOWN = 20  # findings a person reads before mending the first; `--output json` has all of them
@@ -103,7 +104,8 @@ def release_create(settings: Settings, given: Namespace) -> int:
         wanted = [_component(text) for text in given.components]
     except names.InvalidName as error:
         raise Problem("BAD_ARGUMENT", str(error)) from None
-    artifacts = {component: _resolved(reference, given.insecure) for component, reference in wanted}
+    logins = dict(map(_login, given.credentials))
+    artifacts = {component: _resolved(reference, given.insecure, logins) for component, reference in wanted}
     document = _release_document(project, release, given, artifacts)
     return _written(given, document)
 
@@ -119,12 +121,25 @@ def _component(text: str) -> tuple[str, str]:
     return names.name(component, "component"), reference
 
 
-def _resolved(reference: str, insecure: list[str]) -> tuple[Artifact, str | None]:
+def _login(text: str) -> tuple[str, SecretRef]:
+    """A registry, and where its credentials are kept."""
+    from desired_state import scalars
+    from desired_state.secrets import SecretRef
+
+    host, _, reference = text.partition("=")
+    try:
+        return host, SecretRef(reference=scalars.secret(reference))
+    except ValueError as error:
+        raise Problem(
+            "BAD_ARGUMENT", f"{text[:80]!r} names no credentials; expected HOST=REFERENCE, a secret: {error}"
+        ) from None
+
+
+def _resolved(reference: str, insecure: list[str], logins: dict[str, SecretRef]) -> tuple[Artifact, str | None]:
     """The artifact of a reference, and the tag it was resolved from."""
     import anyio
 
     from drivers.errors import DriverError
-    from drivers.oci import registry
     from stickers.names import Artifact, InvalidName
 
     if "@" in reference:
@@ -132,11 +147,23 @@ def _resolved(reference: str, insecure: list[str]) -> tuple[Artifact, str | None
             return Artifact.parse(reference), None
         except InvalidName as error:
             raise Problem("BAD_ARGUMENT", str(error)) from None
-    access = registry.Access(insecure=frozenset(insecure))
+    login = logins.get(reference.partition("/")[0])
     try:
-        return anyio.run(registry.resolve_tag, reference, access), reference.rpartition(":")[2]
+        return anyio.run(_asked, reference, frozenset(insecure), login), reference.rpartition(":")[2]
     except DriverError as error:
         raise Problem(error.code, f"{reference}: {error}") from None
+
+
+async def _asked(reference: str, insecure: frozenset[str], login: SecretRef | None) -> Artifact:
+    from contextlib import aclosing
+
+    from drivers.oci import registry
+    from drivers.secrets.resolver import Resolver
+    from stickers.redaction import Redactor
+
+    async with aclosing(Resolver(Redactor())) as secret:
+        credentials = registry.Credentials.parse(await secret(login)) if login else None
+    return await registry.resolve_tag(reference, registry.Access(credentials=credentials, insecure=insecure))
 
 
 def _release_document(

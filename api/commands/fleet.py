@@ -30,7 +30,8 @@ async def status(house: House, given: Given) -> Events:
     wanted = given.environment_or_none()
     pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
     rows = [await _environment(house, row, desired, whole=wanted is not None) for row, desired in pairs]
-    yield {"result": {"environments": rows, "source": {"problem": house.reconciler.source_problem}}}
+    source = {"problem": house.reconciler.source_problem}
+    yield {"result": {"installation": house.installation, "environments": rows, "source": source}}
 
 
 async def _environment(house: House, row: EnvironmentRow, desired: DesiredState, *, whole: bool) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +25,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api import commands, wire
+from api.actor import actor_of
 from api.house import House
 from api.problem import Problem
 
@@ -150,11 +150,3 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 def _actor(peer: socket.socket) -> str:
     pid_uid_gid = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return actor_of(struct.unpack("3i", pid_uid_gid)[1])
-
-
-def actor_of(uid: int) -> str:
-    """How a local person is named in records: `name (uid n)`."""
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"

@@ -11,7 +11,7 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import events, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
@@ -41,10 +41,12 @@ class DockerDriver:
 
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets and over TLS")
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
         self._hosts: dict[Connection, Host] = {}
+        self._ways: dict[TargetId, tuple[Mapping[str, Any], Host]] = {}  # as each target's connection was last read
         self._active: set[PlacementId] = set()
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
@@ -128,12 +130,17 @@ class DockerDriver:
         for host in self._hosts.values():
             await host.engine.aclose()
         self._hosts.clear()
+        self._ways.clear()
 
     def _host(self, target: Target) -> Host:
-        connection = Connection.model_validate(dict(target.connection))
-        if connection not in self._hosts:
-            self._hosts[connection] = Host(self._engines(connection), self._tools)
-        return self._hosts[connection]
+        told, host = self._ways.get(target.id, (None, None))
+        if host is None or told is not target.connection:
+            connection = Connection.model_validate(dict(target.connection))
+            if connection not in self._hosts:
+                self._hosts[connection] = Host(self._engines(connection), self._tools)
+            host = self._hosts[connection]
+            self._ways[target.id] = target.connection, host
+        return host
 
 
 def _events_of(host: Host, hold: Hold) -> Iterator[tuple[Host, dict[str, Any]]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from math import inf
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
-import anyio.from_thread
-import anyio.lowlevel
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from drivers.errors import DriverError
 
@@ -33,50 +33,63 @@ class Feed(Generic[T]):
     otherwise it ends with the last stream."""
 
     def __init__(self, *opens: Open[T]) -> None:
-        self._opens = opens
+        self._opens, self._running = opens, len(opens)
         self._held: list[Closeable] = []
         self._left = False
         self._lock = threading.Lock()
+        self._room = threading.Semaphore(AHEAD)
 
     async def __aenter__(self) -> AsyncIterator[T]:
-        send, self._receive = anyio.create_memory_object_stream[T | DriverError](AHEAD)
-        self._token = anyio.lowlevel.current_token()
+        self._send, self._receive = anyio.create_memory_object_stream[T | DriverError](inf)  # `_room` bounds it
+        self._loop = asyncio.get_running_loop()
         for open in self._opens:
-            arguments = (open, send.clone())
-            threading.Thread(target=self._pump, args=arguments, name="docker stream", daemon=True).start()
-        send.close()
+            threading.Thread(target=self._pump, args=(open,), name="docker stream", daemon=True).start()
+        if not self._opens:
+            self._send.close()
         return self._items(self._receive)
 
     async def __aexit__(self, *_: object) -> None:
         self._receive.close()
+        self._send.close()
         with self._lock:
             self._left = True
             for stream in self._held:
                 _close(stream)
+        self._room.release(len(self._opens) or 1)
 
     async def _items(self, receive: MemoryObjectReceiveStream[Any]) -> AsyncIterator[T]:
         async for item in receive:
+            self._room.release()
             if isinstance(item, DriverError):
                 raise item
             yield item
 
-    def _pump(self, open: Open[T], send: MemoryObjectSendStream[Any]) -> None:
+    # -- in the threads: they only ever leave a note for the loop, and never wait for one that may have ended ----------
+
+    def _pump(self, open: Open[T]) -> None:
         try:
             for item in open(self._hold):
-                anyio.from_thread.run(send.send, item, token=self._token)
+                self._room.acquire()
+                if self._left:
+                    return
+                self._tell(self._take, item)
         except DriverError as error:
-            with contextlib.suppress(anyio.BrokenResourceError, anyio.RunFinishedError):
-                anyio.from_thread.run(send.send, error, token=self._token)
-        except (anyio.BrokenResourceError, anyio.RunFinishedError):
-            pass  # the reader has left, or the loop has
+            self._tell(self._take, error)
         finally:
-            self._end(send)
+            self._tell(self._ended)
 
-    def _end(self, send: MemoryObjectSendStream[Any]) -> None:
-        try:
-            anyio.from_thread.run_sync(send.close, token=self._token)
-        except anyio.RunFinishedError:
-            send.close()
+    def _tell(self, note: Callable[..., None], *about: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(note, *about)
+
+    def _take(self, item: Any) -> None:
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the reader has left
+            self._send.send_nowait(item)
+
+    def _ended(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._send.close()
 
     def _hold(self, stream: Closeable) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Remove, Report, Tools, Unit, Verified
 from drivers.errors import InvalidAction
 from drivers.process import host, journey, render
 from drivers.process.connection import Connection
@@ -51,6 +51,7 @@ class ProcessDriver:
 
     kind: ClassVar[str] = "process"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Linux processes, also under Python 3.8")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools

@@ -213,6 +213,7 @@ def test_a_program_reads_the_same_answer_as_a_person(fleet: Fleet) -> None:
         fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
         answer = json.loads(fleet.holdfast("status", "--output", "json"))
         assert answer["environments"][0]["verdicts"] == {"in sync": 2}
+        assert (fleet.root("staging-1") / answer["installation"]).is_dir()
         assert "2 in sync" in fleet.holdfast("status")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from api.cli.main import COMMANDS, main
+from tests.harness.registry import NoRegistry, running_registry
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -64,6 +67,37 @@ def test_a_release_of_pinned_images_needs_no_registry(home: Path) -> None:
     command = ["release", "create", "shop@1.0.0", f"api=registry.example.com/shop/api@{DIGEST}", "--file", "r.yaml"]
     assert main(command) == 0
     assert DIGEST in (home / "r.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[str]:
+    """An image of a registry that asks who it is."""
+    with tempfile.TemporaryDirectory() as directory:
+        users = Path(directory) / "users"
+        users.write_text("shop:$2b$04$abcdefghijklmnopqrstuu/RcPheG5Bboq6i7MyIjQPaaSOeR71ra\n")
+        try:
+            with running_registry(users) as address:
+                yield address
+        except NoRegistry as reason:
+            pytest.skip(str(reason))
+
+
+def test_a_tag_of_a_private_registry_is_asked_for_with_its_credentials(
+    private: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["release", "create", "shop@1.0.0", f"api={private}/shop/api:v1"]
+    assert main(command) == 2
+    assert "wants credentials" in capsys.readouterr().err
+    monkeypatch.setenv("LOGIN", "shop:s3cret:with:colons")
+    assert main([*command, "--credentials", f"{private}=env:LOGIN"]) == 2
+    assert "wants credentials" not in (said := capsys.readouterr().err)
+    assert "s3cret" not in said
+
+
+def test_credentials_that_name_no_secret_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["release", "create", "shop@1.0.0", "api=registry.example.com/shop/api:v1"]
+    assert main([*command, "--credentials", "registry.example.com=hunter2"]) == 2
+    assert "HOST=REFERENCE" in capsys.readouterr().err
 
 
 def test_a_release_file_is_never_overwritten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +159,14 @@ def test_every_command_leads_to_a_function() -> None:
     for command in COMMANDS:
         module, _, function = command.run.partition(":")
         assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [(["plna", "staging"], "did you mean plan?"), (["job", "lsit"], "did you mean list?"), (["xyzzy"], "'xyzzy'\n")],
+)
+def test_a_misspelt_command_names_the_nearest(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err

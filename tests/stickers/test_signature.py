@@ -63,6 +63,30 @@ def test_the_signature_is_the_standards() -> None:
     assert body["signatures"][0]["keyid"] == SIGNER.key.id
 
 
+def test_another_implementation_reads_and_verifies_what_is_signed() -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from securesystemslib.dsse import Envelope as Sealed
+    from securesystemslib.signer import SSlibKey
+
+    public = Ed25519PublicKey.from_public_bytes(SIGNER.key.public)
+    sealed = Sealed.from_dict(json.loads(ENVELOPE))
+    assert sealed.verify([SSlibKey.from_crypto(public, keyid=SIGNER.key.id)], 1).keys() == {SIGNER.key.id}
+
+
+def test_what_another_implementation_signs_is_believed() -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from securesystemslib.dsse import Envelope as Sealed
+    from securesystemslib.signer import CryptoSigner, SSlibKey
+
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public = private.public_key()
+    id = key_id(public.public_bytes_raw())
+    sealed = Sealed(b"{}", Statement.STICKER.payload_type, {})
+    sealed.sign(CryptoSigner(private, SSlibKey.from_crypto(public, keyid=id)))
+    keyring = Keyring([PublicKey(id=id, public=public.public_bytes_raw(), subjects=("sticker:*",))])
+    assert _payload(json.dumps(sealed.to_dict(), separators=(",", ":"), sort_keys=True), keyring) == b"{}"
+
+
 def test_no_change_of_a_single_character_is_believed() -> None:
     for at, old in enumerate(ENVELOPE):
         for new in {chr(ord(old) ^ 1), chr(ord(old) ^ 32), "A", "=", " ", ""} - {old}:
@@ -232,7 +256,7 @@ def test_a_key_is_named_by_its_content() -> None:
 def test_a_public_key_that_is_none_is_no_verifier() -> None:
     broken = PublicKey(id=KeyId("x"), public=b"short", subjects=("sticker:*",))
     with pytest.raises(ValueError):
-        _ = broken.verifier
+        broken.signed(bytes(64), b"")
 
 
 @pytest.mark.parametrize("record", [{"at": NOON.replace(tzinfo=None)}, {"cpus": 0.5}])
