@@ -51,7 +51,9 @@ class ProcessDriver:
 
     kind: ClassVar[str] = "process"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True)
-    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Linux processes, also under Python 3.8")
+    verified: ClassVar[Verified] = Verified(
+        against=Against.REAL, by="Linux processes, also under Python 3.8 and behind OpenSSH"
+    )
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools

@@ -167,11 +167,11 @@ class Host:
             finally:
                 writer.channel.abort()
 
-    async def unix(self, path: str, session: Any) -> Any:
-        """A connection to a Unix socket of the host; `session` makes what asyncssh hands its bytes to."""
+    async def unix(self, path: str) -> tuple[Any, Any]:
+        """A connection to a Unix socket of the host: what reads from it, and what writes to it."""
         connection = await self.kept.connection()
         try:
-            return await connection.create_unix_connection(session, path, encoding=None)
+            return await connection.open_unix_connection(path, encoding=None)
         except asyncssh.ChannelOpenError as error:
             raise Unreachable(f"{self.name}: {path} cannot be reached there: {error.reason}") from None
         except (asyncssh.Error, OSError) as error:
