@@ -12,6 +12,7 @@ from typing import Final
 PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
+SWITCH: Final = ("off", "on")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -22,7 +23,8 @@ class BadSetting(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
-    `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
+    `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
+    on: whoever writes the documents may have programs run here.
     """
 
     documents: Path = Path("holdfast")
@@ -32,6 +34,7 @@ class Settings:
     log_level: str = "info"
     concurrency: int = 64
     history_days: int = 90
+    hooks: str = "off"
 
     @property
     def database_url(self) -> str:
@@ -80,6 +83,8 @@ def _parsed(name: str, text: str) -> object:
             return _one_of(name, text, FORMATS)
         case "log_level":
             return _one_of(name, text, LEVELS)
+        case "hooks":
+            return _one_of(name, text, SWITCH)
     return text
 
 

@@ -19,6 +19,7 @@ from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
 from desired_state.sources.directory import Directory
 from drivers.contract import Tools
+from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
 from reconciler.means import Limits
@@ -50,18 +51,21 @@ async def built(settings: Settings) -> AsyncIterator[House]:
     try:
         proposed = InstallationId(secrets.token_hex(4))
         installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
+        resolver = Resolver(redactor)
         tools = Tools(
             installation=installation,
             sign=signer.sign,
             read=_reader(keyring),
             now=utc,
-            secret=Resolver(redactor),
+            secret=resolver,
+            hook=Runner(redactor, resolver) if settings.hooks == "on" else None,
         )
         drivers = Drivers(tools)
         try:
             yield _house(settings, store, drivers, tools, keyring, redactor)
         finally:
             await drivers.aclose()
+            await resolver.aclose()
     finally:
         await store.aclose()
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from desired_state import schema
 from desired_state.findings import Flaw, Path, escaped
 from desired_state.health import Check, CommandCheck, Health, HttpCheck, TcpCheck
+from desired_state.hooks import Hook, Hooks
 from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
 from desired_state.secrets import SecretRef
 
@@ -24,6 +25,7 @@ class Settled:
 
     configuration: Configuration
     health: Health | None
+    hooks: Hooks | None
     running: bool
 
 
@@ -42,6 +44,10 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
         yield from _health_flaws(component.health)
     if component.healthcheck is not None and component.healthcheck.command is None:
         yield _missing(("healthcheck", "command"), "the argv that is run inside the container")
+    for when in ("pre_deploy", "post_deploy"):
+        hook = getattr(component.hooks, when, None)
+        if hook is not None and hook.command is None:
+            yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
     yield from _twice("ports", [_published(port) for port in component.ports or ()])
     yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
     yield from _twice("networks", list(component.networks or ()))
@@ -52,15 +58,15 @@ def settled(component: schema.Component) -> Settled:
     return Settled(
         configuration=_configuration(component),
         health=None if component.health is None else _health(component.health),
+        hooks=None if component.hooks is None else _hooks(component.hooks),
         running=component.state != "stopped",
     )
 
 
 def _configuration(said: schema.Component) -> Configuration:
-    environment = {name: value for name, value in (said.environment or {}).items() if value is not None}
     return Configuration(
         command=tuple(said.command) if said.command is not None else None,
-        environment=tuple((name, _value(environment[name])) for name in sorted(environment)),
+        environment=_environment(said.environment),
         ports=tuple(
             sorted(said.ports or (), key=lambda port: (port.container, port.protocol, port.host or 0, port.address))
         ),
@@ -74,6 +80,12 @@ def _configuration(said: schema.Component) -> Configuration:
         healthcheck=_healthcheck(said.healthcheck) if said.healthcheck is not None else None,
         registry_credentials=_secret(said.registry_credentials) if said.registry_credentials is not None else None,
     )
+
+
+def _environment(
+    said: dict[str, str | schema.SecretReference | None] | None,
+) -> tuple[tuple[str, str | SecretRef], ...]:
+    return tuple((name, _value(value)) for name, value in sorted((said or {}).items()) if value is not None)
 
 
 def _value(said: str | schema.SecretReference) -> str | SecretRef:
@@ -98,6 +110,19 @@ def _check(said: schema.Health) -> Check:
     if said.tcp is not None:
         return TcpCheck(port=said.tcp.port or 0)
     return CommandCheck(argv=tuple(said.command or ()))
+
+
+def _hooks(said: schema.Hooks) -> Hooks | None:
+    pre, post = (None if hook is None else _hook(hook) for hook in (said.pre_deploy, said.post_deploy))
+    return Hooks(pre_deploy=pre, post_deploy=post) if pre or post else None
+
+
+def _hook(said: schema.PreDeployHook) -> Hook:
+    return Hook(
+        argv=tuple(said.command or ()),
+        environment=_environment(said.environment),
+        **_given(said, "command", "environment"),
+    )
 
 
 def _given(said: schema.Layer, *apart: str) -> dict[str, Any]:

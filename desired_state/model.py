@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from desired_state.health import Health
+from desired_state.hooks import Hooks
 from desired_state.secrets import SecretRef
 from stickers import digest
 from stickers.names import (
@@ -80,6 +81,7 @@ class Configuration:
     stop_grace: timedelta = timedelta(seconds=10)
     healthcheck: RuntimeHealthcheck | None = None
     registry_credentials: SecretRef | None = None
+    template: str | None = None  # what the target's own template says of the component, in the driver's canonical text
 
     @property
     def digest(self) -> Digest:
@@ -94,8 +96,8 @@ class Configuration:
 class Placement:
     """One component on one target in one slot, with everything that is declared for it.
 
-    `running` False: declared stopped. The health check is not part of the configuration: to ask differently is no
-    reason to redeploy.
+    `running` False: declared stopped. Health check and hooks are not part of the configuration: to ask differently, or
+    to run another program beside a deployment, is no reason to redeploy.
     """
 
     id: PlacementId
@@ -105,6 +107,7 @@ class Placement:
     configuration: Configuration
     health: Health | None = None
     running: bool = True
+    hooks: Hooks | None = None
 
     @cached_property
     def configuration_digest(self) -> Digest:
@@ -117,7 +120,9 @@ class Placement:
 
     @cached_property
     def trial(self) -> Digest:
-        """What is remembered as refused when it failed: component, artifact, configuration and how it was asked."""
+        """What is remembered as refused when it failed: component, artifact, configuration, how it was asked, and what
+        ran beside it."""
+        hooks = {"hooks": digest.plain(self.hooks)} if self.hooks else {}
         return digest.of(
             {
                 "component": self.id.component,
@@ -125,6 +130,7 @@ class Placement:
                 "configuration": self.configuration_digest,
                 "health": digest.plain(self.health),
             }
+            | hooks
         )
 
 

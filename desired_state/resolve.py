@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -22,6 +22,15 @@ from stickers.names import Artifact, ComponentName, Digest, EnvironmentId, Place
 CIRCLES: Final = 20  # told at once
 
 Connections = Mapping[str, type[BaseModel]]  # driver -> the model of its targets' connections
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """A connection that says how each component runs there; what it says is part of the component's configuration."""
+
+    def template_of(self, component: str) -> str | None:
+        """Canonical text; None when it says nothing of the component, which then cannot run there."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +88,7 @@ class _Place:
 
     declared: Declared[schema.Target]
     target: Target
+    connection: BaseModel | None
 
 
 def _release(said: schema.Release) -> Release:
@@ -118,8 +128,8 @@ def _by_environment(everything: _Everything) -> dict[Scoped, list[_Place]]:
         scoped = (declared.said.project, declared.said.environment)
         connection = _connection(everything, declared)
         if scoped in everything.declarations.environments:
-            target = _target(declared.said, connection or {})
-            found.setdefault(scoped, []).append(_Place(declared=declared, target=target))
+            target = _target(declared.said, _plain(connection))
+            found.setdefault(scoped, []).append(_Place(declared=declared, target=target, connection=connection))
         elif not everything.declarations.may_be_unread("Environment", scoped):
             known = [name for project, name in everything.declarations.environments if project == scoped[0]]
             _unknown(everything, "environment", declared, scoped[1], known)
@@ -136,8 +146,8 @@ def _unknown(everything: _Everything, what: str, declared: Declared[Any], name: 
     notes.add(declared.document.finding(Flaw(code=code, path=path, found=found, expected=expected, nearest=nearest)))
 
 
-def _connection(everything: _Everything, declared: Declared[schema.Target]) -> Mapping[str, Any] | None:
-    """The connection as its driver's model says it; defaults are left out, so that a new one changes no desire."""
+def _connection(everything: _Everything, declared: Declared[schema.Target]) -> BaseModel | None:
+    """The connection, as its driver's model reads it."""
     notes, driver = everything.notes, declared.said.driver
     if driver not in everything.connections:
         known = sorted(everything.connections)
@@ -147,8 +157,12 @@ def _connection(everything: _Everything, declared: Declared[schema.Target]) -> M
         flaw = Flaw(code="DRIVER_UNKNOWN", path=("driver",), found=found, expected=expected, nearest=nearest)
         notes.add(declared.document.finding(flaw))
         return None
-    read = translation.read(declared.document, everything.connections[driver], notes, ("connection",))
-    return None if read is None else read.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return translation.read(declared.document, everything.connections[driver], notes, ("connection",))
+
+
+def _plain(connection: BaseModel | None) -> Mapping[str, Any]:
+    """As plain data; defaults are left out, so that a new one changes no desire."""
+    return {} if connection is None else connection.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def _target(said: schema.Target, connection: Mapping[str, Any]) -> Target:
@@ -297,7 +311,7 @@ class _Resolution:
             settled = self._shared(name) if own is None else self._own(name, own, document)
             if settled is not None:
                 ports[name] = settled.configuration.ports
-                yield self._placement(place.target, name, part, settled)
+                yield self._placement(place.target, name, part, self._templated(place, name, settled))
         if certain:
             self._check_ports(ports, document)
 
@@ -309,8 +323,21 @@ class _Resolution:
             artifact=part.artifact,
             configuration=settled.configuration,
             health=settled.health,
+            hooks=settled.hooks,
             running=settled.running,
         )
+
+    def _templated(self, place: _Place, name: ComponentName, settled: Settled) -> Settled:
+        """With what the target's own template says of the component."""
+        if not isinstance(place.connection, Templated):
+            return settled
+        text = place.connection.template_of(name)
+        if text is None:
+            found, expected = f"nothing of the component {name}", "a part of that name: it is to run here"
+            path = ("connection", "template")
+            flaw = Flaw(code="TEMPLATE_SILENT", path=path, found=found, expected=expected)
+            self.notes.add(place.declared.document.finding(flaw))
+        return replace(settled, configuration=replace(settled.configuration, template=text))
 
     def _selected(self, name: ComponentName, target: Target) -> bool:
         said = self.said.components.get(name)

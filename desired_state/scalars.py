@@ -13,11 +13,10 @@ from typing import Annotated, Any, Final, NewType
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
+from desired_state import secrets
 from desired_state.model import Port, Volume
 from stickers import names
 from stickers.names import Artifact, Digest, InvalidName, ReleaseName
-
-BACKENDS: Final = ("env", "file")  # of secrets
 
 # A wave: how many targets, and whether that is a percent.
 Wave = tuple[int, bool]
@@ -38,7 +37,6 @@ _PORT: Final = re.compile(
 )
 _VOLUME: Final = re.compile(r"(?P<source>[^:]+):(?P<destination>/[^:]*)(?P<read_only>:ro)?")
 _VOLUME_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^#]*(?:#[^#]+)?")
 _CREDENTIALS: Final = re.compile(r"https?://[^/]*@|[a-z+]+://[^/@]*:[^/@]*@")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
@@ -58,7 +56,7 @@ PORT_RULE: Final = 'a text: "8080", "8081:8080" or "127.0.0.1:8081:8080", with /
 VOLUME_RULE: Final = (
     "name:/inside or /outside:/inside, absolute, without . and .. and a slash at the end; :ro after it is read-only"
 )
-REFERENCE_RULE: Final = "env:NAME, file:/path or file:/path#field"
+REFERENCE_RULE: Final = secrets.rule("")
 ADDRESS_RULE: Final = "an address without credentials in it"
 VARIABLE_RULE: Final = "the name of a variable: letters, digits and _ . -, beginning with a letter or _"
 LABEL_RULE: Final = "letters, digits and . _ / -, at most 128, beginning and ending with a letter or digit"
@@ -182,8 +180,26 @@ def address(text: str) -> str:
     return text
 
 
+class BadReference(InvalidName):
+    """No reference to a secret. `backend` is what stands where the backend's name should."""
+
+    def __init__(self, text: str) -> None:
+        self.backend = text.partition(":")[0] if ":" in text else ""
+        super().__init__("secret", text, secrets.rule(self.backend))
+
+
 def secret(text: str) -> SecretReference:
-    return SecretReference(_matched("secret", _SECRET, REFERENCE_RULE, text)[0])
+    if not secrets.REFERENCE.fullmatch(text):
+        raise BadReference(text)
+    return SecretReference(text)
+
+
+def secret_version(text: str, reference: str) -> str:
+    """The text, if the backend of the reference could keep a version of that name."""
+    known = secrets.GRAMMARS.get(reference.partition(":")[0])
+    if known is None or known.version is None or re.fullmatch(known.version, text):
+        return text
+    raise InvalidName("secret version", text, known.version_rule)
 
 
 def variable(text: str) -> str:
@@ -279,7 +295,7 @@ Percent = Annotated[int, PlainValidator(percent), _schema(PERCENT_RULE, _PERCENT
 Published = Annotated[Port, PlainValidator(port), _schema(PORT_RULE, _PORT)]
 Mounted = Annotated[Volume, PlainValidator(volume), _schema(VOLUME_RULE, _VOLUME)]
 Address = Annotated[str, AfterValidator(address), Field(max_length=4096), _schema(ADDRESS_RULE)]
-Secret = Annotated[str, AfterValidator(secret), _schema(REFERENCE_RULE, _SECRET)]
+Secret = Annotated[str, AfterValidator(secret), _schema(REFERENCE_RULE, secrets.REFERENCE)]
 Variable = Annotated[str, AfterValidator(variable), _schema(VARIABLE_RULE, _VARIABLE)]
 Label = Annotated[str, AfterValidator(label), _schema(LABEL_RULE, _LABEL)]
 Network = Annotated[str, AfterValidator(network), _schema(NETWORK_RULE, _NETWORK)]

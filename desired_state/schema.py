@@ -12,9 +12,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, field_validator
 
 from desired_state import scalars
+from desired_state.hooks import OnFailure
 from desired_state.model import Policy, RestartPolicy, RollbackPolicy, StrategyKind
 from stickers.names import DEFAULT_PROJECT, InvalidName
 
@@ -69,10 +70,16 @@ def _false(value: object) -> Literal[False]:
 
 
 class SecretReference(Strict):
-    """A value that is kept elsewhere. Raising `version` redeploys what uses it."""
+    """A value that is kept elsewhere. Raising `version` redeploys what uses it; where versions are kept, it is the one
+    that is read."""
 
     secret: scalars.Secret
     version: Text | None = None
+
+    @field_validator("version")
+    @classmethod
+    def _is_kept(cls, version: str | None, info: ValidationInfo) -> str | None:
+        return None if version is None else scalars.secret_version(version, info.data.get("secret", ""))
 
 
 EnvironmentValue = Annotated[
@@ -132,6 +139,30 @@ class RuntimeHealthcheck(Layer):
     start_period: scalars.Span | None = None
 
 
+class PreDeployHook(Layer):
+    """A program of the management host, run before the first change; failing, it stops the deployment."""
+
+    command: Argv | None = None
+    environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
+    deadline: scalars.Duration | None = Field(default=None, description="then it is ended and has failed (default 60s)")
+
+
+class PostDeployHook(PreDeployHook):
+    """A program of the management host, run when the new version is proven."""
+
+    on_failure: Annotated[OnFailure, Field(strict=False)] | None = Field(
+        default=None, description="rollback (the default), or warn: the deployment stands all the same"
+    )
+
+
+class Hooks(Layer):
+    """Programs that run beside a deployment that changes something, at least once each. The daemon runs them only when
+    its setting HOLDFAST_HOOKS is on."""
+
+    pre_deploy: PreDeployHook | None = None
+    post_deploy: PostDeployHook | None = None
+
+
 class Component(Layer):
     """How a component runs."""
 
@@ -148,6 +179,7 @@ class Component(Layer):
     healthcheck: RuntimeHealthcheck | None = None
     registry_credentials: SecretReference | None = None
     health: Health | None = None
+    hooks: Hooks | None = None
     state: Literal["running", "stopped"] | None = None
 
 

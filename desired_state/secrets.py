@@ -1,15 +1,20 @@
-"""Secrets as declared: a reference, never a value."""
+"""Secrets as declared: a reference, never a value; and which references there are."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRef:
     """`backend:path` or `backend:path#field`. `version` is part of the configuration digest: raising it redeploys.
 
-    The value is resolved inside `apply`, at the moment of use, and nowhere else.
+    The value is resolved inside `apply`, at the moment of use, and nowhere else. A backend that keeps versions answers
+    with the declared one.
     """
 
     reference: str
@@ -26,3 +31,53 @@ class SecretRef:
     @property
     def field(self) -> str | None:
         return self.reference.partition("#")[2] or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """How a backend is referred to. `version` None: it keeps no versions, and any text may be declared as one."""
+
+    rule: str
+    reference: str
+    version: str | None = None
+    version_rule: str = ""
+
+
+_FIELD: Final = r"#[^#]+"
+_STEP: Final = r"(?!\.{1,2}(?:[/#]|$))[^/#?%\\\s]+"
+
+GRAMMARS: Final[Mapping[str, Grammar]] = MappingProxyType(
+    {
+        "env": Grammar(rule="env:NAME", reference=r"env:[A-Za-z_][A-Za-z0-9_]*"),
+        "file": Grammar(rule="file:/path, file:/path#field", reference=rf"file:/[^#]*(?:{_FIELD})?"),
+        "vault": Grammar(
+            rule="vault:mount/path#field",
+            reference=rf"vault:{_STEP}(?:/{_STEP})+{_FIELD}",
+            version=r"[1-9][0-9]{0,8}",
+            version_rule="the number of a version",
+        ),
+        "aws-sm": Grammar(
+            rule="aws-sm:name, aws-sm:name#field",
+            reference=rf"aws-sm:[A-Za-z0-9/_+=.@:-]{{1,512}}(?:{_FIELD})?",
+            version=r"[A-Za-z0-9._-]{1,256}",
+            version_rule="a version's id, or a stage such as AWSPREVIOUS",
+        ),
+        "aws-ssm": Grammar(
+            rule="aws-ssm:/path, aws-ssm:/path#field",
+            reference=rf"aws-ssm:(?:/[A-Za-z0-9_.-]+)+(?:{_FIELD})?",
+            version=r"[1-9][0-9]{0,8}|[A-Za-z_][A-Za-z0-9_.-]{0,99}",
+            version_rule="the number of a version, or a label",
+        ),
+        "sops": Grammar(rule="sops:/path#field", reference=rf"sops:/[^#]+{_FIELD}"),
+    }
+)
+
+REFERENCE: Final = re.compile("|".join(grammar.reference for grammar in GRAMMARS.values()))
+
+
+def rule(backend: str) -> str:
+    """How references to the backend are written; to any, when there is none of that name."""
+    known = GRAMMARS.get(backend)
+    written = [known.rule] if known else [grammar.rule for grammar in GRAMMARS.values()]
+    head, _, last = ", ".join(written).rpartition(", ")
+    return f"{head} or {last}" if head else last

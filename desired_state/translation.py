@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 
 from desired_state.document import BROKEN, Document
 from desired_state.findings import Flaw, Notes, Path, is_hidden, key_text, shown, some
+from desired_state.scalars import BadReference
+from desired_state.secrets import GRAMMARS
 from stickers.names import InvalidName
 
 M = TypeVar("M", bound=BaseModel)
@@ -143,9 +145,16 @@ class _Translation:
             found = f"the key {key_text(str(path[-1]), path[:-1])}"
             return Flaw(code=code, path=path, found=found, expected=expected, key=True)
         known = _QUOTED.findall(str(failed.get("ctx", {}).get("expected", "")))
-        nearest = self.notes.nearest(value, known) if len(known) > 1 else None
+        nearest = self.notes.nearest(value, known) if len(known) > 1 else self._backend(failed)
         expected = "another value" if code == "BAD_VALUE" and is_hidden(path) else expected + _quotes(failed, value)
         return Flaw(code=code, path=path, found=shown(value, path), expected=expected, nearest=nearest)
+
+    def _backend(self, failed: ErrorDetails) -> str | None:
+        """The backend of secrets that was probably meant; nothing else of a reference is compared or shown."""
+        cause = failed.get("ctx", {}).get("error")
+        if not isinstance(cause, BadReference) or cause.backend in GRAMMARS:
+            return None
+        return self.notes.nearest(cause.backend, GRAMMARS)
 
     def _unknown(self, loc: tuple[str | int, ...], path: Path) -> Flaw:
         key, known = str(path[-1]), sorted(known_keys(self.model, loc[:-1]))

@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+from desired_state.hooks import Hook
 from desired_state.model import Placement, Target
 from desired_state.secrets import SecretRef
 from stickers.evidence import HealthEvidence
@@ -56,6 +57,22 @@ class Capabilities:
     events: bool = False  # is a Watcher
     logs: bool = False  # is a Narrator
     adopts: bool = False  # can take over a workload it did not start
+
+
+class Against(StrEnum):
+    """What a driver's tests ran against: the real thing, or a server written from its published API."""
+
+    REAL = "real"
+    CONTRACT = "contract"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """How far a driver's word can be taken. A driver class says it as its attribute `verified`; `by` names what was
+    there, for people."""
+
+    against: Against
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +205,7 @@ class Step(StrEnum):
 
     LOOK = "look"
     PREPARE = "prepare"
+    HOOK = "hook"
     MARK = "mark"
     START = "start"
     PROVE = "prove"
@@ -208,6 +226,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+RunHook = Callable[[Hook, Mapping[str, str]], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +234,8 @@ class Tools:
     """What every driver is handed: who we are, how to sign and to read a sticker, the wall clock, and secrets.
 
     `read` answers the sticker only when its signature is valid for its subject. `secret` resolves a reference at the
-    moment of use and raises `Refused` when it cannot.
+    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about and answers how it failed,
+    None when it did not; without it, hooks are not allowed here.
     """
 
     installation: InstallationId
@@ -223,6 +243,7 @@ class Tools:
     read: Callable[[Envelope], Sticker | None]
     now: Callable[[], datetime]
     secret: Callable[[SecretRef], Awaitable[str]]
+    hook: RunHook | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +283,32 @@ class Narrator(Protocol):
     """A runtime that can show what a workload printed."""
 
     def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]: ...
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # it works, and somebody should know
+    MISSING = "missing"  # changes will fail for want of it
+    UNKNOWN = "unknown"  # could not be seen from here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """One thing a target needs, and how it stands there: a sentence, and where it is not ok, what helps."""
+
+    about: str
+    grade: Grade
+    sentence: str
+    remedy: str | None = None
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """A runtime that can say what a target lacks before anything is changed there."""
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        """Changes nothing at the target. What cannot be seen is `unknown`, never an error."""
+        ...
 
 
 def claim_of(placement: Placement, installation: InstallationId) -> Claim:

@@ -8,6 +8,7 @@ DriverError
   Terminal             trying again cannot help
     Refused              the target or its runtime will not do it
     InvalidAction        the action makes no sense for this driver
+    NotAllowed           this installation does not do it, whatever it is done with
   Conflict             neither as wanted nor what the change replaces: nothing was touched, plan again
     StaleFence           somebody with a higher fence has acted here: the sender has lost its lease
 """
@@ -49,6 +50,10 @@ class Refused(Terminal):
 
 class InvalidAction(Terminal):
     code = "INVALID_ACTION"
+
+
+class NotAllowed(Terminal):
+    code = "NOT_ALLOWED"
 
 
 class Conflict(DriverError):

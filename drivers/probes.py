@@ -10,10 +10,10 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 from urllib.parse import quote
 
 import anyio
@@ -36,23 +36,37 @@ _UNHEALTHY: Final = {
 }
 
 
+class Reader(Protocol):
+    async def read(self, n: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+Connected = Callable[[str, int], AbstractAsyncContextManager[tuple[Reader, Writer]]]
+
+
 class _Bad(Exception):
     """What is wrong with an answer, as the end of a sentence."""
 
 
-async def ask(check: HttpCheck | TcpCheck, address: str, port: int, timeout: timedelta) -> Health:
+async def ask(
+    check: HttpCheck | TcpCheck, address: str, port: int, timeout: timedelta, connected: Connected | None = None
+) -> Health:
     """Ask once at this address and port; the declared port is where the workload itself listens, and may be another.
+    `connected` is the way there, where it does not begin here.
 
     `unhealthy` is an answer, or none, of the workload; `unknown` means that it could not be asked from here.
     """
-    seconds = timeout.total_seconds()
+    seconds, way = timeout.total_seconds(), connected or _connected
     try:
         with anyio.fail_after(seconds):
             match check:
                 case HttpCheck():
-                    await _http(check, address, port)
+                    await _http(check, address, port, way)
                 case TcpCheck():
-                    async with _connected(address, port):
+                    async with way(address, port):
                         pass
                 case _:
                     assert_never(check)
@@ -76,7 +90,7 @@ def _not_connected(check: HttpCheck | TcpCheck, error: OSError) -> Health:
 
 
 @asynccontextmanager
-async def _connected(address: str, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def _connected(address: str, port: int) -> AsyncIterator[tuple[Reader, Writer]]:
     reader, writer = await asyncio.open_connection(address, port)  # half the CPU of anyio's, which every look pays
     try:
         if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
@@ -87,9 +101,9 @@ async def _connected(address: str, port: int) -> AsyncIterator[tuple[asyncio.Str
         writer.transport.abort()
 
 
-async def _http(check: HttpCheck, address: str, port: int) -> None:
+async def _http(check: HttpCheck, address: str, port: int, way: Connected) -> None:
     """Returns when the answer is good; else raises `_Bad`."""
-    async with _connected(address, port) as (reader, writer):
+    async with way(address, port) as (reader, writer):
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
         writer.write(_request(connection, check.path, address, port))
         try:
@@ -112,7 +126,7 @@ def target(path: str) -> str:
     return quote(path if path.startswith("/") else "/" + path, safe=SPARED)
 
 
-async def _judge(check: HttpCheck, connection: h11.Connection, reader: asyncio.StreamReader) -> None:
+async def _judge(check: HttpCheck, connection: h11.Connection, reader: Reader) -> None:
     body, room, answered = bytearray(), LARGEST_HEAD + LARGEST_BODY, False
     while room > 0 and not isinstance(event := connection.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:

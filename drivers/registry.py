@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from drivers.contract import Capabilities, Driver, Tools
+from drivers.contract import Capabilities, Driver, Tools, Verified
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -39,8 +39,11 @@ class Entry:
 
 
 BUILT_IN: Final[dict[str, Entry]] = {
+    "compose": Entry(driver="drivers.compose.driver:ComposeDriver", connection="drivers.compose.connection:Connection"),
     "docker": Entry(driver="drivers.docker.driver:DockerDriver", connection="drivers.docker.connection:Connection"),
+    "ecs": Entry(driver="drivers.ecs.driver:EcsDriver", connection="drivers.ecs.connection:Connection"),
     "memory": Entry(driver="drivers.memory:MemoryDriver", connection="drivers.memory:MemoryConnection"),
+    "nomad": Entry(driver="drivers.nomad.driver:NomadDriver", connection="drivers.nomad.connection:Connection"),
     "process": Entry(driver="drivers.process.driver:ProcessDriver", connection="drivers.process.connection:Connection"),
     "script": Entry(driver="drivers.script.driver:ScriptDriver", connection="drivers.script.connection:Connection"),
     "systemd": Entry(driver="drivers.systemd.driver:SystemdDriver", connection="drivers.systemd.connection:Connection"),
@@ -77,6 +80,17 @@ def load(kind: str) -> DriverClass:
     if not isinstance(getattr(found, "capabilities", None), Capabilities):
         raise BrokenDriver(f"{_whose(kind, entry)}: {entry.driver} does not say its capabilities")
     return found
+
+
+def verified(driver: DriverClass) -> Verified | None:
+    """What the driver was proven against; None when it does not say."""
+    found = getattr(driver, "verified", None)
+    return found if isinstance(found, Verified) else None
+
+
+def origin(kind: str) -> str:
+    """The distribution that brings the kind."""
+    return _entry(kind).origin
 
 
 def connection_model(kind: str) -> type[BaseModel]:

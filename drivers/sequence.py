@@ -1,5 +1,6 @@
-"""The one order of steps, for every runtime: look, prepare, mark in transit, start, prove, switch, prove again,
-settle, sticker.
+"""The one order of steps, for every runtime: look, prepare, hook, mark in transit, start, prove, switch, prove again,
+hook, settle, sticker. Where a runtime changes a target as a whole, its changes go through them in step: all are
+prepared before the first is marked, and all are marked before anything is started.
 
 Each step of `Hands` may be interrupted and is safe to repeat; the sticker in transit says that somebody was here, and
 the next action, by the same key or a newer one, finishes the work by the same steps. The proven sticker comes last of
@@ -9,13 +10,16 @@ and labels that, and answers `reverted`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 import anyio
 
 from desired_state.health import Health
+from desired_state.hooks import Hook, OnFailure
 from desired_state.model import Placement
 from drivers import proof
 from drivers.contract import (
@@ -32,9 +36,10 @@ from drivers.contract import (
     Result,
     Step,
     Tools,
+    Unit,
     claim_of,
 )
-from drivers.errors import Conflict, OutcomeUnknown, StaleFence, Terminal
+from drivers.errors import Conflict, NotAllowed, OutcomeUnknown, Refused, StaleFence, Terminal
 from drivers.proof import Disproven, Proven
 from stickers import codec
 from stickers.evidence import HealthEvidence
@@ -46,10 +51,12 @@ from stickers.sticker import Claim, Phase, Sticker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What `start` brought up. `beside`: the predecessor still serves, and `switch` has something to do."""
+    """What `start` brought up. `beside`: the predecessor still serves, and `switch` has something to do. `failed`: why
+    it could not be brought up; there is nothing to prove then, and what stood before is put back."""
 
     instance: str
     beside: bool
+    failed: str | None = None
 
 
 class Hands(Protocol):
@@ -105,18 +112,36 @@ class Hands(Protocol):
         ...
 
 
-async def carry_out(action: Action, hands: Hands, tools: Tools, *, report: Report) -> Receipt:
-    """Carry out the action's changes in order, within its deadline; out of time is `OutcomeUnknown`."""
+async def carry_out(
+    action: Action, hands: Hands, tools: Tools, *, report: Report, unit: Unit = Unit.COMPONENT
+) -> Receipt:
+    """Carry out the action's changes within its deadline; out of time is `OutcomeUnknown`. One after the other, or all
+    in step where the target is the unit of change: `start` is then called when every change has been marked, so the
+    first call may start them all."""
+    carriers = [_Carrier(action, change, hands, tools, report) for change in action.changes]
     with anyio.move_on_after(action.deadline.total_seconds()):
-        outcomes = []
-        for change in action.changes:
-            outcomes.append(await _Carrier(action, change, hands, tools, report).carry())
-        return Receipt(key=action.key, target=action.target.id, outcomes=tuple(outcomes))
+        for together in [carriers] if unit is Unit.TARGET else [[carrier] for carrier in carriers]:
+            await _in_step(together)
+        return Receipt(key=action.key, target=action.target.id, outcomes=tuple(carrier.outcome for carrier in carriers))
     raise OutcomeUnknown(f"not done within {action.deadline.total_seconds():g} s; what it did is to be looked at")
 
 
+_ENDED: Final = object()
+
+
+async def _in_step(carriers: Sequence[_Carrier]) -> None:
+    """Each as far as its next `yield`, in order, again and again."""
+    async with AsyncExitStack() as stack:
+        going = [await stack.enter_async_context(aclosing(carrier.carry())) for carrier in carriers]
+        while going:
+            going = [one for one in going if await anext(one, _ENDED) is not _ENDED]
+
+
 class _Carrier:
-    """One change of one action on its way."""
+    """One change of one action on its way. It yields when it is prepared, when it is marked, and when it is started;
+    `outcome` is there when it has ended."""
+
+    outcome: Outcome
 
     def __init__(self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report) -> None:
         self.action, self.change, self.hands, self.tools = action, change, hands, tools
@@ -125,35 +150,50 @@ class _Carrier:
         self.sequence = change.stamp.sequence
         self.switched_at: datetime | None = None
 
-    async def carry(self) -> Outcome:
-        standing = await self._look()
+    def carry(self) -> AsyncGenerator[None, None]:
         match self.change:
             case Deploy():
-                return await self._deploy(self.change, standing)
+                return self._deploy(self.change)
             case Restart():
-                return await self._restart(self.change, standing)
+                return self._restart(self.change)
             case Remove():
-                return await self._remove(self.change, standing)
+                return self._remove(self.change)
             case _:
                 assert_never(self.change)
 
     # -- the three changes ------------------------------------------------------------------------------------------
 
-    async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
-        placement = deploy.placement
+    async def _deploy(self, deploy: Deploy) -> AsyncGenerator[None, None]:
+        placement, standing = deploy.placement, await self._look()
         if self._stands_as(placement, standing) and not self._in_transit and not self._unwell(deploy, standing):
-            if self._wears(claim_of(placement, self.tools.installation)) and not standing.debris:
-                return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
-            return await self._label(deploy, standing)
+            yield
+            self.outcome = await self._as_wanted(deploy, standing)
+            return
         if deploy.adopts is not None:
             raise Conflict(f"{deploy.id}: {deploy.adopts} does not run what is declared, so it cannot be taken over")
         self._must_be(deploy.replaces, standing)
+        self._may_run_hooks(placement)
         self.say(Step.PREPARE, f"bring {placement.artifact} to the target")
         await self.hands.prepare(deploy)
+        await self._pre_deploy(deploy)
+        yield
         await self._mark(claim_of(placement, self.tools.installation))
+        yield
         self.say(Step.START, f"start {placement.release} {placement.artifact.digest[7:19]}")
         started = await self.hands.start(deploy)
         self.switched_at = None if started.beside else self.tools.now()
+        yield
+        self.outcome = await self._proven(deploy, standing, started)
+
+    async def _as_wanted(self, deploy: Deploy, standing: Standing) -> Outcome:
+        if self._wears(claim_of(deploy.placement, self.tools.installation)) and not standing.debris:
+            return self._outcome(Result.UNCHANGED, "already as wanted", standing.workload)
+        return await self._label(deploy, standing)
+
+    async def _proven(self, deploy: Deploy, standing: Standing, started: Started) -> Outcome:
+        placement = deploy.placement
+        if started.failed is not None:
+            return await self._revert(deploy, standing, Disproven(reason=started.failed))
         found = await self._prove(placement, started.instance)
         if isinstance(found, Proven) and started.beside:
             self.say(Step.SWITCH, "send traffic to the new instance")
@@ -162,9 +202,12 @@ class _Carrier:
             found = await self._prove(placement, started.instance, answers=1)
         if isinstance(found, Disproven):
             return await self._revert(deploy, standing, found)
+        failed = await self._post_deploy(deploy)
+        if isinstance(failed, Disproven):
+            return await self._revert(deploy, standing, failed)
         await self._settle(deploy, started.instance)
         evidence = await self._label_proven(placement, found)
-        return self._outcome(Result.CHANGED, f"now runs {placement.release}", found.workload, evidence)
+        return self._outcome(Result.CHANGED, f"now runs {placement.release}{failed or ''}", found.workload, evidence)
 
     async def _label(self, deploy: Deploy, standing: Standing) -> Outcome:
         """The workload is as wanted and only its sticker is not, or something is left of an interrupted action: prove,
@@ -198,32 +241,51 @@ class _Carrier:
         detail = f"{failed.reason}; {before.release} stands again"
         return self._outcome(Result.REVERTED, detail, found.workload, evidence)
 
-    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
+    async def _restart(self, restart: Restart) -> AsyncGenerator[None, None]:
+        standing = await self._look()
         done = self.worn is not None and self.worn.key == self.action.key and self.worn.phase is Phase.PROVEN
         if done:
-            return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+            self.outcome = await self._restarted_before(restart, standing)
+            return
         self._must_be(restart.replaces, standing)
         if not _is(restart.placement, standing.workload):
             raise Conflict(f"{restart.id}: found {_shown(_footing(standing.workload))}, not what is to be restarted")
+        yield
         self.say(Step.START, "restart")
         instance = await self.hands.restart(restart.id, restart.replaces.instance)
         self.switched_at = self.tools.now()
+        yield
+        self.outcome = await self._restarted(restart, standing, instance)
+
+    async def _restarted_before(self, restart: Restart, standing: Standing) -> Outcome:
+        """Under this very key: unchanged, unless something is left of an interrupted action."""
+        if standing.debris and self._stands_as(restart.placement, standing):
+            return await self._label(_in_place(restart, standing), standing)
+        return self._outcome(Result.UNCHANGED, "already restarted under this key", standing.workload)
+
+    async def _restarted(self, restart: Restart, standing: Standing, instance: str) -> Outcome:
         found = await self._prove(restart.placement, instance)
         if isinstance(found, Disproven):
             return self._outcome(Result.UNPROVEN, f"restarted; {found.reason}", None)
+        if standing.debris:
+            await self._settle(_in_place(restart, standing), found.workload.instance)
         evidence = await self._label_proven(restart.placement, found)
         return self._outcome(Result.CHANGED, "restarted and proven", found.workload, evidence)
 
-    async def _remove(self, remove: Remove, standing: Standing) -> Outcome:
+    async def _remove(self, remove: Remove) -> AsyncGenerator[None, None]:
+        standing = await self._look()
         if standing.workload is None and standing.worn is None and not standing.kept and not standing.debris:
-            return self._outcome(Result.UNCHANGED, "nothing stands there", None)
+            self.outcome = self._outcome(Result.UNCHANGED, "nothing stands there", None)
+            return
         if standing.workload is not None:
             self._must_be(remove.replaces, standing)
+        yield
         await self._mark(remove.claim)
+        yield
         self.say(Step.REMOVE, "take the workload away")
         await self.hands.remove(remove.id)
         await self.hands.bare(remove.id)
-        return self._outcome(Result.CHANGED, "removed", None)
+        self.outcome = self._outcome(Result.CHANGED, "removed", None)
 
     # -- the steps --------------------------------------------------------------------------------------------------
 
@@ -277,6 +339,42 @@ class _Carrier:
         if found == replaces or (workload is not None and workload.key == self.action.key):
             return
         raise Conflict(f"{self.change.id}: found {_shown(found)}, the change replaces {_shown(replaces)}")
+
+    def _may_run_hooks(self, placement: Placement) -> None:
+        if placement.hooks is not None and self.tools.hook is None:
+            raise NotAllowed(f"{placement.id} declares hooks, and none are run here: HOLDFAST_HOOKS=on lets them")
+
+    async def _pre_deploy(self, deploy: Deploy) -> None:
+        hook = deploy.placement.hooks and deploy.placement.hooks.pre_deploy
+        if hook and (failed := await self._hook("pre_deploy", hook, deploy)):
+            raise Refused(f"{deploy.id}: nothing was changed, the pre-deploy hook failed: {failed}")
+
+    async def _post_deploy(self, deploy: Deploy) -> Disproven | str | None:
+        """What its failing means: no proof, or a warning to be told."""
+        hook = deploy.placement.hooks and deploy.placement.hooks.post_deploy
+        failed = await self._hook("post_deploy", hook, deploy) if hook else None
+        if not hook or failed is None:
+            return None
+        if hook.on_failure is OnFailure.ROLLBACK:
+            return Disproven(reason=f"the post-deploy hook failed: {failed}")
+        return f"; the post-deploy hook failed, which is to be told only: {failed}"
+
+    async def _hook(self, name: str, hook: Hook, deploy: Deploy) -> str | None:
+        """None, or how it failed. The key is the same whenever this action is carried out again."""
+        assert self.tools.hook is not None
+        self.say(Step.HOOK, f"run the {name.replace('_', '-')} hook: {hook}")
+        placement, before = deploy.placement, deploy.predecessor
+        about = {
+            "hook": name,
+            "key": self.action.key,
+            "environment": self.action.environment,
+            "target": placement.id.target,
+            "component": placement.id.component,
+            "release": placement.release,
+            "artifact": str(placement.artifact),
+            "previous_release": before.release if before else "",
+        }
+        return await self.tools.hook(hook, about)
 
     async def _mark(self, claim: Claim) -> None:
         self.say(Step.MARK, f"mark in transit, sequence {self.sequence}")
@@ -357,6 +455,17 @@ class _Carrier:
             evidence=evidence,
             sequence=self.sequence - 1,
         )
+
+
+def _in_place(restart: Restart, standing: Standing) -> Deploy:
+    """A deploy of what is restarted, by which debris is collected, and no predecessor that is kept."""
+    return Deploy(
+        placement=restart.placement,
+        replaces=restart.replaces,
+        stamp=restart.stamp,
+        predecessor=restart.placement,
+        keep=len(standing.kept),
+    )
 
 
 def _is(placement: Placement, workload: Workload | None) -> bool:

@@ -6,7 +6,7 @@ Several tasks run together; what happens to one never touches the others. Only a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,12 +14,24 @@ from typing import Final
 import anyio
 from sqlalchemy import Connection
 
+from desired_state.hooks import Hooks
 from desired_state.model import DesiredState, Placement, Target
 from drivers.contract import Action, Change, Deploy, Look, Progress, Receipt, Remove, Restart, Result
-from drivers.errors import Busy, DriverError, InvalidAction, OutcomeUnknown, Refused, StaleFence, Terminal, Unreachable
+from drivers.errors import (
+    Busy,
+    DriverError,
+    InvalidAction,
+    NotAllowed,
+    OutcomeUnknown,
+    Refused,
+    StaleFence,
+    Terminal,
+    Unreachable,
+)
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
+from reconciler.core.intent import Cause, ChangeKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import TaskEvent, TaskState
@@ -29,17 +41,21 @@ from reconciler.loop import plain, sentence
 from reconciler.means import Means
 from reconciler.store import evidence, leases, memories, tasks
 from reconciler.store.errors import LostLease, StoreError
+from reconciler.store.memories import Learnt
 from reconciler.store.records import Circuit, Direction, EvidenceRow, Good, Job, Lease, ProgressLine, Refusal, Task
-from stickers.evidence import ActionRecord, HealthEvidence
-from stickers.names import PlacementId, TargetId
+from stickers.evidence import ActionRecord, HealthEvidence, bounded
+from stickers.names import PlacementId, TargetId, TaskId
 from stickers.signature import Statement
 
+LOOK_AGAIN: Final = 5.0  # seconds between two looks at a target whose outcome is unknown
 MARGIN: Final = 10.0  # seconds beyond an action's deadline, after which its driver is not waited for any more
-TELLS: Final = 0.5  # seconds between two writes of progress
+TELLS: Final = 0.5  # seconds before the first write of progress, and between two
 GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it may be
 
+_UNTOUCHING: Final = (ChangeKind.LABEL, ChangeKind.ADOPT)  # what runs is left as it is
+
 _PLAIN_ANSWERS: Final = frozenset(
-    error.code for error in (Unreachable, Busy, TryAgain, Refused, InvalidAction, Terminal)
+    error.code for error in (Unreachable, Busy, TryAgain, Refused, InvalidAction, NotAllowed, Terminal)
 )  # errors that say themselves what happened: nothing is learnt by looking
 
 
@@ -61,29 +77,91 @@ class Errand:
         return self.known.memories.get(id, NOTHING_REMEMBERED)
 
 
-async def carry(means: Means, errand: Errand, batch: Sequence[Task]) -> list[Task]:
-    """Carry these tasks as far as they come now, and answer them as they are then. Raises `LostLease` at once, other
-    errors of the store at the end."""
-    sight = Sight(means, errand, batch)
-    seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in batch}
-    failed: list[Exception] = []
-    flown = [_Flight(means, errand, sight, task) for task in batch]
+GoesOn = Callable[[Set[TargetId]], Awaitable[bool]]  # asked with the targets that have failed meanwhile
 
-    async def fly(flight: _Flight) -> None:
+
+async def carry(means: Means, errand: Errand, wave: Sequence[Task], goes_on: GoesOn) -> list[Task]:
+    """Carry these tasks as far as they come now, and answer them as they are then. What is to be tried again later, or
+    looked at again, joins the others when its time has come while some are under way, and `goes_on` is asked first.
+    Raises `LostLease` at once, other errors of the store at the end."""
+    return await _Wave(means, errand, wave, goes_on).carry()
+
+
+def wait(task: Task, now: datetime) -> float:
+    """Seconds until a retry may begin, never longer than the policy waits: a clock that was set back holds up
+    nothing."""
+    if task.state is not TaskState.RETRYING or task.not_before is None:
+        return 0.0
+    return min((task.not_before - now).total_seconds(), retry.TASKS.limit.total_seconds())
+
+
+class _Wave:
+    """Tasks under way together, and those that wait to join them."""
+
+    def __init__(self, means: Means, errand: Errand, wave: Sequence[Task], goes_on: GoesOn) -> None:
+        self._means, self._errand, self._goes_on = means, errand, goes_on
+        self._tasks = {task.id: task for task in wave}
+        self._sight = Sight(means, errand, wave)
+        self._seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in wave}
+        self._under_way: set[TaskId] = set()
+        self._waiting: set[anyio.CancelScope] = set()
+        self._failed: set[TargetId] = set()
+        self._errors: list[Exception] = []
+
+    async def carry(self) -> list[Task]:
+        now = self._means.tools.now()
+        self._under_way = {id for id, task in self._tasks.items() if wait(task, now) <= 0}
+        async with anyio.create_task_group() as tasks:
+            for id in self._tasks:
+                tasks.start_soon(self._carry, id, name=str(id))
+        if self._errors:
+            raise self._errors[0]
+        return list(self._tasks.values())
+
+    async def _carry(self, id: TaskId) -> None:
+        """One task, try after try, until it has ended or nobody else is under way."""
         try:
-            async with means.seats, seats[flight.task.target]:
-                await flight.fly()
+            while id in self._under_way or await self._joins(id):
+                await self._fly(id)
+                if self._tasks[id].state not in (TaskState.RETRYING, TaskState.LOST):
+                    return
         except Exception as error:  # of one task: the others finish first
             if isinstance(plain(error), LostLease):
                 raise plain(error) from None
-            failed.append(error)
+            self._errors.append(error)
 
-    async with anyio.create_task_group() as flights:
-        for flight in flown:
-            flights.start_soon(fly, flight, name=str(flight.task.id))
-    if failed:
-        raise failed[0]
-    return [flight.task for flight in flown]
+    async def _fly(self, id: TaskId) -> None:
+        try:
+            async with self._means.seats, self._seats[self._tasks[id].target]:
+                flight = _Flight(self._means, self._errand, self._sight, self._tasks[id])
+                try:
+                    await flight.fly()
+                finally:
+                    self._tasks[id] = flight.task
+        finally:
+            self._under_way.discard(id)
+            if self._tasks[id].state is TaskState.FAILED:
+                self._failed.add(self._tasks[id].target)
+            if not self._under_way:
+                for scope in self._waiting:
+                    scope.cancel()
+
+    async def _joins(self, id: TaskId) -> bool:
+        """Whether the task is tried again beside those that are under way when its time has come."""
+        task, joins = self._tasks[id], False
+        pause = LOOK_AGAIN if task.state is TaskState.LOST else wait(task, self._means.tools.now())
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            if not self._under_way:
+                scope.cancel()
+            await anyio.sleep(max(0.0, pause))
+            if not self._errors and not self._means.stopping() and await self._goes_on(self._failed):
+                reached("before_retry")
+                joins = True
+        self._waiting.discard(scope)
+        if joins and task.state is TaskState.RETRYING:  # looks alone keep nobody waiting
+            self._under_way.add(id)
+        return joins
 
 
 class Sight:
@@ -251,7 +329,10 @@ class _Flight:
         reached(STEPS[progress.step])
 
     async def _tell(self, done: anyio.Event) -> None:
-        """Write that it runs, and its progress, as it comes; what cannot be written now is written at the end."""
+        """Write that it runs, and its progress, as it comes; what is done soon or cannot be written now is written at
+        the end."""
+        with anyio.move_on_after(TELLS):
+            await done.wait()
         while not done.is_set():
             await self._told.wait()
             self._told = anyio.Event()
@@ -352,9 +433,8 @@ class _Flight:
 
     def _remember(self, c: Connection, end: _End, now: datetime) -> None:
         environment, lease = self._environment, self._lease
-        memories.raise_sequences(c, environment, end.sequences, lease)
-        memories.good(c, end.goods, lease, now)
-        memories.heals(c, environment, end.heals, lease)
+        learnt = Learnt(sequences=end.sequences, goods=end.goods, heals=end.heals)
+        memories.learn(c, environment, learnt, lease, now)
         for refusal in end.refusals:
             memories.refuse(c, refusal, lease, now)
         for id in end.gone:
@@ -388,7 +468,7 @@ class _Flight:
             record=record,
             goods=self._goods(ruling) if fine or over else (),
             refusals=self._refusals(ruling) if over else (),
-            heals=self._heals(fine) if fine or over else {},
+            heals=self._heals(event) if fine or over else {},
             sequences=_sequences(answer.receipt, seen),
             gone=tuple(change.id for change in self.task.intent.changes if fine and isinstance(change, Remove)),
             failed=None if ruling.conflict or not (fine or over) else over,
@@ -422,33 +502,43 @@ class _Flight:
             Refusal(placement=failing.placement, reason=failing.reason, job=self.task.job) for failing in ruling.refused
         )
 
-    def _heals(self, fine: bool) -> dict[PlacementId, Memory]:
-        """Failed heals count; and so do those of what fell ill by itself, until it has stood for a while."""
-        now, found = self._means.tools.now(), {}
-        for cause in self.task.intent.causes:
-            ails = cause.verdict in (Verdict.UNHEALTHY, Verdict.STOPPED)
-            if ails or (cause.heal and not fine):
-                memory = self._errand.memory(cause.id)
-                found[cause.id] = retry.heal_failed(memory, now=now, seed=str(cause.id))
-        return found
+    def _heals(self, event: TaskEvent) -> dict[PlacementId, Memory]:
+        """Heals count until one has held for a while, whether they went well or not: what vanishes or falls ill after
+        each of them is flapping. Something newer that stands in health begins anew."""
+        after = {cause.id: self._healed(cause, event) for cause in self.task.intent.causes}
+        return {id: memory for id, memory in after.items() if memory is not self._errand.memory(id)}
+
+    def _healed(self, cause: Cause, event: TaskEvent) -> Memory:
+        memory, now, seed = self._errand.memory(cause.id), self._means.tools.now(), str(cause.id)
+        ails = cause.verdict in (Verdict.UNHEALTHY, Verdict.STOPPED)
+        if ails or (cause.heal and event is TaskEvent.FAIL):
+            return retry.heal_failed(memory, now=now, seed=seed)
+        if event is TaskEvent.FAIL or self.task.direction is Direction.BACK:
+            return memory
+        if not cause.heal:
+            return retry.heal_forgotten(memory)
+        stood = event is TaskEvent.SKIP or cause.kind in _UNTOUCHING
+        return memory if stood else retry.heal_done(memory, now=now, seed=seed)
 
     def _record(self, ruling: Ruling, answer: _Answer, detail: str, proofs: Sequence[HealthEvidence]) -> EvidenceRow:
         receipt = answer.receipt
-        record = ActionRecord(
-            environment=self._environment,
-            job=self.task.job,
-            key=self.task.key,
-            fence=self._lease.token,
-            target=self.task.target,
-            attempt=self.task.attempt,
-            changes=tuple(_words(change) for change in self.task.intent.changes),
-            result=", ".join(outcome.result for outcome in receipt.outcomes)
-            if receipt
-            else (answer.code or ruling.code),
-            detail=detail,
-            began_at=self._began,
-            ended_at=self._means.tools.now(),
-            evidence=tuple(proof.id for proof in proofs),
+        record = bounded(
+            ActionRecord(
+                environment=self._environment,
+                job=self.task.job,
+                key=self.task.key,
+                fence=self._lease.token,
+                target=self.task.target,
+                attempt=self.task.attempt,
+                changes=tuple(_words(change) for change in self.task.intent.changes),
+                result=", ".join(outcome.result for outcome in receipt.outcomes)
+                if receipt
+                else (answer.code or ruling.code),
+                detail=detail,
+                began_at=self._began,
+                ended_at=self._means.tools.now(),
+                evidence=tuple(proof.id for proof in proofs),
+            )
         )
         return EvidenceRow(
             id=record.id,
@@ -519,12 +609,14 @@ def _sequences(receipt: Receipt | None, seen: Seen | None) -> dict[PlacementId, 
 
 
 def _deadline(changes: Sequence[Change], beside: timedelta) -> timedelta:
-    """Time for the change itself, and for each proof it may need: of what comes, and of what is put back."""
+    """Time for the change itself, for its hooks, and for each proof it may need: of what comes, and of what is put
+    back."""
     proofs = timedelta()
     for change in changes:
         match change:
             case Deploy():
                 proofs += _proof_takes(change.placement) + _proof_takes(change.predecessor)
+                proofs += _hooks_take(change.placement.hooks)
             case Restart():
                 proofs += _proof_takes(change.placement)
             case Remove():
@@ -536,6 +628,11 @@ def _proof_takes(placement: Placement | None) -> timedelta:
     if placement is None:
         return timedelta()
     return (placement.health.deadline if placement.health else timedelta()) + placement.configuration.stop_grace
+
+
+def _hooks_take(hooks: Hooks | None) -> timedelta:
+    declared = (hooks.pre_deploy, hooks.post_deploy) if hooks else ()
+    return sum((hook.deadline for hook in declared if hook), timedelta())
 
 
 def _words(change: Change) -> str:

@@ -36,6 +36,7 @@ from stickers.signature import Keyring
 READS: Final = 30.0  # seconds between two reads of the documents that nothing asked for
 READS_AGAIN: Final = 5.0  # after one that was not taken over
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
+SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
 FAREWELL: Final = 5.0  # seconds for giving the leases back
 
 _TERMINAL: Final = (Corrupt, NewerSchema, Violated, IllegalTransition, TypeError, AttributeError, AssertionError)
@@ -118,8 +119,9 @@ class Reconciler:
 
     def _happened(self, environment: EnvironmentId, after: float) -> None:
         """Something happened on a target. While a job is at work there, most of it is the job's own doing."""
-        busy = self._means.note(environment).busy
-        self._queue.request(loop.reconcile(environment), after=max(after, BUSY) if busy else after)
+        note = self._means.note(environment)
+        pause = max(after, BUSY, SHARE * note.took) if note.busy else after
+        self._queue.request(loop.reconcile(environment), after=pause)
 
     async def _drained(self) -> None:
         abandoned = await self._queue.drain(self._parts.limits.grace.total_seconds())

@@ -10,9 +10,10 @@ action.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 from sqlalchemy import Connection
@@ -21,9 +22,8 @@ from desired_state.model import Placement, RollbackPolicy
 from drivers.contract import Capabilities, Deploy, Look, Remove
 from drivers.errors import InvalidAction, Refused, Terminal
 from reconciler import act, events
-from reconciler.act import Errand
+from reconciler.act import LOOK_AGAIN, Errand
 from reconciler.core import plan as planning
-from reconciler.core import retry
 from reconciler.core.intent import JobKind, Plan
 from reconciler.core.judge import Case, Drift, Verdict, judge
 from reconciler.core.known import NO_READING, Memory, Seen
@@ -40,7 +40,6 @@ from stickers import names
 from stickers.names import JobId, PlacementId, TargetId
 
 AT_ONCE: Final = 0.0
-LOOK_AGAIN: Final = 5.0  # seconds between two looks at a target whose outcome is unknown
 
 _CULPABLE: Final = frozenset({"REVERTED", "UNPROVEN", "STOPPED", "UNHEALTHY"}) | {
     Refused.code,
@@ -101,7 +100,7 @@ class _Turn:
         self.job = errand.job
 
     async def take(self) -> float | None:
-        if step := self._asked():
+        if step := _asked(self.job, self.row, self.means.tools.now()):
             return await self._end(step) if step.event in _ENDS else await self._moved(step)
         match self.job.state:
             case JobState.PENDING | JobState.PREPARING:
@@ -113,31 +112,6 @@ class _Turn:
             case JobState.ROLLING_BACK:
                 return await self._back()
         return None  # paused: whoever ends that asks for a turn
-
-    # -- what is asked of it ----------------------------------------------------------------------------------------
-
-    def _asked(self) -> _Step | None:
-        """What a person, a suspension or a newer desire asks of the job; the first that applies."""
-        job, running = self.job, self.job.state is JobState.RUNNING
-        if job.wish is Wish.CANCEL:
-            return _Step(event=JobEvent.CANCEL, message=f"cancelled by {job.wished_by}")
-        if self.row.generation != job.generation:
-            message = f"generation {self.row.generation} is desired by now, this was for {job.generation}"
-            return _Step(event=JobEvent.SUPERSEDE, message=message)
-        if hold := self._held_up():
-            return _Step(event=JobEvent.PAUSE, message=hold) if running else None
-        if job.state is JobState.PAUSED:
-            return _Step(event=JobEvent.CONTINUE, message="")
-        return None
-
-    def _held_up(self) -> str | None:
-        """Why the job should pause: somebody wants it, or has suspended the environment since it was made."""
-        suspended = self.row.suspended
-        if self.job.wish is Wish.PAUSE:
-            return f"paused by {self.job.wished_by}"
-        if self.errand.known.suspended is not None and suspended is not None and suspended.since > self.job.created_at:
-            return f"suspended by {suspended.actor}: {suspended.reason}"
-        return None
 
     async def _moved(self, step: _Step) -> float:
         now = self.means.tools.now()
@@ -166,9 +140,8 @@ class _Turn:
 
     async def _forward(self) -> float | None:
         """One wave; or what comes when there is none left, or when too much has failed."""
-        failed = [task for task in self._of(Direction.FORWARD) if task.state is TaskState.FAILED]
-        if len(_targets(failed)) > self.errand.desired.environment.strategy.max_failures:
-            return await self._failed(failed)
+        if self._too_many():
+            return await self._failed([one for one in self._of(Direction.FORWARD) if one.state is TaskState.FAILED])
         open_tasks = _open(self._of(Direction.FORWARD))
         if not open_tasks:
             return await self._moved(_Step(event=JobEvent.FINISH, message=""))
@@ -184,23 +157,42 @@ class _Turn:
         return await self._fail(message)
 
     async def _wave(self, open_tasks: Sequence[Task]) -> float | None:
-        """What of the first wave that is not done can be carried now."""
+        """The first wave that is not done, as far as it can be carried now."""
         number = min(task.wave for task in open_tasks)
         wave, now = [task for task in open_tasks if task.wave == number], self.means.tools.now()
         if lost := self._given_up(wave, now):
             return await self._fail(lost)
-        ready = [task for task in wave if _due(task, now)]
+        ready = [task for task in wave if act.wait(task, now) <= 0]
         if not ready:
-            return min(_wait(task, now) for task in wave)
+            return min(act.wait(task, now) for task in wave)
         if self.means.stopping():
             return None
         await self._count(number)
         if any(task.attempt for task in ready):
             reached("before_retry")
-        carried = await act.carry(self.means, replace(self.errand, job=self.job), ready)
-        after = {task.id: task for task in (*wave, *carried)}
-        unknown = all(task.state is TaskState.LOST for task in after.values() if task.state not in TASK_TERMINAL)
-        return LOOK_AGAIN if unknown and _open(after.values()) else AT_ONCE
+        carried = await act.carry(self.means, replace(self.errand, job=self.job), wave, self._goes_on)
+        now = self.means.tools.now()
+        return min((_pause(task, now) for task in _open(carried)), default=AT_ONCE)
+
+    async def _goes_on(self, failed: Set[TargetId]) -> bool:
+        """Whether a task may be tried again while others of its wave are under way: not too much has failed, and
+        nothing is asked of the job meanwhile."""
+
+        def asked(c: Connection) -> _Step | None:
+            job, row = jobs.load(c, self.job.id), environments.load(c, self.job.environment)
+            return None if job is None or row is None else _asked(job, row, self.means.tools.now())
+
+        return not self._too_many(failed) and await self.means.store.read(asked) is None
+
+    def _too_many(self, failed: Set[TargetId] = frozenset()) -> bool:
+        """Whether more targets have failed than may, with these; on the way back, as many may as do."""
+        if self.job.state is not JobState.RUNNING:
+            return False
+        return len(failed | self._failed_before) > self.errand.desired.environment.strategy.max_failures
+
+    @cached_property
+    def _failed_before(self) -> set[TargetId]:
+        return _targets(task for task in self._of(Direction.FORWARD) if task.state is TaskState.FAILED)
 
     def _given_up(self, wave: Sequence[Task], now: datetime) -> str | None:
         """A job does not wait for ever for a target whose outcome is unknown: the others of the environment could not
@@ -388,6 +380,36 @@ class _Turn:
         return [task for task in self.errand.tasks if task.direction is direction]
 
 
+# -- what is asked of a job --------------------------------------------------------------------------------------------
+
+
+def _asked(job: Job, row: EnvironmentRow, now: datetime) -> _Step | None:
+    """What a person, a suspension or a newer desire asks of the job; the first that applies."""
+    if job.wish is Wish.CANCEL:
+        return _Step(event=JobEvent.CANCEL, message=f"cancelled by {job.wished_by}")
+    if row.generation != job.generation:
+        message = f"generation {row.generation} is desired by now, this was for {job.generation}"
+        return _Step(event=JobEvent.SUPERSEDE, message=message)
+    if hold := _held_up(job, row, now):
+        return _Step(event=JobEvent.PAUSE, message=hold) if job.state is JobState.RUNNING else None
+    if job.state is JobState.PAUSED:
+        return _Step(event=JobEvent.CONTINUE, message="")
+    return None
+
+
+def _held_up(job: Job, row: EnvironmentRow, now: datetime) -> str | None:
+    """Why the job should pause: somebody wants it, or has suspended the environment since it was made."""
+    suspended = row.suspended
+    if job.wish is Wish.PAUSE:
+        return f"paused by {job.wished_by}"
+    if suspended is not None and memories.in_force(suspended, now) and suspended.since > job.created_at:
+        return f"suspended by {suspended.actor}: {suspended.reason}"
+    return None
+
+
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
 def _open(tasks: Iterable[Task]) -> list[Task]:
     return [task for task in tasks if task.state not in TASK_TERMINAL]
 
@@ -396,16 +418,9 @@ def _targets(tasks: Iterable[Task]) -> set[TargetId]:
     return {task.target for task in tasks}
 
 
-def _due(task: Task, now: datetime) -> bool:
-    return _wait(task, now) <= 0
-
-
-def _wait(task: Task, now: datetime) -> float:
-    """Seconds until a retry may begin, never longer than the policy waits: a clock that was set back holds up
-    nothing."""
-    if task.state is not TaskState.RETRYING or task.not_before is None:
-        return 0.0
-    return min((task.not_before - now).total_seconds(), retry.TASKS.limit.total_seconds())
+def _pause(task: Task, now: datetime) -> float:
+    """Seconds until something can be done for it again."""
+    return LOOK_AGAIN if task.state is TaskState.LOST else max(AT_ONCE, act.wait(task, now))
 
 
 def _failures(failed: Sequence[Task]) -> str:

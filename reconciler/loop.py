@@ -99,7 +99,8 @@ class Queue:
         if self._closed:
             return
         if after > 0:
-            self._schedule(key, anyio.current_time() + after)
+            if not self._schedule(key, anyio.current_time() + after):
+                return  # it comes sooner anyway: thousands of events ask for one turn
         elif key in self._running:
             self._again.add(key)
         elif key not in self._waiting:
@@ -124,12 +125,14 @@ class Queue:
         """The loop's time of the next turn that is planned."""
         return self._due.get(key)
 
-    def _schedule(self, key: Key, at: float) -> None:
+    def _schedule(self, key: Key, at: float) -> bool:
+        """Whether that is sooner than what is planned."""
         if key in self._due and self._due[key] <= at:
-            return
+            return False
         self._due[key] = at
         self._numbers += 1
         heapq.heappush(self._timers, (at, self._numbers, key))
+        return True
 
     # -- serving ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import anyio
 from sqlalchemy import Connection
 
 from desired_state.model import DesiredState, Placement, Suspension, Target
@@ -108,12 +109,13 @@ async def look(means: Means, environment: EnvironmentId) -> None:
 
 
 async def _turn(means: Means, view: View, lease: Lease) -> float:
+    began, note = anyio.current_time(), means.note(view.row.id)
     surveyed = await survey(means, view)
     plan = planned(means, surveyed)
     job = await _made(means, surveyed, plan, lease)
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
-    means.note(view.row.id).busy = job is not None
+    note.busy, note.took = job is not None, anyio.current_time() - began
     if job is not None:
         means.ask(execute(job.id), 0.0)
     return ended.again

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from stickers import digest
 from stickers.names import ActionKey, Digest, EnvironmentId, EvidenceId, JobId, PlacementId
@@ -31,12 +35,13 @@ class HealthEvidence:
 
     @property
     def id(self) -> EvidenceId:
-        return EvidenceId(digest.of(self))
+        return _id(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionRecord:
-    """What one action did on one target: the request and the answer, for the auditor who was not there."""
+    """What one action did on one target: the request and the answer, for the auditor who was not there. `cut` says what
+    of it there was no room for."""
 
     environment: EnvironmentId
     job: JobId
@@ -50,7 +55,67 @@ class ActionRecord:
     began_at: datetime
     ended_at: datetime
     evidence: tuple[EvidenceId, ...]
+    cut: tuple[str, ...] = ()
 
     @property
     def id(self) -> EvidenceId:
-        return EvidenceId(digest.of(self))
+        return _id(self)
+
+
+@lru_cache(maxsize=256)
+def _id(statement: HealthEvidence | ActionRecord) -> EvidenceId:
+    """Asked for several times while a statement is made, signed and kept."""
+    return EvidenceId(digest.of(statement))
+
+
+# -- what an envelope has room for ------------------------------------------------------------------------------------
+
+DETAIL: Final = 3 * 1024  # bytes as written; with all that is bounded by its own grammar, an envelope stays readable
+RESULT: Final = 512
+CHANGES: Final = 4 * 1024
+PROOFS: Final = 24
+
+
+def bounded(record: ActionRecord) -> ActionRecord:
+    """The record within the room of an envelope, whatever a driver said; what is left out is named in `cut`."""
+    changes = _fitting(record.changes, CHANGES)
+    detail, result = _shortened(record.detail, DETAIL), _shortened(record.result, RESULT)
+    proofs = record.evidence[:PROOFS]
+    cut = (
+        _left("detail", "characters", record.detail, detail),
+        _left("result", "characters", record.result, result),
+        _left("changes", "changes", record.changes, changes),
+        _left("evidence", "proofs", record.evidence, proofs),
+    )
+    return replace(
+        record, detail=detail, result=result, changes=changes, evidence=proofs, cut=tuple(one for one in cut if one)
+    )
+
+
+def _left(field: str, what: str, whole: Sequence[object], kept: Sequence[object]) -> str:
+    missing = len(whole) - len(kept)
+    return f"{field}: {missing} of {len(whole)} {what} left out" if missing else ""
+
+
+def _fitting(texts: Sequence[str], room: int) -> tuple[str, ...]:
+    """As many from the first on as there is room for."""
+    kept: list[str] = []
+    for text in texts:
+        room -= _size(text) + 1
+        if room < 0:
+            break
+        kept.append(text)
+    return tuple(kept)
+
+
+def _shortened(text: str, room: int) -> str:
+    """Its beginning, as far as there is room; what no text can hold is replaced by a mark."""
+    kept = text.encode("utf-8", "replace").decode()[:room]
+    while (size := _size(kept)) > room:
+        kept = kept[: len(kept) * room // size]
+    return kept
+
+
+def _size(text: str) -> int:
+    """Bytes that it takes in a statement."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace"))

@@ -155,11 +155,14 @@ def _resolved(reference: str, insecure: list[str], logins: dict[str, SecretRef])
 
 
 async def _asked(reference: str, insecure: frozenset[str], login: SecretRef | None) -> Artifact:
+    from contextlib import aclosing
+
     from drivers.oci import registry
     from drivers.secrets.resolver import Resolver
     from stickers.redaction import Redactor
 
-    credentials = registry.Credentials.parse(await Resolver(Redactor())(login)) if login else None
+    async with aclosing(Resolver(Redactor())) as secret:
+        credentials = registry.Credentials.parse(await secret(login)) if login else None
     return await registry.resolve_tag(reference, registry.Access(credentials=credentials, insecure=insecure))
 
 

@@ -7,12 +7,13 @@ text so that nothing is imported before it is needed.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
 from api.settings import BadSetting, Settings, read
@@ -77,6 +78,21 @@ COMMANDS: Final = (
         "api.cli.documents:schema",
         (),
         ("holdfast schema > holdfast.schema.json",),
+    ),
+    Command(
+        ("drivers",),
+        "List the kinds of runtimes, their powers, and what each was verified against.",
+        "api.cli.drivers:index",
+        (),
+        ("holdfast drivers", "holdfast drivers --output json"),
+        ((OK, "listed"), (FAILED, "listed, and one that is installed cannot be used; says why"), (ERROR, "bad input")),
+        detail="changes     what a runtime changes at once: one component, or the target as a whole\n"
+        "events      tells when something happened, so that it is looked at then\n"
+        "logs        `holdfast logs` works\n"
+        "adopts      `holdfast adopt` works\n"
+        "doctor      `holdfast doctor` examines its targets\n\n"
+        "Verified against `real`: its tests run against the runtime itself. `contract`: against a server written\n"
+        "from the published API of the runtime.",
     ),
     Command(
         ("release", "create"),
@@ -363,8 +379,27 @@ class _Version(argparse.Action):
         sys.exit(OK)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that names the nearest word, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = _CHOICE.search(message)
+        if wrong is not None:
+            import difflib
+
+            near = difflib.get_close_matches(wrong["found"], re.findall(r"[\w-]+", wrong["known"]), n=1)
+            message = f"{message[: wrong.start()]}there is no {wrong['found']!r}" + (
+                f"; did you mean {near[0]}?" if near else ""
+            )
+        print(f"{self.prog}: {message}\nSee `{self.prog} --help`.", file=sys.stderr)
+        sys.exit(ERROR)
+
+
+_CHOICE: Final = re.compile(r"invalid choice: '(?P<found>.*)' \(choose from (?P<known>.*)\)")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="holdfast",
         description="Holds hosts fast to the release that was declared for them.",
         epilog=_overview(),

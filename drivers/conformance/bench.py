@@ -56,11 +56,13 @@ class Raw:
 class Bench(ABC):
     """One empty target. Everything here goes around the driver: to the runtime itself.
 
-    `patience` is the longest that one clause may take; `pause` is how long the kit waits between two looks.
+    `patience` is the longest that one clause may take; `pause` is how long the kit waits between two looks; `doomed` is
+    the deadline of a version that is not going to be well, where that is not the check's own.
     """
 
     patience: timedelta = timedelta(seconds=120)
     pause: timedelta = timedelta(milliseconds=20)
+    doomed: timedelta | None = None
 
     def __init__(self, tools: Tools | None = None) -> None:
         self.tools = tools or proper_tools()
@@ -90,7 +92,7 @@ class Bench(ABC):
     @abstractmethod
     def health(self, component: str, *, fixed: bool) -> Health:
         """A check that a good version answers within a second: short interval, two answers or more, and a deadline of
-        a few seconds, so that a bad version is found out soon."""
+        a few seconds, so that a bad version is found out soon; or a longer one, and `doomed`."""
 
     # -- eyes -------------------------------------------------------------------------------------------------------
 

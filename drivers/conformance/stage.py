@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from desired_state.health import Health
 from desired_state.model import Placement, Target
 from drivers.conformance.bench import Bench, Raw, Version
 from drivers.contract import (
@@ -74,9 +75,14 @@ class Stage:
             release=ReleaseName(wish.release or f"kit@{wish.version}-{wish.colour}"),
             artifact=self.bench.artifact(wish.version),
             configuration=replace(configuration, environment=environment),
-            health=self.bench.health(wish.component, fixed=wish.fixed),
+            health=self._health(wish),
             running=wish.running,
         )
+
+    def _health(self, wish: Wish) -> Health:
+        health = self.bench.health(wish.component, fixed=wish.fixed)
+        doomed = self.bench.doomed if wish.version is Version.BAD else None
+        return replace(health, deadline=doomed) if doomed else health
 
     def id(self, component: str = "api") -> PlacementId:
         return PlacementId(self.bench.target.id, ComponentName(component))

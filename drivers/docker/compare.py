@@ -53,6 +53,14 @@ def specification(container: Inspected, image: Inspected | None, wanted: Specifi
         "stop_grace": DEFAULT_GRACE if config.get("StopTimeout") is None else config["StopTimeout"],
         "healthcheck": _healthcheck(config.get("Healthcheck"), defaults.get("Healthcheck"), wanted.get("healthcheck")),
         "privileged": bool(host.get("Privileged")),
+        "working_dir": _unless(
+            config.get("WorkingDir") or None, defaults.get("WorkingDir") or None, wanted.get("working_dir")
+        ),
+        "stop_signal": _unless(config.get("StopSignal"), defaults.get("StopSignal"), wanted.get("stop_signal")),
+        "init": bool(host.get("Init")),
+        "read_only": bool(host.get("ReadonlyRootfs")),
+        "cap_drop": sorted(host.get("CapDrop") or ()),
+        "security_opt": sorted(host.get("SecurityOpt") or ()),
     }
 
 

@@ -19,6 +19,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import anyio
 import docker
@@ -33,6 +34,7 @@ from drivers.docker.connection import Connection
 from drivers.docker.feed import Hold
 from drivers.docker.render import Body
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.probes import Connected
 
 TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace
 PULL_SILENCE: Final = 120  # seconds without a word from a pull
@@ -56,40 +58,41 @@ class Engine:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.connected: Connected | None = None  # the way to its containers, where it does not begin here
         self._threads = blocking.Threads(f"the engine at {connection.engine}", limit=CALLS)
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
         self._networks = anyio.Lock()
-        self._line = transport.Line(_path(connection), TIMEOUT) if connection.local else None
+        self._lines = transport.Lines(_path(connection)) if connection.local else None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def listing(self) -> bytes:
         """Every container of the engine, as the bytes of its answer: whoever looks often compares before parsing."""
-        return await self._read(self._list)
-
-    def _list(self, client: docker.APIClient) -> bytes:
-        if self._line is None:
-            return _get(client, "/containers/json", {"all": "1"}).content
-        status, content = self._line.get(f"/v{client.api_version}/containers/json?all=1")
-        if status != 200:
-            raise Unreachable(f"the engine answers its list of containers with {status}")
-        return content
+        return await self._question("/containers/json?all=1")
 
     async def containers(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-        query = {"all": "1", "filters": json.dumps({name: list(values) for name, values in filters.items()})}
-        found: list[dict[str, Any]] = await self._read(lambda client: _get(client, "/containers/json", query).json())
+        words = _word(json.dumps({name: list(values) for name, values in filters.items()}))
+        found: list[dict[str, Any]] = await self._json(f"/containers/json?all=1&filters={words}")
         return found
 
     async def container(self, id: str) -> Inspected | None:
-        with contextlib.suppress(Missing):
-            return await self._read(lambda client: client.inspect_container(id))
-        return None
+        return await self._inspected(f"/containers/{_word(id)}/json")
 
     async def image(self, reference: str) -> Inspected | None:
+        return await self._inspected(f"/images/{quote(reference)}/json")
+
+    async def _inspected(self, path: str) -> Inspected | None:
         with contextlib.suppress(Missing):
-            return await self._read(lambda client: client.inspect_image(reference))  # type: ignore[no-untyped-call]
+            found: dict[str, Any] = await self._json(path)
+            return found
         return None
+
+    async def _json(self, path: str) -> Any:
+        return await self._read(lambda client: json.loads(self._asked(client, "GET", path)))
+
+    async def _question(self, path: str) -> bytes:
+        return await self._read(lambda client: self._asked(client, "GET", path))
 
     # -- images and networks ----------------------------------------------------------------------------------------
 
@@ -110,7 +113,8 @@ class Engine:
         """A bridge network of that name exists. One that is made here gets a subnet of its own: only on such networks
         may a container that is taken off come back under the address it had."""
         async with self._networks:
-            if not await self._read(lambda client: _network_exists(client, name)):
+            known = {network["Name"] for network in await self._json("/networks")}
+            if name not in known:
                 subnet = await self._free_subnet(name, labels)
                 with contextlib.suppress(Taken):
                     await self._change(lambda client: _create_network(client, name, labels, subnet))
@@ -122,7 +126,7 @@ class Engine:
             await self._change(lambda client: client.remove_network(scout))
         await self._change(lambda client: _create_network(client, scout, labels, None))
         try:
-            found: dict[str, Any] = await self._read(lambda client: client.inspect_network(scout))
+            found: dict[str, Any] = await self._json(f"/networks/{_word(scout)}")
         finally:
             with anyio.CancelScope(shield=True):
                 await self._change(lambda client: client.remove_network(scout))
@@ -133,52 +137,56 @@ class Engine:
 
     async def create(self, body: Body) -> str:
         """The new container's id. `Taken`: somebody has been here under this name."""
-        made: dict[str, Any] = await self._change(
-            lambda client: client.create_container_from_config(body.config, body.name)  # type: ignore[no-untyped-call]
-        )
-        return str(made["Id"])
+        return await self._made(f"/containers/create?name={_word(body.name)}", body.config)
 
     async def start(self, id: str) -> None:
-        await self._change(lambda client: client.start(id))
+        await self._post(f"/containers/{_word(id)}/start")
 
     async def stop(self, id: str) -> None:
         """Stopped when this returns, killed if it took longer than its own grace."""
         with contextlib.suppress(Missing):
-            await self._change(lambda client: _within_grace(client, id, "stop"))
+            await self._ended(id, "stop")
 
     async def restart(self, id: str) -> None:
-        await self._change(lambda client: _within_grace(client, id, "restart"))
+        await self._ended(id, "restart")
+
+    async def _ended(self, id: str, verb: str) -> None:
+        """The answer waits for the container to end, for as long as it is given."""
+        path = f"/containers/{_word(id)}"
+
+        def end(client: docker.APIClient) -> None:
+            grace = json.loads(self._asked(client, "GET", f"{path}/json"))["Config"].get("StopTimeout") or 0
+            self._asked(client, "POST", f"{path}/{verb}", within=TIMEOUT + grace)
+
+        await self._change(end)
 
     async def remove(self, id: str) -> None:
         """Gone when this returns, with the volumes that have no name; one that runs is killed."""
         with contextlib.suppress(Missing):
-            await self._change(lambda client: client.remove_container(id, v=True, force=True))
+            await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{_word(id)}?v=1&force=1"))
 
     async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
-        await self._change(lambda client: client.update_container(id, restart_policy=policy))  # type: ignore[arg-type]
+        await self._post(f"/containers/{_word(id)}/update", {"RestartPolicy": policy})
 
     async def connect(self, id: str, network: str, *, aliases: Sequence[str] = (), address: str | None = None) -> None:
+        endpoint: dict[str, Any] = {"Aliases": list(aliases)} if aliases else {}
+        endpoint |= {"IPAMConfig": {"IPv4Address": address}} if address else {}
         with contextlib.suppress(Taken):  # it is connected already
-            await self._change(
-                lambda client: client.connect_container_to_network(
-                    id, network, aliases=list(aliases) or None, ipv4_address=address
-                )
-            )
+            await self._post(f"/networks/{_word(network)}/connect", {"Container": id, "EndpointConfig": endpoint})
 
     async def disconnect(self, id: str, network: str) -> None:
         with contextlib.suppress(Missing):
-            await self._change(lambda client: client.disconnect_container_from_network(id, network))
+            await self._post(f"/networks/{_word(network)}/disconnect", {"Container": id})
 
     async def run(self, id: str, argv: Sequence[str], within: float) -> int | None:
         """Run argv inside the container; its exit code, or None when it did not end in time."""
-        made: dict[str, Any] = await self._change(
-            lambda client: client.exec_create(id, list(argv), stdout=False, stderr=False)
-        )
-        await self._change(lambda client: client.exec_start(made["Id"], detach=True))
+        wanted = {"AttachStdout": False, "AttachStderr": False, "Cmd": list(argv)}
+        made = await self._made(f"/containers/{_word(id)}/exec", wanted)
+        await self._post(f"/exec/{made}/start", {"Detach": True})
         pause = 0.02
         with anyio.move_on_after(within):
             while True:
-                seen: dict[str, Any] = await self._read(lambda client: client.exec_inspect(made["Id"]))
+                seen: dict[str, Any] = await self._json(f"/exec/{made}/json")
                 if not seen["Running"]:
                     return int(seen["ExitCode"])
                 await anyio.sleep(pause)
@@ -205,8 +213,15 @@ class Engine:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-        if self._line is not None:
-            self._line.close()
+        if self._lines is not None:
+            self._lines.close()
+
+    async def _post(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        return await self._change(lambda client: self._asked(client, "POST", path, body))
+
+    async def _made(self, path: str, body: Mapping[str, Any]) -> str:
+        """The id of what a POST has made."""
+        return await self._change(lambda client: str(json.loads(self._asked(client, "POST", path, body))["Id"]))
 
     async def _read(self, call: Callable[[docker.APIClient], T]) -> T:
         return await self._threads.run(lambda: self._called(call, changes=False), abandon=True)
@@ -219,6 +234,26 @@ class Engine:
             client = self._connected()
         with _translated(changes=changes):
             return call(client)
+
+    def _asked(
+        self,
+        client: docker.APIClient,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        within: float | None = None,
+    ) -> bytes:
+        """The body of a good answer: over a bare connection where the engine is local, else over the SDK's own."""
+        request = transport.Request(
+            method=method,
+            target=f"/v{client.api_version}{path}",
+            body=None if body is None else json.dumps(body).encode(),
+            timeout=within or TIMEOUT,
+        )
+        status, content = self._lines.ask(request) if self._lines else _over_sdk(client, request)
+        if status >= 400:
+            raise _meaning(status, _message(content))
+        return content
 
     def _connected(self) -> docker.APIClient:
         with self._connecting:
@@ -257,11 +292,9 @@ def _path(connection: Connection) -> str:
     return connection.engine.removeprefix("unix://")
 
 
-def _get(client: docker.APIClient, path: str, query: Mapping[str, str], **how: Any) -> requests.Response:
-    """What the SDK does for a GET, without parsing the answer."""
-    answer = client.get(f"{client.base_url}/v{client.api_version}{path}", params=query, **({"timeout": TIMEOUT} | how))
-    _raise(answer)
-    return answer
+def _word(text: str) -> str:
+    """As one part of a path, whatever is in it."""
+    return quote(text, safe="")
 
 
 def _raise(answer: requests.Response) -> None:
@@ -271,11 +304,11 @@ def _raise(answer: requests.Response) -> None:
         docker.errors.create_api_error_from_http_exception(error)
 
 
-def _within_grace(client: docker.APIClient, id: str, verb: str) -> None:
-    """The SDK's own calls take no notice of the container's grace when they wait for the answer."""
-    grace = client.inspect_container(id)["Config"].get("StopTimeout") or 0
-    path = f"{client.base_url}/v{client.api_version}/containers/{id}/{verb}"
-    _raise(client.post(path, timeout=TIMEOUT + grace))
+def _over_sdk(client: docker.APIClient, request: transport.Request) -> tuple[int, bytes]:
+    headers = {"Content-Type": "application/json"} if request.body is not None else {}
+    url = f"{client.base_url}{request.target}"
+    answer = client.request(request.method, url, data=request.body, headers=headers, timeout=request.timeout)
+    return answer.status_code, answer.content
 
 
 def _pull(
@@ -305,11 +338,6 @@ def _pull_error(reference: str, said: str) -> DriverError:
     return kind(f"pull of {reference}: {_line(said)}")
 
 
-def _network_exists(client: docker.APIClient, name: str) -> bool:
-    """By exact name: the engine's own filter also answers names that merely contain it."""
-    return any(network["Name"] == name for network in client.networks(names=[name]))
-
-
 def _create_network(
     client: docker.APIClient, name: str, labels: Mapping[str, str], pool: Mapping[str, str] | None
 ) -> None:
@@ -325,7 +353,9 @@ def _events(client: docker.APIClient, filters: Mapping[str, Sequence[str]], hold
     while True:
         until = since + EVENTS_SPAN
         query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": json.dumps(dict(filters))}
-        answer = _get(client, "/events", query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
+        place = f"{client.base_url}/v{client.api_version}/events"
+        answer = client.get(place, params=query, stream=True, timeout=(TIMEOUT, EVENTS_SPAN + TIMEOUT))
+        _raise(answer)
         hold(CancellableStream(iter(()), answer))
         with contextlib.closing(answer):
             for line in answer.iter_lines(chunk_size=None):
@@ -355,7 +385,7 @@ def _translated(*, changes: bool) -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        raise _refusal(error) from None
+        raise _meaning(error.status_code, error.explanation or error) from None
     except requests.exceptions.ConnectTimeout as error:
         raise Unreachable(f"the engine does not answer: {_line(error)}") from None
     except (
@@ -372,9 +402,9 @@ def _translated(*, changes: bool) -> Iterator[None]:
         raise Unreachable(f"no connection to the engine: {_line(error)}") from None
 
 
-def _refusal(error: docker.errors.APIError) -> DriverError:
-    said = _line(error.explanation or error)
-    match error.status_code:
+def _meaning(status: int | None, message: object) -> DriverError:
+    said = _line(message)
+    match status:
         case 404:
             return Missing(said)
         case 409:
@@ -383,6 +413,14 @@ def _refusal(error: docker.errors.APIError) -> DriverError:
             return Unreachable(said)
         case _:
             return Refused(said)
+
+
+def _message(content: bytes) -> object:
+    """What the engine says in an answer that is not a good one."""
+    try:
+        return json.loads(content)["message"]
+    except (ValueError, TypeError, KeyError):
+        return content[:300].decode(errors="replace")
 
 
 def _never_sent(error: BaseException) -> bool:

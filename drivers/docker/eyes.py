@@ -7,6 +7,7 @@ does not show (limits, restart policy) is covered by the events that a watcher h
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ ASKED: Final = 16  # health checks at once
 
 _ENTRY: Final = b'{"Id":"'
 _STATUS: Final = b'"Status":"'
+_AGES: Final = re.compile(rb'("Status":"(?:Up|Exited \(\d+\)|Restarting \(\d+\)))[^()"]*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,11 @@ class Eyes:
     def __init__(self, engine: Engine, installation: InstallationId, now: Callable[[], datetime]) -> None:
         self._engine, self._installation, self._now = engine, installation, now
         self._turn = anyio.Lock()
+        self._steady = b""
         self._pieces: dict[str, tuple[Piece, Listed]] = {}
         self._inspections: dict[str, Inspection] = {}
         self._images: dict[str, tuple[Inspected | None, float]] = {}
-        self._forgotten = False
+        self._stale = False  # what is told in `sights` may not be so any more
         self._due = 0.0
         self._sights: dict[TargetId, dict[PlacementId, Sight]] = {}
         self._unmanaged: tuple[Unmanaged, ...] = ()
@@ -78,8 +81,9 @@ class Eyes:
     async def look(self, looks: Sequence[Look]) -> dict[TargetId, Observation]:
         """One observation for every look; raises `DriverError` when the engine cannot be seen."""
         async with self._turn:
-            if self._understood(await self._engine.listing()) or self._forgotten or anyio.current_time() >= self._due:
-                await self._see()
+            changed = self._understood(await self._engine.listing())
+            if changed or self._stale or anyio.current_time() >= self._due:
+                await self._see_anew()
             await self._ask(looks)
             at = self._now()
             return {one.target.id: self._observation(one, at) for one in looks}
@@ -87,7 +91,7 @@ class Eyes:
     def forget(self, id: str) -> None:
         """Something happened to the container: inspect it at the next look."""
         if self._inspections.pop(id, None) is not None:
-            self._forgotten = True
+            self._stale = True
 
     def forget_target(self, target: TargetId) -> None:
         """Somebody has acted there: what a list does not show may have changed too."""
@@ -107,7 +111,10 @@ class Eyes:
             raise Unreachable(f"the engine's list of containers is not understood: {type(error).__name__}") from None
 
     def _read(self, answer: bytes) -> bool:
-        """Take in the engine's list; whether anything in it is new."""
+        """Take in the engine's list; whether anything in it is new, which ages alone are not."""
+        steady = _AGES.sub(rb"\1", answer)
+        if steady == self._steady:
+            return False
         found: dict[str, tuple[Piece, Listed]] = {}
         changed = False
         for text in _texts(answer):
@@ -117,14 +124,22 @@ class Eyes:
                 known, changed = (piece, look.listed(json.loads(_ENTRY + text))), True
             found[id] = known
         changed = changed or found.keys() != self._pieces.keys()
-        self._pieces = found
+        self._pieces, self._steady = found, steady
         return changed
 
     # -- inspections ------------------------------------------------------------------------------------------------
 
+    async def _see_anew(self) -> None:
+        """What could not be seen now is not what was seen before: the next look begins here again."""
+        self._stale = False
+        try:
+            await self._see()
+        except BaseException:
+            self._stale = True
+            raise
+
     async def _see(self) -> None:
         """Group the containers anew, inspect what has to be, and keep what was seen until something changes."""
-        self._forgotten = False
         listed = [one for _, one in self._pieces.values()]
         groups = look.groups(listed, self._installation)
         wanted = {one.id: one for group in groups.values() for one in look.candidates(group)}

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from drivers.errors import DriverError
 
@@ -30,75 +30,72 @@ Open = Callable[[Hold], Iterator[T]]
 class Feed(Generic[T]):
     """Iterate it once, within `async with`. Each `open` is called in its thread; what it hands to `hold` is closed when
     the reader leaves, which ends a read that blocks. The first stream that fails ends the iteration with its error;
-    otherwise it ends with the last stream.
-
-    A thread speaks to the loop only under the lock and while the reader is there: then the loop is, too.
-    """
+    otherwise it ends with the last stream."""
 
     def __init__(self, *opens: Open[T]) -> None:
-        self._opens = opens
+        self._opens, self._running = opens, len(opens)
         self._held: list[Closeable] = []
         self._left = False
         self._lock = threading.Lock()
         self._room = threading.Semaphore(AHEAD)
 
     async def __aenter__(self) -> AsyncIterator[T]:
+        self._send, self._receive = anyio.create_memory_object_stream[T | DriverError](inf)  # `_room` bounds it
         self._loop = asyncio.get_running_loop()
-        send, self._receive = anyio.create_memory_object_stream[T | DriverError](inf)  # `_room` bounds it
-        self._sends = [send.clone() for _ in self._opens]
-        send.close()
-        for open, end in zip(self._opens, self._sends, strict=True):
-            threading.Thread(target=self._pump, args=(open, end), name="docker stream", daemon=True).start()
-        return self._items()
+        for open in self._opens:
+            threading.Thread(target=self._pump, args=(open,), name="docker stream", daemon=True).start()
+        if not self._opens:
+            self._send.close()
+        return self._items(self._receive)
 
     async def __aexit__(self, *_: object) -> None:
+        self._receive.close()
+        self._send.close()
         with self._lock:
             self._left = True
             for stream in self._held:
                 _close(stream)
-        self._room.release(len(self._opens))
-        self._receive.close()
-        for send in self._sends:
-            send.close()
+        self._room.release(len(self._opens) or 1)
 
-    async def _items(self) -> AsyncIterator[T]:
-        async for item in self._receive:
+    async def _items(self, receive: MemoryObjectReceiveStream[Any]) -> AsyncIterator[T]:
+        async for item in receive:
             self._room.release()
             if isinstance(item, DriverError):
                 raise item
             yield item
 
-    def _pump(self, open: Open[T], send: MemoryObjectSendStream[Any]) -> None:
+    # -- in the threads: they only ever leave a note for the loop, and never wait for one that may have ended ----------
+
+    def _pump(self, open: Open[T]) -> None:
         try:
             for item in open(self._hold):
-                if not self._offered(send, item):
+                self._room.acquire()
+                if self._left:
                     return
+                self._tell(self._take, item)
         except DriverError as error:
-            self._offered(send, error)
+            self._tell(self._take, error)
         finally:
-            self._tell(send.close)
+            self._tell(self._ended)
 
-    def _offered(self, send: MemoryObjectSendStream[Any], item: T | DriverError) -> bool:
-        """Whether the reader is there to take it."""
-        self._room.acquire()
-        return self._tell(_sent, send, item)
+    def _tell(self, note: Callable[..., None], *about: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(note, *about)
 
-    def _tell(self, call: Callable[..., object], *arguments: object) -> bool:
-        with self._lock:
-            if not self._left:
-                self._loop.call_soon_threadsafe(call, *arguments)
-            return not self._left
+    def _take(self, item: Any) -> None:
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the reader has left
+            self._send.send_nowait(item)
+
+    def _ended(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._send.close()
 
     def _hold(self, stream: Closeable) -> None:
         with self._lock:
             self._held.append(stream)
             if self._left:
                 _close(stream)
-
-
-def _sent(send: MemoryObjectSendStream[Any], item: object) -> None:
-    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader left meanwhile
-        send.send_nowait(item)
 
 
 def _close(stream: Closeable) -> None:

@@ -29,12 +29,11 @@ from desired_state.health import Health
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers.contract import Action, Deploy, Remove, Tools
-from drivers.docker import checks, compare, look, render, traffic
+from drivers.docker import checks, images, look, render, traffic
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine, Taken
 from drivers.docker.look import Group, Listed
 from drivers.errors import Conflict, InvalidAction, Refused, StaleFence
-from drivers.oci.registry import Credentials
 from drivers.sequence import Started
 from stickers import codec
 from stickers.names import PlacementId
@@ -43,6 +42,7 @@ from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
 DRAIN: Final = 1.5  # seconds; a host that was not answered when it knocked knocks again after one
+RECENT: Final = 0.1  # seconds a look is good for before a sticker is written: its number is a mutex of its own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +79,7 @@ class DockerHands:
         self._sites: dict[PlacementId, Site] = {}
         self._secrets: dict[SecretRef, str] = {}
         self._images: dict[str, Inspected | None] = {}
+        self._groups: dict[PlacementId, tuple[Group, float]] = {}
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -113,6 +114,7 @@ class DockerHands:
 
     async def _group(self, id: PlacementId) -> Group:
         """Everything of the placement, looked up anew; `StaleFence` where somebody with a higher fence has been."""
+        began = anyio.current_time()
         labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
         found = [look.listed(entry) for entry in await self._engine.containers({"label": labels})]
         group = look.group(id, found)
@@ -121,7 +123,12 @@ class DockerHands:
             group = look.group(id, [*found, *map(look.listed, adopted)])
         if group.fence > self._action.fence:
             raise StaleFence(f"{id} was changed under fence {group.fence}, this action holds {self._action.fence}")
+        self._groups[id] = group, began
         return group
+
+    async def _recent(self, id: PlacementId) -> Group:
+        group, at = self._groups[id]
+        return group if anyio.current_time() < at + RECENT else await self._group(id)
 
     async def _inspected(self, containers: Iterable[Listed]) -> dict[str, Inspected]:
         answers = {one.id: await self._engine.container(one.id) for one in containers}
@@ -137,33 +144,13 @@ class DockerHands:
     async def prepare(self, deploy: Deploy) -> None:
         """The image by its exact digest, the networks, the secrets: whatever may fail before anything is touched."""
         placement = deploy.placement
-        await self._bring(placement)
+        image = await images.bring(self._engine, placement, self._tools.secret)
+        self._images[image["Id"]] = image
         for network in placement.configuration.networks:
             await self._engine.ensure_network(network, {render.INSTALLATION: self._tools.installation})
         for _, value in placement.configuration.environment:
             if isinstance(value, SecretRef) and value not in self._secrets:
                 self._secrets[value] = await self._tools.secret(value)
-
-    async def _bring(self, placement: Placement) -> None:
-        reference = str(placement.artifact)
-        if await self._has(reference):
-            return
-        await self._engine.pull(placement.artifact.repository, placement.artifact.digest, await self._login(placement))
-        if not await self._has(reference):
-            raise Refused(f"the engine pulled {reference} and does not know the image by that digest")
-
-    async def _has(self, reference: str) -> bool:
-        image = await self._engine.image(reference)
-        return image is not None and compare.is_known_by(image, reference)
-
-    async def _login(self, placement: Placement) -> dict[str, str]:
-        """The credentials in the engine's terms, resolved at this moment and kept nowhere."""
-        secret = placement.configuration.registry_credentials
-        if secret is None:
-            return {}
-        login = Credentials.parse(await self._tools.secret(secret))
-        registry = placement.artifact.repository.partition("/")[0]
-        return {"username": login.username, "password": login.password, "serveraddress": registry}
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -369,16 +356,7 @@ class DockerHands:
             if one.running:
                 await self._engine.stop(one.id)
             await self._engine.remove(one.id)
-        await self._discard_images(one.image for one in gone)
-
-    async def _discard_images(self, references: Iterable[str]) -> None:
-        """Never one that somebody has named, or that any container uses: such images are not ours to collect."""
-        for reference in sorted(set(references)):
-            if await self._engine.containers({"ancestor": [reference]}):
-                continue
-            image = await self._engine.image(reference)
-            if image is not None and not image.get("RepoTags"):
-                await self._engine.remove_image(reference)
+        await images.discard(self._engine, {one.image for one in gone})
 
     # -- restart and remove -----------------------------------------------------------------------------------------
 
@@ -400,7 +378,7 @@ class DockerHands:
     async def wear(self, id: PlacementId, sticker: Sticker, envelope: Envelope) -> None:
         """A holder under the next number, then the former ones away: a crash leaves at most two, and the higher is
         read."""
-        group, site = await self._group(id), self._sites[id]
+        group, site = await self._recent(id), self._sites[id]
         subject = site.glimpsed if sticker.phase is Phase.PROVEN else site.container
         image = self._pinned(group, sticker.phase, subject)
         stood = subject is not None and site.container is not None and subject["Id"] == site.container["Id"]
@@ -416,7 +394,7 @@ class DockerHands:
         for holder in former:
             await self._engine.remove(holder)
         if sticker.phase is Phase.PROVEN:  # until then a former holder may pin what a rollback needs
-            await self._discard_images(set(former.values()) - {image})
+            await images.discard(self._engine, set(former.values()) - {image})
 
     async def _hold(self, body: render.Body) -> str:
         """The holder, made. Where its name is taken by one that no key of ours has signed, that one gives way."""
@@ -443,7 +421,7 @@ class DockerHands:
         for holder in group.holders:
             await self._engine.remove(holder.id)
         self._sites[id].holders = {}
-        await self._discard_images(holder.image for holder in group.holders)
+        await images.discard(self._engine, {holder.image for holder in group.holders})
 
 
 def _labels(container: Inspected) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.errors import DriverError, InvalidAction, Refused, Unreachable
 from drivers.memory.faults import Crossing, When
 from drivers.memory.hands import MemoryHands
@@ -49,6 +49,7 @@ class MemoryDriver:
 
     kind: ClassVar[str] = "memory"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="the world in memory that it is")
 
     def __init__(self, tools: Tools, world: World | None = None, *, who: str = "driver") -> None:
         self.tools, self.who = tools, who
@@ -108,7 +109,7 @@ class MemoryDriver:
         send, receive = anyio.create_memory_object_stream[TargetId](AHEAD)
         self.world.watch(send)
         with send, receive:
-            async for id in receive:
+            while (id := await self.world.told(receive)) is not None:
                 if id in wanted:
                     yield id
             raise Unreachable("events were lost")

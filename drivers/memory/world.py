@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from heapq import heappop, heappush
 from math import inf
 from typing import Final, TypeVar
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from desired_state.model import Placement
 from drivers.errors import Conflict, Refused, StaleFence, Unreachable
@@ -36,6 +37,7 @@ T = TypeVar("T")
 LINES: Final = 1_000  # of each workload's log
 PAST: Final = 16  # stickers of a placement that a hand may replay
 EFFECTS: Final = 100_000
+A_MOMENT: Final = 0.001  # seconds: sums of ages and times are not exact
 HAND: Final = "hand"
 
 
@@ -268,6 +270,7 @@ class Host:
             self._take_ports(thing, now)
         thing.on, thing.since, thing.started_at = True, now, self.world.now()
         self.say(thing, f"{thing.name} started")
+        self.world.expect(self.target, thing)
         self.changed(Deed.STARTED, actor, step=step, thing=thing)
 
     def _take_ports(self, thing: Thing, now: float) -> None:
@@ -382,6 +385,7 @@ class Host:
         """What serves behaves like this from now on, as if it had just been started."""
         thing = self._served(id)
         thing.script, thing.since = script, self.world.clock()
+        self.world.expect(self.target, thing)
         self.changed(Deed.MEDDLED, BY_HAND, thing=thing)
 
     def _served(self, id: PlacementId) -> Thing:
@@ -428,7 +432,8 @@ class World:
         self.source_down = False
         self.nemesis: Nemesis | None = None
         self.on_effect: Callable[[Effect], None] | None = None
-        self._instances = self._numbers = 0
+        self._instances = self._numbers = self._turned = 0
+        self._turns: list[tuple[float, int, TargetId, Thing, float]] = []
         self._watchers: list[MemoryObjectSendStream[TargetId]] = []
         self._readers: dict[str, list[MemoryObjectSendStream[str]]] = {}
 
@@ -470,8 +475,7 @@ class World:
 
     def record(self, effect: Effect) -> None:
         self.effects.append(effect)
-        for stream in list(self._watchers):
-            _offer(stream, effect.target, self._watchers)
+        self._tell(effect.target)
         if self.on_effect is not None:
             self.on_effect(effect)
 
@@ -482,6 +486,38 @@ class World:
     def watch(self, stream: MemoryObjectSendStream[TargetId]) -> None:
         """Every target that changes goes into the stream; it is closed when it is full or events are lost."""
         self._watchers.append(stream)
+
+    async def told(self, stream: MemoryObjectReceiveStream[TargetId]) -> TargetId | None:
+        """What the stream of a watcher says next. Who waits here also sees to it that what a script changes by itself
+        is told when it does. None when events were lost."""
+        while True:
+            with anyio.move_on_after(self._told_by_scripts()):
+                try:
+                    return await stream.receive()
+                except anyio.EndOfStream:
+                    return None
+
+    def expect(self, target: TargetId, thing: Thing) -> None:
+        """The thing begins to behave by its script: each turn that takes by itself is to be told."""
+        now = self.clock()
+        until = thing.behaviour(now).until
+        if until != inf:
+            self._turned += 1
+            at = max(thing.since + until, now + A_MOMENT)
+            heappush(self._turns, (at, self._turned, target, thing, thing.since))
+
+    def _told_by_scripts(self) -> float:
+        """Tell what has changed by itself until now; answers in how many seconds something will again."""
+        while self._turns and self._turns[0][0] <= self.clock():
+            _, _, target, thing, since = heappop(self._turns)
+            if thing.on and thing.since == since:
+                self._tell(target)
+                self.expect(target, thing)
+        return self._turns[0][0] - self.clock() if self._turns else inf
+
+    def _tell(self, target: TargetId) -> None:
+        for stream in list(self._watchers):
+            _offer(stream, target, self._watchers)
 
     def read(self, instance: str, stream: MemoryObjectSendStream[str]) -> None:
         self._readers.setdefault(instance, []).append(stream)

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import anyio
 
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.process.line import Doors, Line
 from drivers.script import host
 from drivers.script.hands import Hands
@@ -22,6 +22,7 @@ TOGETHER: Final = 16  # targets whose version commands run at once
 class ScriptDriver:
     kind: ClassVar[str] = "script"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="commands on Linux")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools

@@ -18,31 +18,32 @@ LARGEST: Final = 64 * 1024  # bytes
 
 async def read(secret: SecretRef) -> str:
     """The file's text. Links, directories, pipes and files above 64 KiB are refused."""
-    return await anyio.to_thread.run_sync(partial(_read, secret), abandon_on_cancel=True)
+    call = partial(text, secret, secret.path, LARGEST)
+    content = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    return content.removesuffix("\n").removesuffix("\r")
 
 
-def _read(secret: SecretRef) -> str:
-    if not secret.path.startswith("/"):
+def text(secret: SecretRef, path: str, largest: int) -> str:
+    """The text of a regular file that the secret needs. Blocks."""
+    if not path.startswith("/"):
         raise Refused(f"secret {secret.reference}: expected file: and an absolute path")
     try:
-        content = _content(secret)
+        return _content(secret, path, largest).decode()
     except OSError as error:
         reason = "a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
         raise Refused(f"secret {secret.reference}: {reason}") from None
-    except ValueError:
-        raise Refused(f"secret {secret.reference}: expected file: and an absolute path") from None
-    try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise Refused(f"secret {secret.reference}: the file is not UTF-8 text") from None
+    except ValueError:
+        raise Refused(f"secret {secret.reference}: expected file: and an absolute path") from None
 
 
-def _content(secret: SecretRef) -> bytes:
-    handle = os.open(secret.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _content(secret: SecretRef, path: str, largest: int) -> bytes:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise Refused(f"secret {secret.reference}: not a regular file")
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise Refused(f"secret {secret.reference}: the file has more than {LARGEST} bytes")
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise Refused(f"secret {secret.reference}: the file has more than {largest} bytes")
     return content

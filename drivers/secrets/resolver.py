@@ -3,30 +3,44 @@ value."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Final
 
 import anyio
 
 from desired_state.secrets import SecretRef
 from drivers.errors import Refused, Unreachable
-from drivers.secrets import environment, file
+from drivers.secrets import environment, fields, file
+from drivers.secrets.cloud import Cloud
+from drivers.secrets.fields import Content
+from drivers.secrets.sops import Sops
+from drivers.secrets.vault import Vault
 from stickers.redaction import Redactor
 
-Backend = Callable[[SecretRef], Awaitable[str]]
+Backend = Callable[[SecretRef], Awaitable[Content]]
 
-BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType({"env": environment.read, "file": file.read})
 WITHIN: Final = timedelta(seconds=10)
 
 
 class Resolver:
-    """What `Tools.secret` is. Every value is known to the redactor before it is handed out."""
+    """What `Tools.secret` is. Every value is known to the redactor before it is handed out, and so is what the backends
+    say who we are with. Connections are kept until `aclose`."""
 
-    def __init__(self, redactor: Redactor, backends: Mapping[str, Backend] = BACKENDS) -> None:
-        self._redactor, self._backends = redactor, backends
+    def __init__(self, redactor: Redactor, backends: Mapping[str, Backend] | None = None) -> None:
+        self._redactor = redactor
+        self._vault, self._cloud = Vault(redactor.add), Cloud()
+        self._backends = backends if backends is not None else self._own()
+
+    def _own(self) -> Mapping[str, Backend]:
+        return {
+            "env": environment.read,
+            "file": file.read,
+            "vault": self._vault.read,
+            "aws-sm": self._cloud.secret,
+            "aws-ssm": self._cloud.parameter,
+            "sops": Sops(self._redactor.add).read,
+        }
 
     async def __call__(self, secret: SecretRef) -> str:
         backend = self._backends.get(secret.backend)
@@ -38,41 +52,12 @@ class Resolver:
                 content = await backend(secret)
         except TimeoutError:
             raise Unreachable(f"secret {secret.reference}: no answer within {WITHIN.total_seconds():g} s") from None
-        value = content if secret.field is None else _field(content, secret)
+        value = fields.value(content, secret)
         if not value:
             raise Refused(f"secret {secret.reference}: the value is empty")
         self._redactor.add(value)
         return value
 
-
-def _field(content: str, secret: SecretRef) -> str:
-    """One field of a JSON object, or of lines ``KEY=value`` (blank lines and those that begin with # are skipped, and
-    quotes around a value are no part of it)."""
-    fields = _of_object(content, secret) if content.lstrip().startswith("{") else _of_lines(content)
-    value = fields.get(secret.field)
-    if value is None:
-        raise Refused(f"secret {secret.reference}: there is no field {secret.field!r}")
-    if not isinstance(value, str):
-        raise Refused(f"secret {secret.reference}: the field {secret.field!r} is not a text")
-    return value
-
-
-def _of_object(content: str, secret: SecretRef) -> Mapping[str | None, object]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise Refused(f"secret {secret.reference}: the content begins like JSON and is no JSON object")
-    return found
-
-
-def _of_lines(content: str) -> Mapping[str | None, object]:
-    lines = (line.strip() for line in content.splitlines())
-    pairs = (line.removeprefix("export ").partition("=") for line in lines if line and not line.startswith("#"))
-    return {name.strip(): _unquoted(value.strip()) for name, equals, value in pairs if equals}
-
-
-def _unquoted(value: str) -> str:
-    quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
-    return value[1:-1] if quoted else value
+    async def aclose(self) -> None:
+        await self._vault.aclose()
+        await self._cloud.aclose()

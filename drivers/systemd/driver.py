@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from desired_state.model import Placement
+from drivers.contract import Against, Verified
 from drivers.process.connection import Connection as PlainHost
 from drivers.process.driver import ProcessDriver
+from drivers.process.host import Eyes as PlainEyes
 from drivers.systemd import host, render
 from drivers.systemd.connection import Connection
+from drivers.systemd.parcel import parcel
 
 
 class SystemdDriver(ProcessDriver):
@@ -16,13 +19,17 @@ class SystemdDriver(ProcessDriver):
 
     kind: ClassVar[str] = "systemd"
     model: ClassVar[type[PlainHost]] = Connection
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="systemd 252 booted in a container")
 
     def _new_eyes(self) -> host.Eyes:
         return host.Eyes()
 
-    def _new_session(self) -> host.Session:
-        assert isinstance(self._eyes, host.Eyes)
-        return host.Session(self._eyes)
+    def _new_session(self, eyes: PlainEyes) -> host.Session:
+        assert isinstance(eyes, host.Eyes)
+        return host.Session(eyes)
+
+    def _program(self) -> bytes:
+        return parcel()
 
     def _unsupported(self, placement: Placement) -> tuple[str, ...]:
         return render.unsupported(placement)

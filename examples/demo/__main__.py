@@ -77,13 +77,13 @@ def next_release_in_waves(fleet: Fleet) -> None:
 
 def killed_by_hand(fleet: Fleet) -> None:
     say("3. Kill what runs by hand", fleet.KILLED)
-    before = fleet.broken(fleet.kill, "staging-2")
+    before = fleet.broken(fleet.kill, "staging-2", "stopped", "missing")
     healed(fleet, "staging-2", before)
 
 
 def sticker_edited_by_hand(fleet: Fleet) -> None:
     say("4. Edit a sticker by hand", "production-1's sticker now claims another release; its signature no longer fits")
-    seen = fleet.broken(fleet.forge, "production-1")
+    seen = fleet.broken(fleet.forge, "production-1", "unlabelled")
     print(f"   sticker called {seen['trust']}: {seen['reason']}")
     healed(fleet, "production-1", seen)
     print("   proven again and labelled anew; nothing was restarted")
@@ -91,7 +91,7 @@ def sticker_edited_by_hand(fleet: Fleet) -> None:
 
 def swapped_by_hand(fleet: Fleet) -> None:
     say("5. Swap what runs by hand", fleet.SWAPPED)
-    seen = fleet.broken(fleet.swap, "staging-3")
+    seen = fleet.broken(fleet.swap, "staging-3", "lying")
     print(f"   called {seen['verdict']}: {seen['reason']}")
     healed(fleet, "staging-3", seen)
 

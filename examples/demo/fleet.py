@@ -149,7 +149,7 @@ class Fleet:
         for target in self.ports:
             for place in self._places(target):
                 self._by_hand(place, "stop")
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended by itself
                     os.kill(_pid(json.loads((place / "supervisor" / "pid").read_text())["supervisor"]), signal.SIGTERM)
 
     def _places(self, target: str) -> list[Path]:
@@ -181,14 +181,14 @@ class Fleet:
         (place / "swap").rename(place / "current")
         self._by_hand(place, "restart")
 
-    def broken(self, by: Callable[[str], None], target: str) -> dict[str, Any]:
-        """Break the target by hand; the first judgement of it that is not `in sync`, with the seconds it took as
-        `after`."""
+    def broken(self, by: Callable[[str], None], target: str, *verdicts: str) -> dict[str, Any]:
+        """Break the target by hand; the first judgement of it among these, with the seconds it took as `after`.
+        Whoever looks while the hands are still at work may judge otherwise before."""
         number = self._judged(target)[0]["number"]
         by(target)
 
         def news() -> list[dict[str, Any]]:
-            return [cell for cell in self._judged(target) if cell["number"] > number and cell["verdict"] != "in sync"]
+            return [cell for cell in self._judged(target) if cell["number"] > number and cell["verdict"] in verdicts]
 
         after = self.wait(f"{target} to be judged", lambda: bool(news()), 30)
         return news()[-1] | {"after": after}

@@ -139,6 +139,8 @@ def _stalled(situation: Situation) -> Said:
     waits, last = _waiting(situation), situation.last
     if waits is not None:
         return Status.TRUE, _pascal(waits.code), f"{waits.id}: {waits.reason}"
+    if situation.held is not None:
+        return Status.TRUE, _pascal(Code.REFUSED), f"the declared release is refused: {situation.held}"
     if last is not None and last.state is JobState.FAILED and _apart(situation):
         return Status.TRUE, "JobFailed", f"job {last.id} failed: {last.message}"
     if situation.suspended is not None:

@@ -63,12 +63,26 @@ def heal_failed(memory: Memory, *, now: datetime, seed: str) -> Memory:
     return replace(memory, attempts=attempts, not_before=now + wait)
 
 
+def heal_done(memory: Memory, *, now: datetime, seed: str) -> Memory:
+    """The memory after a heal that went well; whether it holds is seen later. One alone may mend an accident and holds
+    up nothing; those that follow each other wait ever longer, until one has held."""
+    wait = next_attempt(memory.attempts, HEALS, seed=seed) if memory.attempts else None
+    return replace(memory, attempts=memory.attempts + 1, not_before=now + (wait or timedelta()))
+
+
 def heal_held(memory: Memory, *, now: datetime) -> Memory:
     """The memory of a placement that is in sync: once it has been quiet for long enough the heals before are
     forgotten. The very same memory while there is nothing to forget."""
     if memory.attempts == 0 and memory.not_before is None:
         return memory
     if memory.not_before is not None and now < memory.not_before + QUIET:
+        return memory
+    return heal_forgotten(memory)
+
+
+def heal_forgotten(memory: Memory) -> Memory:
+    """The memory without its heals; the very same where there were none."""
+    if memory.attempts == 0 and memory.not_before is None:
         return memory
     return replace(memory, attempts=0, not_before=None)
 

@@ -95,6 +95,7 @@ ERRORS: Final[Mapping[str, TaskEvent]] = {
     errors.StaleFence.code: TaskEvent.LOSE,  # whoever holds the lease now looks and goes on
     errors.Refused.code: TaskEvent.FAIL,
     errors.InvalidAction.code: TaskEvent.FAIL,
+    errors.NotAllowed.code: TaskEvent.FAIL,
     errors.Terminal.code: TaskEvent.FAIL,
     errors.Conflict.code: TaskEvent.FAIL,
 }
@@ -232,7 +233,7 @@ def _found(asked: Asked, change: Change, look: TaskLook) -> Ruling:
         return _gone(change, look)
     seen = _sighted(change.placement, look)
     event = FOUND.get(seen.drift.verdict, TaskEvent.RETRY)
-    if event is TaskEvent.SUCCEED and isinstance(change, Deploy) and _is_untidy(seen.drift):
+    if event is TaskEvent.SUCCEED and _is_untidy(seen.drift):
         reason = "it stands as wanted, beside what the interrupted action left; the same action tidies up"
         return Ruling(event=TaskEvent.RETRY, code="UNTIDY", reason=reason)
     if event is TaskEvent.SUCCEED:

@@ -11,15 +11,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import Insert
 
 from desired_state.model import DesiredState, Placement, Release, Target
 from reconciler.core.plan import Plan
 from reconciler.store.columns import canonical
 from reconciler.store.errors import Corrupt, Missing
-from reconciler.store.statements import insert
+from reconciler.store.statements import inserting
 from reconciler.store.tables import content
 from stickers import digest
 from stickers.names import Digest
@@ -90,8 +92,13 @@ def keep(c: Connection, kind: Kind, values: Iterable[object], now: datetime) -> 
         for name, body in dict(zip(digests, bodies, strict=True)).items()
     ]
     if rows:
-        c.execute(insert(c, content).on_conflict_do_nothing(index_elements=["digest"]), rows)
+        c.execute(_offered(c.dialect.name), rows)
     return digests
+
+
+@cache
+def _offered(dialect: str) -> Insert:
+    return inserting(dialect, content).on_conflict_do_nothing(index_elements=["digest"])
 
 
 def load(c: Connection, kind: Kind, name: Digest) -> Any:

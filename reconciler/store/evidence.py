@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
+from sqlalchemy.dialects.sqlite import Insert
 
 from reconciler.store.records import EvidenceRow
-from reconciler.store.statements import insert, insert_all
+from reconciler.store.statements import insert_all, inserting
 from reconciler.store.tables import evidence as table
 from stickers.names import ComponentName, EnvironmentId, EvidenceId, TargetId
 from stickers.signature import Envelope, Statement
@@ -28,7 +30,12 @@ def keep(c: Connection, statements: Sequence[EvidenceRow]) -> None:
         }
         for each in statements
     ]
-    insert_all(c, insert(c, table).on_conflict_do_nothing(index_elements=["id"]), rows)
+    insert_all(c, _offered(c.dialect.name), rows)
+
+
+@cache
+def _offered(dialect: str) -> Insert:
+    return inserting(dialect, table).on_conflict_do_nothing(index_elements=["id"])
 
 
 def load(c: Connection, id: EvidenceId) -> EvidenceRow | None:

@@ -7,9 +7,23 @@ judged by the database's clock on PostgreSQL, where several machines meet, and b
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Interval, Row, and_, case, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Interval,
+    Row,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from reconciler.store.columns import Instant
 from reconciler.store.errors import LostLease, StoreError
@@ -17,6 +31,15 @@ from reconciler.store.records import Lease
 from reconciler.store.statements import insert
 from reconciler.store.tables import lease as table
 from stickers.names import EnvironmentId
+
+_BOUND: Final = and_(
+    table.c.environment == bindparam("lease_environment"),
+    table.c.token == bindparam("lease_token"),
+    table.c.holder == bindparam("lease_holder"),
+)
+_HOLD: Final = select(literal(1)).where(_BOUND).with_for_update(read=True)
+# `fence` for statements that are built once: executed with `bound`
+FENCE: Final = exists(select(literal(1)).select_from(table).where(_BOUND).with_for_update(read=True))
 
 
 def acquire(c: Connection, environment: EnvironmentId, holder: str, *, now: datetime, ttl: timedelta) -> Lease | None:
@@ -62,8 +85,7 @@ def load(c: Connection, environment: EnvironmentId) -> Lease | None:
 def hold(c: Connection, lease: Lease, environment: EnvironmentId | None = None) -> None:
     """For writes of several statements: `LostLease` unless the lease is held, and nobody can take it before this
     transaction ends (its row stays locked; on SQLite the whole database is)."""
-    covers(lease, environment or lease.environment)
-    if c.execute(select(literal(1)).where(_held(lease)).with_for_update(read=True)).first() is None:
+    if c.execute(_HOLD, bound(lease, environment or lease.environment)).first() is None:
         raise lost(lease)
 
 
@@ -72,6 +94,12 @@ def fence(lease: Lease, environment: EnvironmentId) -> ColumnElement[bool]:
     was fenced between the reading and the commit would still write."""
     covers(lease, environment)
     return exists(select(literal(1)).select_from(table).where(_held(lease)).with_for_update(read=True))
+
+
+def bound(lease: Lease, environment: EnvironmentId) -> dict[str, object]:
+    """What `FENCE` compares with."""
+    covers(lease, environment)
+    return {"lease_environment": environment, "lease_token": lease.token, "lease_holder": lease.holder}
 
 
 def covers(lease: Lease, environment: EnvironmentId) -> None:

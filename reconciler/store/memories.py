@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, case, delete, select, update
+from sqlalchemy.dialects.sqlite import Insert
 
 from desired_state.model import Suspension, Target
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory
@@ -19,7 +21,7 @@ from reconciler.core.machine import JOB_ACTIVE
 from reconciler.store import contents, environments, leases
 from reconciler.store.contents import Kind
 from reconciler.store.records import Circuit, Good, HandSuspension, Lease, Refusal, Refused
-from reconciler.store.statements import insert, insert_all
+from reconciler.store.statements import insert, insert_all, inserting
 from reconciler.store.tables import circuit as circuit_table
 from reconciler.store.tables import environment as environment_table
 from reconciler.store.tables import job, known_target, last_good, task
@@ -49,9 +51,34 @@ def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
         refused=_refused_reasons(c, environment),
         circuits=_open_circuits(c, environment, now),
         active_keys=_active_keys(c, environment),
-        suspended=_in_force(row.suspended if row else None, now),
+        suspended=in_force(row.suspended if row else None, now),
         targets=remembered.targets,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What an action taught: the sequences seen or written, what stands in health by which evidence, and how often
+    what was healed has been."""
+
+    sequences: Mapping[PlacementId, int] = field(default_factory=dict)
+    goods: Sequence[Good] = ()
+    heals: Mapping[PlacementId, Memory] = field(default_factory=dict)
+
+
+def learn(c: Connection, environment: EnvironmentId, learnt: Learnt, lease: Lease, now: datetime) -> None:
+    """Remember all of it: the higher of two sequences; what is good as `good` does; heals as they were counted."""
+    for each in learnt.goods:
+        leases.covers(lease, each.placement.environment)
+    if not (learnt.sequences or learnt.goods or learnt.heals):
+        return
+    _begin(c, environment, lease)
+    highest = dict(learnt.sequences)
+    for each in learnt.goods:
+        highest[each.placement.id] = max(each.sequence, highest.get(each.placement.id, 0))
+    _raise(c, environment, highest)
+    _keep_goods(c, environment, learnt.goods, now)
+    _keep_heals(c, environment, learnt.heals)
 
 
 def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[PlacementId, int], lease: Lease) -> None:
@@ -60,41 +87,15 @@ def raise_sequences(c: Connection, environment: EnvironmentId, seen: Mapping[Pla
     at_hand = _at_hand(c, environment)
     memories = at_hand.memories if at_hand else {}
     higher = {id: sequence for id, sequence in seen.items() if sequence > memories.get(id, NOTHING_REMEMBERED).sequence}
-    if not higher:
-        return
-    _begin(c, environment, lease)
-    offered = insert(c, table)
-    rises = offered.on_conflict_do_update(
-        index_elements=_PLACEMENT,
-        set_={"sequence": offered.excluded.sequence},
-        where=offered.excluded.sequence > table.c.sequence,
-    )
-    insert_all(c, rises, [_key(environment, id) | {"sequence": sequence} for id, sequence in higher.items()])
+    if higher:
+        _begin(c, environment, lease)
+        _raise(c, environment, higher)
 
 
 def good(c: Connection, goods: Sequence[Good], lease: Lease, now: datetime) -> None:
-    """These placements stand in health, as the evidence proves: what a rollback and a heal return to. Failed heals are
-    forgotten with it, and the target can be looked at for good, declared or not."""
-    if not goods:
-        return
-    environment = lease.environment
-    for each in goods:
-        leases.covers(lease, each.placement.environment)
-    _begin(c, environment, lease)
-    _remember(c, goods)
-    placements = contents.keep(c, Kind.PLACEMENT, [each.placement for each in goods], now)
-    targets = contents.keep(c, Kind.TARGET, [each.target for each in goods], now)
-    _keep_last_good(
-        c,
-        [
-            _key(environment, each.placement.id) | {"content": content, "evidence": each.evidence, "since": now}
-            for each, content in zip(goods, placements, strict=True)
-        ],
-    )
-    _upsert(c, known_target, [
-        {"environment": environment, "target": target, "content": content, "known_at": now}
-        for target, content in {each.target.id: content for each, content in zip(goods, targets, strict=True)}.items()
-    ])  # fmt: skip
+    """These placements stand in health, as the evidence proves: what a rollback and a heal return to. How often they
+    were healed stays: only what holds forgets that. The target can be looked at for good, declared or not."""
+    learn(c, lease.environment, Learnt(goods=goods), lease, now)
 
 
 def step_back(
@@ -140,26 +141,21 @@ def lift(c: Connection, environment: EnvironmentId, actor: str, now: datetime) -
 def heals(c: Connection, environment: EnvironmentId, after: Mapping[PlacementId, Memory], lease: Lease) -> None:
     """The attempts of these placements and when the next may be made, as `core.retry` counted them. Nothing else of a
     memory is written here."""
-    if not after:
-        return
-    _begin(c, environment, lease)
-    _upsert(c, table, [
-        _key(environment, id) | {"attempts": memory.attempts, "not_before": memory.not_before}
-        for id, memory in after.items()
-    ])  # fmt: skip
+    if after:
+        _begin(c, environment, lease)
+        _keep_heals(c, environment, after)
 
 
 def circuit(c: Connection, environment: EnvironmentId, state: Circuit, lease: Lease) -> None:
     """How often the target has failed in a row; no failures close its circuit."""
+    if not state.failures:
+        c.execute(_CLOSED, {"target_is": state.target, **leases.bound(lease, environment)})
+        return
     leases.hold(c, lease, environment)
     key = {"environment": environment, "target": state.target}
     values = {"failures": state.failures, "open_until": state.open_until}
-    if state.failures:
-        offered = insert(c, circuit_table).values(**key, **values)
-        c.execute(offered.on_conflict_do_update(index_elements=list(key), set_=values))
-    else:
-        gone = (circuit_table.c.environment == environment, circuit_table.c.target == state.target)
-        c.execute(delete(circuit_table).where(*gone))
+    offered = insert(c, circuit_table).values(**key, **values)
+    c.execute(offered.on_conflict_do_update(index_elements=list(key), set_=values))
 
 
 def circuits(c: Connection, environment: EnvironmentId) -> dict[TargetId, Circuit]:
@@ -211,15 +207,13 @@ def _at_hand(c: Connection, environment: EnvironmentId) -> _Remembered | None:
 
 
 def _stamp(c: Connection, environment: EnvironmentId) -> str:
-    asked = select(environment_table.c.memories).where(environment_table.c.id == environment)
-    return c.execute(asked).scalar() or ""
+    return c.execute(_STAMP, {"id_is": environment}).scalar() or ""
 
 
 def _begin(c: Connection, environment: EnvironmentId, lease: Lease) -> None:
     """Before any write to the memories of an environment."""
     leases.hold(c, lease, environment)
-    stamped = update(environment_table).where(environment_table.c.id == environment)
-    c.execute(stamped.values(memories=secrets.token_hex(8)))
+    c.execute(_STAMPED, {"id_is": environment, "stamp": secrets.token_hex(8)})
 
 
 def _memories(c: Connection, environment: EnvironmentId) -> dict[PlacementId, Memory]:
@@ -259,42 +253,83 @@ def _active_keys(c: Connection, environment: EnvironmentId) -> frozenset[str]:
     return frozenset(c.execute(select(task.c.key).join(job).where(*active)).scalars())
 
 
-def _in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
+def in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
+    """The suspension by hand, unless it has ended."""
     if suspended is None or (suspended.until is not None and suspended.until <= now):
         return None
     return Suspension(reason=suspended.reason, until=suspended.until)
 
 
-def _remember(c: Connection, goods: Sequence[Good]) -> None:
-    offered = insert(c, table)
-    highest = {
-        "sequence": func.max(table.c.sequence, offered.excluded.sequence)
-        if c.dialect.name == "sqlite"
-        else func.greatest(table.c.sequence, offered.excluded.sequence),
-        "attempts": 0,
-        "not_before": None,
-    }
-    rows = [_key(each.placement.environment, each.placement.id) | {"sequence": each.sequence} for each in goods]
-    insert_all(c, offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=highest), rows)
+def _raise(c: Connection, environment: EnvironmentId, sequences: Mapping[PlacementId, int]) -> None:
+    rows = [_key(environment, id) | {"sequence": sequence} for id, sequence in sequences.items()]
+    insert_all(c, _raised(c.dialect.name), rows)
 
 
-def _keep_last_good(c: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+def _keep_goods(c: Connection, environment: EnvironmentId, goods: Sequence[Good], now: datetime) -> None:
+    placements = contents.keep(c, Kind.PLACEMENT, [each.placement for each in goods], now)
+    targets = contents.keep(c, Kind.TARGET, [each.target for each in goods], now)
+    if goods:
+        c.execute(_good(c.dialect.name), [
+            _key(environment, each.placement.id) | {"content": content, "evidence": each.evidence, "since": now}
+            for each, content in zip(goods, placements, strict=True)
+        ])  # fmt: skip
+        insert_all(c, _upsert(c.dialect.name, known_target, ("content", "known_at")), [
+            {"environment": environment, "target": id, "content": content, "known_at": now}
+            for id, content in {each.target.id: content for each, content in zip(goods, targets, strict=True)}.items()
+        ])  # fmt: skip
+
+
+def _keep_heals(c: Connection, environment: EnvironmentId, heals: Mapping[PlacementId, Memory]) -> None:
+    insert_all(c, _upsert(c.dialect.name, table, ("attempts", "not_before")), [
+        _key(environment, id) | {"attempts": memory.attempts, "not_before": memory.not_before}
+        for id, memory in heals.items()
+    ])  # fmt: skip
+
+
+# -- statements that are built once: building one takes longer than carrying it out -----------------------------------
+
+_STAMP: Final = select(environment_table.c.memories).where(environment_table.c.id == bindparam("id_is"))
+_STAMPED: Final = (
+    update(environment_table).where(environment_table.c.id == bindparam("id_is")).values(memories=bindparam("stamp"))
+)
+_CLOSED: Final = delete(circuit_table).where(
+    circuit_table.c.environment == bindparam("lease_environment"),
+    circuit_table.c.target == bindparam("target_is"),
+    leases.FENCE,
+)
+
+
+@cache
+def _raised(dialect: str) -> Insert:
+    offered = inserting(dialect, table)
+    return offered.on_conflict_do_update(
+        index_elements=_PLACEMENT,
+        set_={"sequence": offered.excluded.sequence},
+        where=offered.excluded.sequence > table.c.sequence,
+    )
+
+
+@cache
+def _good(dialect: str) -> Insert:
     """Another content pushes the one that was there into `before`."""
-    offered, was = insert(c, last_good), last_good.c
+    offered, was = inserting(dialect, last_good), last_good.c
     other = was.content != offered.excluded.content
     kept = {
         "before": case((other, was.content), else_=was.before),
         "before_evidence": case((other, was.evidence), else_=was.before_evidence),
     }
     fresh = {name: offered.excluded[name] for name in ("content", "evidence", "since")}
-    c.execute(offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=fresh | kept), rows)
+    return offered.on_conflict_do_update(index_elements=_PLACEMENT, set_=fresh | kept)
 
 
-def _upsert(c: Connection, into: Any, rows: Sequence[Mapping[str, object]]) -> None:
+@cache
+def _upsert(dialect: str, into: Table, columns: tuple[str, ...]) -> Insert:
+    offered = inserting(dialect, into)
     keys = [column.name for column in into.primary_key]
-    offered = insert(c, into)
-    values = {name: offered.excluded[name] for name in rows[0] if name not in keys}
-    insert_all(c, offered.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    return offered.on_conflict_do_update(index_elements=keys, set_={name: offered.excluded[name] for name in columns})
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
 
 
 def _key(environment: EnvironmentId, id: PlacementId) -> dict[str, object]:

@@ -14,7 +14,12 @@ _FEW: Final = 8  # rows up to which PostgreSQL is sent them one by one
 
 def insert(c: Connection, table: Table) -> sqlite.Insert:
     """An insert that can say `on_conflict_…`. Both dialects word it alike, so the type of one stands for both."""
-    if c.dialect.name == "sqlite":
+    return inserting(c.dialect.name, table)
+
+
+def inserting(dialect: str, table: Table) -> sqlite.Insert:
+    """The same, for a statement that is built once for each dialect."""
+    if dialect == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)  # type: ignore[return-value]
 

@@ -1,17 +1,21 @@
-"""The store: one transaction per call, written by one connection, read by others. It knows no table.
+"""The store: queries in transactions, written by one connection, read by others. It knows no table.
 
 A query is a function on a connection; `write` commits what it did or nothing, `read` shows it one moment of the
-database. Waiting for a turn can be cancelled; a transaction that has begun is waited for.
+database. Queries that wait for the writer at the same time share one transaction; when one of them raises, each is
+carried out in its own, so that none is failed by another. Waiting for a turn can be cancelled; a transaction that has
+begun is waited for.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 import structlog
@@ -27,6 +31,7 @@ from reconciler.store.lock import SideFile
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
+TOGETHER: Final = 64  # queries in one transaction
 WAL_RESET_FIXED: Final = (3, 51, 3)
 
 log = structlog.get_logger()
@@ -43,6 +48,8 @@ class Store:
         self.now = now
         self._writer, self._readers, self._lock = writer, readers, lock
         self._writing, self._reading = CapacityLimiter(1), CapacityLimiter(engines.READERS)
+        self._thread = CapacityLimiter(1)
+        self._waiting: deque[_Entry[Any]] = deque()
         self._closed = False
 
     @classmethod
@@ -72,12 +79,58 @@ class Store:
 
     async def write(self, query: Query[T]) -> T:
         """What the query answers, once it is committed. Raises what the query raises, and errors of the store;
-        after `CommitUnknown` look before writing again."""
+        after `CommitUnknown` look before writing again. A query may be asked twice, and is committed once."""
         self._insist_on_open()
         if self._readers is None:
             await checkpoint()
             return self._written(query)
-        return await to_thread.run_sync(self._written, query, limiter=self._writing)
+        entry = _Entry(query)
+        self._waiting.append(entry)
+        try:
+            async with self._writing:
+                if not entry.begun:
+                    await self._carry_waiting()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._withdrawn(entry)
+        return entry.result()
+
+    async def _carry_waiting(self) -> None:
+        """Everything that waits by now, up to a bound; the first of it asks."""
+        together = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+        for entry in together:
+            entry.begun = True
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._carried, together, limiter=self._thread)
+        for entry in together:
+            entry.done.set()
+
+    async def _withdrawn(self, entry: _Entry[Any]) -> None:
+        """Whoever leaves takes a query that has not begun with them, and waits for one that has."""
+        if entry.begun:
+            await entry.done.wait()
+        else:
+            self._waiting.remove(entry)
+
+    def _carried(self, entries: Sequence[_Entry[Any]]) -> None:
+        if len(entries) == 1 or not self._together(entries):
+            for entry in entries:
+                entry.answer_by(self._written)
+
+    def _together(self, entries: Sequence[_Entry[Any]]) -> bool:
+        """All of them in one transaction. False, and nothing is written, when that cannot be done."""
+        try:
+            with _translated():
+                answers = self._transaction(lambda c: [entry.query(c) for entry in entries])
+        except CommitUnknown as error:
+            for entry in entries:
+                entry.error = CommitUnknown(str(error))
+        except Exception:  # of one of them, or of the database: each learns its own
+            return False
+        else:
+            for entry, answer in zip(entries, answers, strict=True):
+                entry.answer = answer
+        return True
 
     async def read(self, query: Query[T]) -> T:
         self._insist_on_open()
@@ -150,6 +203,28 @@ class Store:
                 return _asked(connection, query)
             finally:
                 connection.exec_driver_sql("pragma query_only=off")
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[T]):
+    """A query on its way to the writer, and what became of it."""
+
+    query: Query[T]
+    begun: bool = False
+    done: anyio.Event = field(default_factory=anyio.Event)
+    answer: T | None = None
+    error: BaseException | None = None
+
+    def answer_by(self, written: Callable[[Query[T]], T]) -> None:
+        try:
+            self.answer = written(self.query)
+        except BaseException as error:  # it is the asker's
+            self.error = error
+
+    def result(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.answer  # type: ignore[return-value]
 
 
 class _Lost(Exception):

@@ -159,3 +159,14 @@ def test_every_command_leads_to_a_function() -> None:
     for command in COMMANDS:
         module, _, function = command.run.partition(":")
         assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [(["plna", "staging"], "did you mean plan?"), (["job", "lsit"], "did you mean list?"), (["xyzzy"], "'xyzzy'\n")],
+)
+def test_a_misspelt_command_names_the_nearest(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err

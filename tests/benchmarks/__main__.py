@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.benchmarks.table import machine
 
-MINUTES: Final = {"start": 2, "turn": 10, "core": 5, "store": 10, "documents": 5, "docker": 15}  # at the longest
+MINUTES: Final = {"start": 2, "turn": 10, "core": 5, "store": 10, "documents": 5, "docker": 5}  # at the longest
 
 
 def main(names: list[str]) -> int:

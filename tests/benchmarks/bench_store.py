@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -74,14 +75,22 @@ async def _many(store: Store, lease: Lease, desired: DesiredState) -> None:
 
 
 async def _carried(store: Store, lease: Lease, desired: DesiredState) -> None:
-    job: Job = await store.write(lambda c: jobs.create(c, new_job(desired), lease, NOW))
+    job = await store.write(lambda c: jobs.create(c, new_job(desired), lease, NOW))
     for event in JOB_PATH[:2]:
-        job = await store.write(lambda c, job=job, event=event: jobs.advance(c, job, event, lease, NOW))
-    [task] = await store.read(lambda c: tasks.of(c, job))
+        job = await _job_moved(store, lease, job, event)
+    [task] = await store.read(partial(tasks.of, job=job))
     for step in TASK_PATH:
-        task: Task = await store.write(lambda c, task=task, step=step: tasks.advance(c, task, step, lease, NOW))
+        task = await _task_moved(store, lease, task, step)
     for event in JOB_PATH[2:]:
-        job = await store.write(lambda c, job=job, event=event: jobs.advance(c, job, event, lease, NOW))
+        job = await _job_moved(store, lease, job, event)
+
+
+async def _job_moved(store: Store, lease: Lease, job: Job, event: JobEvent) -> Job:
+    return await store.write(lambda c: jobs.advance(c, job, event, lease, NOW))
+
+
+async def _task_moved(store: Store, lease: Lease, task: Task, event: TaskEvent) -> Task:
+    return await store.write(lambda c: tasks.advance(c, task, event, lease, NOW))
 
 
 async def _turn(store: Store, lease: Lease) -> None:

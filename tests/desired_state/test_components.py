@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from desired_state.health import CommandCheck, Health, HttpCheck, TcpCheck
+from desired_state.hooks import Hook, Hooks, OnFailure
 from desired_state.model import Configuration, Placement, Port, RestartPolicy, RuntimeHealthcheck, Volume
 from desired_state.secrets import SecretRef
 from tests.desired_state.trees import ENVIRONMENT, RELEASE, TARGET, codes, found, state
@@ -67,6 +68,30 @@ def test_each_kind_of_check_is_read(said: str, check: object) -> None:
     health = api(f"health: {{{said}}}").health
     assert health is not None
     assert health.check == check
+
+
+def test_hooks_arrive_and_are_no_part_of_the_configuration() -> None:
+    placement = api(
+        "hooks: {pre_deploy: {command: [migrate], environment: {B: x, A: {secret: 'env:A'}}}, "
+        "post_deploy: {command: [announce], deadline: 5s, on_failure: warn}}"
+    )
+    assert placement.hooks == Hooks(
+        pre_deploy=Hook(argv=("migrate",), environment=(("A", SecretRef(reference="env:A")), ("B", "x"))),
+        post_deploy=Hook(argv=("announce",), deadline=timedelta(seconds=5), on_failure=OnFailure.WARN),
+    )
+    assert placement.content == api("").content
+    assert placement.trial != api("").trial
+
+
+def test_a_target_may_run_its_own_program_in_a_hook() -> None:
+    placement = api("hooks: {pre_deploy: {command: [migrate], deadline: 5s}}", "hooks: {pre_deploy: {command: [skip]}}")
+    assert placement.hooks == Hooks(pre_deploy=Hook(argv=("skip",), deadline=timedelta(seconds=5)))
+
+
+def test_a_hook_without_a_program_is_a_flaw() -> None:
+    [finding] = flaws("hooks: {post_deploy: {deadline: 5s}}")
+    assert "hooks.post_deploy" in finding
+    assert "the key command" in finding
 
 
 def test_maps_are_merged_key_by_key() -> None:

@@ -59,6 +59,9 @@ components:
     registry_credentials: {secret: "file:/etc/registry.json#token"}
     health: {http: {port: 8080, path: /health, status: 204, body: ok}, interval: 1s, timeout: 2s, successes: 2,
              minimum: 1s, deadline: 30s}
+    hooks:
+      pre_deploy: {command: [migrate], environment: {DB: {secret: "env:DB"}}, deadline: 30s}
+      post_deploy: {command: [announce], deadline: 5s, on_failure: warn}
     state: running
     after: [web]
     select: {zone: a}
@@ -272,6 +275,43 @@ def test_no_finding_shows_a_value_that_may_be_secret(said: str, path: str) -> No
     assert lines
     assert all("424242" not in line for line in lines)
     assert any(f"components.api.{path}: " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("valut:kv/x#y", "; did you mean vault?"),
+        ("aws-smm:x", "; did you mean aws-sm?"),
+        ("vault:kv/x", "expected vault:mount/path#field"),
+        ("sops:/x.yaml", "expected sops:/path#field"),
+        ("enf", "aws-ssm:/path#field or sops:/path#field"),
+    ],
+)
+def test_a_reference_that_is_none_says_how_its_backend_is_written(said: str, expected: str) -> None:
+    (line,) = environment(f"components: {{api: {{environment: {{PASSWORD: {{secret: '{said}'}}}}}}}}\n")
+    assert "PASSWORD.secret: found a text; expected" in line
+    assert line.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("reference", "version", "expected"),
+    [
+        ("vault:kv/x#y", "v2", "the number of a version"),
+        ("vault:kv/x#y", "0", "the number of a version"),
+        ("aws-ssm:/x", "two words", "the number of a version, or a label"),
+        ("aws-sm:x", "two words", "a version's id, or a stage such as AWSPREVIOUS"),
+    ],
+)
+def test_a_version_that_its_backend_cannot_keep_is_found(reference: str, version: str, expected: str) -> None:
+    said = f"{{secret: '{reference}', version: '{version}'}}"
+    (line,) = environment(f"components: {{api: {{environment: {{X: {said}}}}}}}\n")
+    assert "environment.X.version: found" in line
+    assert line.endswith(f"expected {expected}")
+
+
+def test_a_backend_without_versions_takes_any_text_as_one() -> None:
+    for said in ("{secret: 'env:A', version: 'any text'}", "{secret: 'vault:kv/x#y', version: '12'}"):
+        assert environment(f"components: {{api: {{environment: {{X: {said}}}}}}}\n") == []
 
 
 def test_what_is_missing_is_named_at_the_map_that_lacks_it() -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import anyio
 
 from desired_state.health import Health, TcpCheck
+from desired_state.hooks import Hook
 from desired_state.model import Configuration, Placement, Target
 from desired_state.secrets import SecretRef
-from drivers.contract import Action, Change, Deploy, Footing, Outcome, Progress, Receipt, Stamp, Step, Tools, claim_of
+from drivers.contract import (
+    Action,
+    Change,
+    Deploy,
+    Footing,
+    Outcome,
+    Progress,
+    Receipt,
+    Stamp,
+    Step,
+    Tools,
+    Unit,
+    claim_of,
+)
 from drivers.errors import Refused
 from drivers.sequence import Started, carry_out
 from stickers import digest, names
@@ -115,6 +130,7 @@ class FakeHands:
     """`answers` is what each instance says when it is asked, one after the other, the last one for ever. `errors` maps
     a step to what it raises. `beside`: what `start` says; `back`: the instance that `put_back` says serves again."""
 
+    unit: Unit = Unit.COMPONENT
     stands: Workload | None = None
     worn: Sticker | None = None
     unreadable: bool = False
@@ -128,6 +144,7 @@ class FakeHands:
     calls: list[str] = field(default_factory=list)
     wrote: list[Sticker] = field(default_factory=list)
     adopted: str | None = None
+    hooks: dict[str, str | None] | None = None  # hook -> how it fails; None: hooks are not allowed
     _envelopes: dict[Envelope, Sticker] = field(default_factory=dict)
 
     # -- what a test asks -------------------------------------------------------------------------------------------
@@ -135,7 +152,7 @@ class FakeHands:
     async def carry(self, given: Action | Change) -> Receipt:
         whole = given if isinstance(given, Action) else action(given)
         self.said: list[Progress] = []
-        return await carry_out(whole, self, self.tools, report=self.said.append)
+        return await carry_out(whole, self, self.tools, report=self.said.append, unit=self.unit)
 
     async def one(self, given: Action | Change) -> Outcome:
         return (await self.carry(given)).outcomes[0]
@@ -152,7 +169,14 @@ class FakeHands:
             read=self._envelopes.get,
             now=virtual_time.now,
             secret=_no_secret,
+            hook=None if self.hooks is None else self._hook,
         )
+
+    async def _hook(self, hook: Hook, about: Mapping[str, str]) -> str | None:
+        assert self.hooks is not None
+        assert about["key"] == KEY
+        self.calls.append(f"{about['hook']} {about['release']} after {about['previous_release'] or 'nothing'}")
+        return self.hooks.get(about["hook"])
 
     def _sign(self, statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
         assert (statement, environment) == (Statement.STICKER, ENVIRONMENT)

@@ -474,6 +474,41 @@ async def test_only_the_targets_asked_for_are_told(bench: MemoryBench) -> None:
     assert told == [other.id]
 
 
+async def test_what_changes_by_its_script_alone_is_told_when_it_does(bench: MemoryBench, stage: Stage) -> None:
+    one = await stage.deployed(Wish())
+    driver, told = MemoryDriver(bench.tools, bench.world), list[float]()
+
+    async def watch() -> None:
+        async for _ in driver.watch([bench.target]):
+            told.append(anyio.current_time() - began)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        bench.host.behave(one.id, scripts.CrashLoop(5, 2))
+        await anyio.sleep(13)
+        group.cancel_scope.cancel()
+    assert [round(at, 1) for at in told] == [0, 5, 7, 12]
+
+
+async def test_what_was_stopped_meanwhile_is_not_told_to_have_changed(bench: MemoryBench, stage: Stage) -> None:
+    one = await stage.deployed(Wish())
+    driver, told = MemoryDriver(bench.tools, bench.world), list[TargetId]()
+
+    async def watch() -> None:
+        async for id in driver.watch([bench.target]):
+            told.append(id)
+
+    async with anyio.create_task_group() as group:
+        bench.host.behave(one.id, scripts.Dying(5))
+        bench.host.kill(one.id)
+        group.start_soon(watch)
+        await anyio.sleep(10)
+        group.cancel_scope.cancel()
+    assert told == []
+
+
 async def test_a_watcher_that_does_not_keep_up_loses_its_events_and_nothing_else(bench: MemoryBench) -> None:
     driver = MemoryDriver(bench.tools, bench.world)
     ended = anyio.Event()

@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from drivers.contract import Remove, Restart, Result, Stamp, Step, claim_of
-from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, StaleFence, Unreachable
+from desired_state.hooks import Hook, Hooks, OnFailure
+from drivers.contract import Deploy, Remove, Restart, Result, Stamp, Step, Unit, claim_of
+from drivers.errors import Conflict, DriverError, NotAllowed, OutcomeUnknown, Refused, StaleFence, Unreachable
 from stickers import names
 from stickers.names import InstallationId
 from stickers.observation import Workload, WorkloadState
@@ -479,6 +480,18 @@ async def test_a_restart_happens_once_to_its_key() -> None:
     assert hands.calls == ["look"]
 
 
+async def test_a_restart_tidies_up_what_an_interrupted_action_left() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), debris=("half",))
+    assert (await hands.one(RESTART)).result is Result.CHANGED
+    assert hands.calls == ["look", "restart old", "ask old", "ask old", "settle old", "wear proven shop@one"]
+
+
+async def test_a_restart_that_is_done_and_has_left_something_is_only_tidied_up() -> None:
+    hands = FakeHands(stands=OLD, worn=replace(sticker(ONE, sequence=5), key=KEY), debris=("half",))
+    assert (await hands.one(RESTART)).result is Result.LABELLED
+    assert hands.calls == ["look", "ask old", "ask old", "settle old", "wear proven shop@one"]
+
+
 async def test_a_restart_of_something_else_is_a_conflict() -> None:
     hands = FakeHands(stands=replace(OLD, instance="another"), worn=sticker(ONE))
     with pytest.raises(Conflict):
@@ -584,3 +597,110 @@ async def test_a_cancellation_comes_through_as_one() -> None:
         await hands.carry(deploy(TWO))
     assert scope.cancelled_caught
     assert hands.calls[-1] == "start"
+
+
+# -- a target as a whole ----------------------------------------------------------------------------------------------
+
+
+def both() -> tuple[Deploy, Deploy]:
+    web = replace(TWO, id=replace(ID, component=names.ComponentName("web")))
+    return TO_TWO, deploy(web, replaces=OLD, predecessor=ONE)
+
+
+async def test_changes_of_a_target_as_a_whole_are_all_prepared_and_then_all_marked_before_any_is_started() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), unit=Unit.TARGET)
+    receipt = await hands.carry(action(*both()))
+    assert [call.partition(" ")[0] for call in hands.calls] == [
+        *("look", "prepare", "look", "prepare"),
+        *("wear", "wear"),
+        *("start", "start"),
+        *("ask", "ask", "settle", "wear"),
+        *("ask", "ask", "settle", "wear"),
+    ]
+    assert [outcome.id for outcome in receipt.outcomes] == [change.id for change in both()]
+    assert receipt.as_wanted
+
+
+async def test_a_conflict_at_one_change_leaves_the_whole_target_untouched() -> None:
+    hands = FakeHands(stands=OLD, unit=Unit.TARGET)
+    first, second = both()
+    with pytest.raises(Conflict):
+        await hands.carry(action(first, replace(second, replaces=None)))
+    assert hands.calls == ["look", "prepare", "look"]
+
+
+async def test_what_is_as_wanted_already_is_labelled_only_when_nothing_else_is_a_conflict() -> None:
+    hands = FakeHands(stands=NEW, unit=Unit.TARGET)
+    first, second = both()
+    other = replace(second, placement=replace(second.placement, configuration=ONE.configuration), replaces=None)
+    with pytest.raises(Conflict):
+        await hands.carry(action(first, other))
+    assert hands.wrote == []
+
+
+async def test_changes_of_single_components_go_through_all_steps_one_after_the_other() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE))
+    await hands.carry(action(*both()))
+    half = len(hands.calls) // 2
+    assert hands.calls[:half] == hands.calls[half:]
+
+
+# -- hooks ------------------------------------------------------------------------------------------------------------
+
+HOOKS = Hooks(pre_deploy=Hook(argv=("migrate",)), post_deploy=Hook(argv=("announce",)))
+HOOKED = replace(TWO, hooks=HOOKS)
+TO_HOOKED = deploy(HOOKED, replaces=OLD, predecessor=ONE)
+
+
+async def test_hooks_run_before_the_first_change_and_before_the_sticker() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), hooks={})
+    assert (await hands.one(TO_HOOKED)).result is Result.CHANGED
+    assert hands.calls == [
+        "look",
+        "prepare",
+        "pre_deploy shop@two after shop@one",
+        "wear in_transit shop@two",
+        "start",
+        "ask new",
+        "ask new",
+        "post_deploy shop@two after shop@one",
+        "settle new",
+        "wear proven shop@two",
+    ]
+
+
+async def test_what_is_as_wanted_runs_no_hook() -> None:
+    hands = FakeHands(stands=workload(HOOKED), worn=sticker(HOOKED), hooks={})
+    assert (await hands.one(TO_HOOKED)).result is Result.UNCHANGED
+    assert hands.calls == ["look"]
+
+
+async def test_a_hook_that_fails_before_the_first_change_stops_it() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), hooks={"pre_deploy": "no table shop"})
+    with pytest.raises(Refused, match=r"nothing was changed.*no table shop"):
+        await hands.one(TO_HOOKED)
+    assert hands.wrote == []
+
+
+async def test_a_hook_that_fails_after_the_proof_puts_back_what_stood_before() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), back="old", hooks={"post_deploy": "smoke test"})
+    outcome = await hands.one(TO_HOOKED)
+    assert outcome.result is Result.REVERTED
+    assert "smoke test" in outcome.detail
+    assert hands.wrote[-1].claim.release == ONE.release
+
+
+async def test_a_hook_that_is_to_warn_is_told_and_the_deployment_stands() -> None:
+    assert HOOKS.post_deploy is not None
+    warns = Hooks(post_deploy=replace(HOOKS.post_deploy, on_failure=OnFailure.WARN))
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), hooks={"post_deploy": "nobody was told"})
+    outcome = await hands.one(deploy(replace(TWO, hooks=warns), replaces=OLD, predecessor=ONE))
+    assert outcome.result is Result.CHANGED
+    assert "nobody was told" in outcome.detail
+
+
+async def test_where_hooks_are_not_allowed_what_declares_them_is_not_begun() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE))
+    with pytest.raises(NotAllowed, match="HOLDFAST_HOOKS"):
+        await hands.one(TO_HOOKED)
+    assert hands.calls == ["look"]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.docker.conftest import engine, registry
+from tests.drivers.docker.conftest import engine, registry, stocked
 from tests.drivers.docker.yard import Yard
 from tests.faults.harbour import Harbour, Quay
 
-__all__ = ["engine", "registry"]
+__all__ = ["engine", "registry", "stocked"]
 
 
 @pytest.fixture(scope="session")
-def quay(engine: str, registry: str) -> Iterator[Quay]:
+def quay(engine: str, registry: str, stocked: None) -> Iterator[Quay]:
     yard = Yard(engine, registry)
     try:
         yield Quay(yard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import anyio
 import pytest
 
 from desired_state.model import RollbackPolicy, Strategy, StrategyKind
-from drivers.memory import Deed, Fault, Trouble, When, World, scripts
+from drivers.memory import Crossing, Deed, Fault, Trouble, When, World, scripts
 from reconciler.core.intent import JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import JobState, TaskState
@@ -75,6 +76,20 @@ async def test_last_good_and_signed_evidence_are_kept_for_what_was_proven() -> N
                 assert row is not None
                 assert row.kind is kind
                 keyring().payload(row.envelope, kind, lambda _: PROD)
+
+
+async def test_the_record_of_an_action_can_be_read_whatever_its_driver_said() -> None:
+    async with rig(declared("1.0.0", targets=1)) as made:
+        fault = Fault(trouble=Trouble.REFUSED, step="prepare", text="no space left " * 10_000)
+        made.world.host(place(0).target).faults.append(fault)
+        job = await made.ended(1)
+        [task] = await made.tasks(job)
+        assert task.evidence is not None
+        row = await made.store.read(partial(evidence.load, id=task.evidence))
+        assert row is not None
+        record = json.loads(keyring().payload(row.envelope, Statement.ACTION, lambda _: PROD))
+        assert record["detail"].startswith("trying again cannot help: no space left no space left")
+        assert [one.partition(":")[0] for one in record["cut"]] == ["detail"]
 
 
 async def test_progress_is_kept_as_it_comes() -> None:
@@ -163,6 +178,29 @@ async def test_an_unknown_outcome_is_waited_for_while_the_target_is_away() -> No
         assert [effect.deed for effect in made.world.effects].count(Deed.MADE) == 1
 
 
+async def test_an_unknown_outcome_is_not_looked_at_without_pause_while_another_waits_for_its_retry() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        host = made.world.host(place(0).target)
+        host.faults.append(Fault(trouble=Trouble.LOST, step="wear"))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=4))
+        await made.until(lambda: made.job())
+        host.faults.append(Fault(trouble=Trouble.UNREACHABLE, step="observe", times=None))
+        looks: list[float] = []
+        made.world.nemesis = lambda crossing: _counted(crossing, looks)
+        await anyio.sleep(20)
+        assert len(looks) < 60
+        made.world.nemesis = None
+        host.mend()
+        await made.rested("1.0.0", 2)
+
+
+def _counted(crossing: Crossing, looks: list[float]) -> Fault | None:
+    """Who does nothing but look is slowed down at last, or no time would pass."""
+    if crossing.step == "observe" and crossing.when is When.BEFORE:
+        looks.append(anyio.current_time())
+    return Fault(trouble=Trouble.SLOW, seconds=5) if len(looks) > 1000 else None
+
+
 async def test_nobody_waits_for_ever_for_an_unknown_outcome() -> None:
     limits = Limits(action=timedelta(seconds=20), patience=timedelta(minutes=5))
     async with rig(declared("1.0.0", targets=2, strategy=ALL), limits=limits) as made:
@@ -206,7 +244,7 @@ async def test_a_conflict_is_planned_again_and_refuses_nothing() -> None:
 
 
 async def test_a_target_that_keeps_failing_is_left_alone_for_a_while() -> None:
-    manual = {"rollback": RollbackPolicy.MANUAL, "strategy": ALL}
+    manual: dict[str, Any] = {"rollback": RollbackPolicy.MANUAL, "strategy": ALL}
     async with rig(declared("1.0.0", targets=1, **manual)) as made:
         fault = Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=None)
         made.world.host(place(0).target).faults.append(fault)
@@ -453,6 +491,77 @@ async def test_what_was_in_flight_is_lost_and_looked_at() -> None:
         moved = [event for event in made.events if isinstance(event, TaskMoved)]
         assert moved[0].state is TaskState.RETRYING
     await store.aclose()
+
+
+async def test_after_a_death_the_rest_of_a_wave_is_carried_together() -> None:
+    store = await Store.open("sqlite://", now=virtual_time.now)
+    world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=6, strategy=ALL))
+    for number in range(6):
+        world.host(place(number).target).faults.append(
+            Fault(trouble=Trouble.SLOW, step="prepare", times=None, seconds=60)
+        )
+
+    def all_run(made: Rig) -> bool:
+        return sum(isinstance(event, TaskMoved) and event.state == "running" for event in made.events) == 6
+
+    await crashed(world, store, shelf, all_run)
+    began = virtual_time.now()
+    async with around(world, store, shelf) as made:
+        job = await made.rested("1.0.0", 6)
+        assert job.ended_at is not None
+        assert (job.ended_at - began).total_seconds() < 90
+    await store.aclose()
+
+
+async def test_what_is_tried_again_does_not_wait_for_the_slowest_of_its_wave() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=300))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=3))
+        began = anyio.current_time()
+        await made.until(lambda: made.runs("1.0.0") == 1)
+        assert anyio.current_time() - began < 60
+        job = await made.rested("1.0.0", 2)
+        assert [task.attempt for task in await made.tasks(job)] == [1, 4]
+
+
+async def test_an_unknown_outcome_is_looked_at_again_while_others_are_under_way() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        host = made.world.host(place(0).target)
+        host.faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=5))
+        host.faults.append(Fault(trouble=Trouble.LOST, step="wear"))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=300))
+        await made.until(lambda: made.job())
+        host.faults.append(Fault(trouble=Trouble.UNREACHABLE, step="observe", times=None))
+        await made.until(lambda: any(isinstance(e, TaskMoved) and e.state is TaskState.LOST for e in made.events))
+        host.mend()
+        began = anyio.current_time()
+        await made.until(lambda: _succeeded(made))
+        assert anyio.current_time() - began < 60
+        await made.rested("1.0.0", 2)
+
+
+def _succeeded(made: Rig) -> bool:
+    return any(isinstance(event, TaskMoved) and event.state is TaskState.SUCCEEDED for event in made.events)
+
+
+async def test_nothing_is_tried_again_beside_others_once_something_else_is_asked() -> None:
+    async with rig(declared("1.0.0", targets=2, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=100))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=1))
+        await made.until(lambda: any(isinstance(e, TaskMoved) and e.state == "retrying" for e in made.events))
+        await ask(made, Wish.CANCEL)
+        job = await made.ended(1)
+        assert [task.state for task in await made.tasks(job)] == ["succeeded", "cancelled"]
+
+
+async def test_nothing_is_tried_again_beside_others_once_too_much_has_failed() -> None:
+    async with rig(declared("1.0.0", targets=3, strategy=ALL)) as made:
+        made.world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=100))
+        made.world.host(place(1).target).faults.append(Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=1))
+        made.world.host(place(2).target).faults.append(Fault(trouble=Trouble.REFUSED, step="prepare"))
+        job = await made.ended(1)
+        forward = [task for task in await made.tasks(job) if task.direction is Direction.FORWARD]
+        assert [task.state for task in forward] == ["succeeded", "cancelled", "failed"]
 
 
 async def test_a_job_outlives_any_number_of_deaths() -> None:

@@ -13,9 +13,10 @@ from drivers.memory import Deed, scripts
 from reconciler.core.intent import JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import Trust
+from reconciler.core.machine import JobState
 from reconciler.events import StickerDistrusted, VerdictChanged
 from reconciler.loop import reconcile as key
-from reconciler.store import environments, history, leases, memories
+from reconciler.store import environments, history, jobs, leases, memories
 from reconciler.store.records import DecisionInterval, HandSuspension, Refusal
 from stickers.names import JobId
 from tests.harness import virtual_time
@@ -221,10 +222,48 @@ async def test_what_falls_ill_again_and_again_is_healed_ever_more_slowly_and_the
         assert [one["code"] for one in content["blocked"]] == ["GAVE_UP"]
 
 
-async def test_heals_that_held_are_forgotten() -> None:
+async def test_what_vanishes_again_soon_after_each_heal_is_healed_ever_more_slowly_and_that_is_said() -> None:
     async with rig(declared("1.0.0", targets=1)) as made:
         await made.rested("1.0.0", 1)
-        made.world.host(place(0).target).kill(place(0))
+        began, said = anyio.current_time(), set[str]()
+        while anyio.current_time() - began < 3600:
+            if made.runs("1.0.0") and not await made.store.read(lambda c: jobs.active(c, PROD)):
+                made.world.host(place(0).target).remove(place(0))
+            await anyio.sleep(5)
+            said |= {f"{one['code']} {one['reason']}" for one in (await decided(made)).content["blocked"]}
+        heals = [job for job in await made.jobs() if job.kind is JobKind.HEAL]
+        assert all(job.state is JobState.COMPLETED for job in heals if job.ended_at)
+        assert 6 <= len(heals) <= 40
+        assert "BACKOFF healed 3 times and it did not hold" in said
+
+
+async def test_the_first_heals_are_not_held_up() -> None:
+    async with rig(declared("1.0.0", targets=1)) as made:
+        await made.rested("1.0.0", 1)
+        for number in (2, 3):
+            made.world.host(place(0).target).remove(place(0))
+            began = anyio.current_time()
+            await made.ended(number)
+            assert anyio.current_time() - began < 5
+
+
+async def test_something_newer_is_not_held_up_by_the_heals_of_what_was_before() -> None:
+    async with rig(declared("1.0.0", targets=1)) as made:
+        await made.rested("1.0.0", 1)
+        for number in (2, 3, 4):
+            made.world.host(place(0).target).remove(place(0))
+            await made.ended(number)
+        assert await _attempts(made, 3)
+        made.shelf.put(declared("1.1.0", targets=1))
+        await made.rested("1.1.0", 1)
+        assert await _attempts(made, 0)
+
+
+@pytest.mark.parametrize("deed", ["kill", "remove"])
+async def test_heals_that_held_are_forgotten(deed: str) -> None:
+    async with rig(declared("1.0.0", targets=1)) as made:
+        await made.rested("1.0.0", 1)
+        getattr(made.world.host(place(0).target), deed)(place(0))
         await made.until(lambda: _attempts(made, 1))
         await made.until(lambda: _attempts(made, 0), within=1200)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from drivers.docker import hands
-from tests.drivers.docker.yard import Yard
+from tests.drivers.docker.yard import Yard, stock
 from tests.harness import engine as engines
 from tests.harness import registry as registries
 
@@ -36,8 +36,13 @@ def without_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hands, "DRAIN", 0.0)
 
 
+@pytest.fixture(scope="session")
+def stocked(engine: str, registry: str) -> None:
+    stock(engine, registry)
+
+
 @pytest.fixture
-def yard(engine: str, registry: str) -> Iterator[Yard]:
+def yard(engine: str, registry: str, stocked: None) -> Iterator[Yard]:
     yard = Yard(engine, registry)
     try:
         yield yard

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+
+import anyio
+import anyio.to_thread
 
 from desired_state.health import CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.model import Configuration, Placement, Target
@@ -26,8 +31,9 @@ from drivers.contract import (
 from drivers.docker.connection import Connection
 from drivers.docker.driver import DockerDriver
 from drivers.docker.engine import Engine
+from drivers.docker.feed import Closeable, Hold
 from stickers import names
-from stickers.names import ActionKey, ComponentName, EnvironmentId, JobId, PlacementId, ReleaseName
+from stickers.names import ActionKey, ComponentName, EnvironmentId, JobId, PlacementId, ReleaseName, TargetId
 from stickers.observation import Observation, Standing, Workload
 from stickers.signature import Envelope
 from stickers.sticker import Sticker
@@ -37,7 +43,7 @@ from tests.harness.images import App
 ENVIRONMENT = EnvironmentId("default/kit")
 
 
-def health(check: HttpCheck | TcpCheck | CommandCheck | None = None, *, seconds: float = 4) -> Health:
+def health(check: HttpCheck | TcpCheck | CommandCheck | None = None, *, seconds: float = 30) -> Health:
     return Health(
         check=check or HttpCheck(port=8080, path="/cgi-bin/health"),
         interval=timedelta(milliseconds=50),
@@ -73,7 +79,7 @@ class Daemon:
         return PlacementId(self.target.id, ComponentName(component))
 
     def placement(self, app: App, component: str = "api", **configuration: Any) -> Placement:
-        """Healthy within seconds, on the yard's network unless ports or networks are declared."""
+        """On the yard's network unless ports or networks are declared."""
         if not {"networks", "ports"} & configuration.keys():
             configuration["networks"] = (self.yard.network,)
         return Placement(
@@ -137,6 +143,45 @@ class Daemon:
     async def apply(self, action: Action) -> Outcome:
         self.said = []
         return (await self.driver.apply(action, report=self.said.append)).outcomes[0]
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Callable[[float], Awaitable[TargetId | None]]]:
+        """The watcher at work, once its engine is listened to. Asked, it answers the first target that was told of, in
+        so many seconds."""
+        heard, told, first = self._heard(), [], anyio.Event()
+
+        async def watch() -> None:
+            async for id in self.driver.watch([self.target]):
+                told.append(id)
+                first.set()
+
+        async def answer(within: float) -> TargetId | None:
+            with anyio.move_on_after(within):
+                await first.wait()
+            return told[0] if told else None
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            assert await anyio.to_thread.run_sync(heard.wait, 20)
+            yield answer
+            tasks.cancel_scope.cancel()
+
+    def _heard(self) -> threading.Event:
+        """Set when the engine has begun to tell its events; it tells of what happened since it was asked."""
+        (host,) = self.driver._hosts.values()
+        heard, events = threading.Event(), host.engine.events
+
+        def listening(filters: Any, hold: Hold) -> Any:
+            def held(stream: Closeable) -> None:
+                hold(stream)
+                heard.set()
+
+            return events(filters, held)
+
+        host.engine.events = listening  # type: ignore[method-assign]
+        return heard
 
     def _stamp(self, standing: Standing | None) -> Stamp:
         worn = self.read(standing)

@@ -26,6 +26,7 @@ APPS = {Version.ONE: images.ONE, Version.TWO: images.TWO, Version.THREE: images.
 
 class DockerBench(Bench):
     pause = timedelta(milliseconds=5)
+    doomed = timedelta(seconds=1)
 
     def __init__(self, yard: Yard) -> None:
         super().__init__(yard.tools)
@@ -59,7 +60,7 @@ class DockerBench(Bench):
             interval=timedelta(milliseconds=100),
             timeout=timedelta(seconds=2),
             successes=2,
-            deadline=timedelta(seconds=4),
+            deadline=timedelta(seconds=30),
         )
 
     async def raw(self, id: PlacementId) -> tuple[Raw, ...]:

@@ -218,11 +218,13 @@ class TestImages:
         yard.client.remove_image(f"named-{yard.mark}:kept")
 
     async def test_a_worn_sticker_keeps_the_image_when_the_workload_is_gone(self, daemon: Daemon, yard: Yard) -> None:
-        one = await daemon.deployed(daemon.placement(images.ONE))
+        """An image of this test alone: of one that others have named too, a name can be taken off at any time."""
+        app = App(version=f"worn-{yard.mark}")
+        one = await daemon.deployed(daemon.placement(app))
         yard.client.remove_container(yard.running()[0]["Id"], force=True)
         with pytest.raises(docker.errors.APIError, match="is using its referenced image"):
             yard.client.remove_image(str(one.artifact))
-        yard.lose_source()
+        yard.lose_source(app)
         await daemon.deployed(one, one)
 
 
@@ -246,17 +248,19 @@ class TestHealth:
         assert "own health check" in outcome.detail
 
     @pytest.mark.parametrize(
-        ("argv", "state"),
+        ("argv", "seconds", "state"),
         [
-            (("/bin/busybox", "true"), HealthState.HEALTHY),
-            (("/bin/busybox", "false"), HealthState.UNHEALTHY),
-            (("/bin/busybox", "sleep", "9"), HealthState.UNHEALTHY),
-            (("/no/such/program",), HealthState.UNHEALTHY),
+            (("/bin/busybox", "true"), 10, HealthState.HEALTHY),
+            (("/bin/busybox", "false"), 10, HealthState.UNHEALTHY),
+            (("/bin/busybox", "sleep", "9"), 0.3, HealthState.UNHEALTHY),
+            (("/no/such/program",), 10, HealthState.UNHEALTHY),
         ],
     )
-    async def test_a_command_is_run_inside(self, daemon: Daemon, argv: tuple[str, ...], state: HealthState) -> None:
+    async def test_a_command_is_run_inside(
+        self, daemon: Daemon, argv: tuple[str, ...], seconds: float, state: HealthState
+    ) -> None:
         wanted = await daemon.deployed(daemon.placement(images.ONE))
-        asked = replace(health(CommandCheck(argv=argv)), timeout=timedelta(seconds=0.3))
+        asked = replace(health(CommandCheck(argv=argv)), timeout=timedelta(seconds=seconds))
         assert (await daemon.workload(replace(wanted, health=asked))).health.state is state
 
     async def test_a_port_is_asked_at_the_container_itself(self, daemon: Daemon) -> None:
@@ -311,7 +315,7 @@ class TestFailures:
 
     async def test_a_crash_loop_is_undone(self, daemon: Daemon, yard: Yard) -> None:
         one = await daemon.deployed(daemon.placement(images.ONE))
-        looping = daemon.placement(images.CRASHING, restart=RestartPolicy.ALWAYS)
+        looping = replace(daemon.placement(images.CRASHING, restart=RestartPolicy.ALWAYS), health=health(seconds=4))
         assert (await daemon.deploy(looping, one)).result is Result.REVERTED
         assert len(yard.workloads()) == 1
 

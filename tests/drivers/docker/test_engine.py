@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,71 @@ class TestOnARealEngine:
         await edge.ensure_network(yard.network, {})
         assert [one["Name"] for one in yard.client.networks() if yard.mark in one["Name"]] == [yard.network]
 
-    async def test_many_calls_share_few_connections(self, edge: Engine) -> None:
+    async def test_many_calls_of_the_sdk_share_few_connections(self, edge: Engine) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(100):
-                tasks.start_soon(edge.container, f"{number:064}")
+                tasks.start_soon(edge.remove_image, f"registry.invalid/nothing:{number}")
         assert edge._client is not None
         adapter: Any = edge._client.get_adapter(edge._client.base_url)
         assert len(adapter.pools) == 1
+
+    async def test_many_questions_and_changes_share_few_connections(self, edge: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(edge.container, f"{number:064}")
+                tasks.start_soon(edge.remove, f"{number:064}")
+        assert edge._lines is not None
+        assert 1 <= len(edge._lines._idle) <= engine_module.CALLS
+
+
+async def test_a_name_is_one_part_of_a_path_whatever_is_in_it(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+    async with pretending(tmp_path, says(200, {}), heads) as engine:
+        await engine.container("../networks/x?a=1")
+        await engine.connect("1" * 64, "a/b", aliases=["api"])
+    asked = [head.split(b" ")[1] for head in heads if b"/version" not in head]
+    assert asked == [b"/v1.41/containers/..%2Fnetworks%2Fx%3Fa%3D1/json", b"/v1.41/networks/a%2Fb/connect"]
+
+
+class TestKeptConnections:
+    @pytest.mark.parametrize("call", ["start", "container"])
+    async def test_one_that_was_closed_meanwhile_is_not_used(self, tmp_path: Path, call: str) -> None:
+        async with closing(tmp_path, after=1) as (engine, brought):
+            for _ in range(3):
+                await getattr(engine, call)("1" * 64)
+                await anyio.sleep(0.05)
+        assert len(brought) == 3
+
+    async def test_one_that_stands_is_used_again(self, tmp_path: Path) -> None:
+        async with closing(tmp_path, after=9) as (engine, brought):
+            for _ in range(3):
+                await engine.start("1" * 64)
+                await engine.container("1" * 64)
+        assert len(brought) == 1
+
+    async def test_a_change_is_never_sent_twice(self, tmp_path: Path) -> None:
+        async with closing(tmp_path, after=1, answering=False) as (engine, brought):
+            with pytest.raises(OutcomeUnknown):
+                await engine.start("1" * 64)
+        assert len(brought) == 1
+
+
+@contextlib.asynccontextmanager
+async def closing(
+    directory: Path, *, after: int, answering: bool = True
+) -> AsyncIterator[tuple[Engine, Counter[ByteStream]]]:
+    """An engine that closes each connection after so many requests, answered or not; and what each one brought."""
+    brought: Counter[ByteStream] = Counter()
+
+    async def respond(method: str, path: str, stream: ByteStream) -> None:
+        brought[stream] += 1
+        if answering:
+            await stream.send(answer(200, {}))
+        if brought[stream] == after:
+            await stream.aclose()
+
+    async with pretending(directory, respond) as engine:
+        yield engine, brought
 
 
 @contextlib.asynccontextmanager

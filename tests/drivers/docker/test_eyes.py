@@ -18,6 +18,7 @@ from drivers.contract import Look
 from drivers.docker import eyes
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
+from drivers.errors import Unreachable
 from stickers.names import TargetId
 from stickers.observation import HealthState, WorkloadState
 from tests.drivers.docker.daemon import Daemon, elsewhere, health
@@ -43,22 +44,22 @@ class Counting:
 class _CountingEngine(Engine):
     def __init__(self, connection: Connection, asked: Counter[str]) -> None:
         super().__init__(connection)
-        self._asked = asked
+        self._counted = asked
 
     async def listing(self) -> bytes:
-        self._asked["list"] += 1
+        self._counted["list"] += 1
         return await super().listing()
 
     async def container(self, id: str) -> Any:
-        self._asked["inspect"] += 1
+        self._counted["inspect"] += 1
         return await super().container(id)
 
     async def image(self, reference: str) -> Any:
-        self._asked["image"] += 1
+        self._counted["image"] += 1
         return await super().image(reference)
 
     async def run(self, id: str, argv: Any, within: float) -> int | None:
-        self._asked["run"] += 1
+        self._counted["run"] += 1
         return await super().run(id, argv, within)
 
 
@@ -119,6 +120,22 @@ async def test_only_what_changed_is_inspected(daemon: Daemon, yard: Yard, counti
         WorkloadState.RUNNING,
         WorkloadState.STOPPED,
     ]
+
+
+async def test_what_a_look_failed_to_see_is_seen_by_the_next(
+    daemon: Daemon, yard: Yard, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await daemon.deployed(unchecked(daemon.placement(images.ONE)))
+    await daemon.observe(wanted)
+    yard.client.kill(yard.running()[0]["Id"])
+
+    async def lost(*_: object) -> None:
+        raise Unreachable("the engine does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_CountingEngine, "container", lost)
+        assert (await daemon.observe(wanted)).unseen is not None
+    assert (await daemon.workload(wanted)).state is not WorkloadState.RUNNING
 
 
 async def test_a_restart_between_two_looks_is_seen(daemon: Daemon, yard: Yard) -> None:
@@ -220,23 +237,11 @@ async def test_what_is_not_ours_is_listed_while_it_runs(daemon: Daemon, yard: Ya
     assert not [one for one in (await daemon.observe()).unmanaged if one.instance == theirs]
 
 
-async def told(daemon: Daemon, happening: Any, *, within: float = 5) -> TargetId | None:
+async def told(daemon: Daemon, happening: Any, *, within: float = 20) -> TargetId | None:
     """The first target the watcher tells of when that happens."""
-    first: list[TargetId] = []
-
-    async def watch() -> None:
-        async for id in daemon.driver.watch([daemon.target]):
-            first.append(id)
-            tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await anyio.sleep(0.4)
+    async with daemon.watching() as answer:
         await anyio.to_thread.run_sync(happening)
-        with anyio.move_on_after(within):
-            await anyio.sleep_forever()
-        tasks.cancel_scope.cancel()
-    return first[0] if first else None
+        return await answer(within)
 
 
 class TestEvents:
@@ -279,10 +284,9 @@ class TestEvents:
         assert await told(daemon, lambda: yard.client.kill(theirs)) == daemon.target.id
 
     async def test_a_watch_ends_at_once_when_it_is_left(self, daemon: Daemon) -> None:
-        began = time.monotonic()
-        with anyio.move_on_after(0.5):
-            async for _ in daemon.driver.watch([daemon.target]):
-                pass
+        await daemon.observe()
+        async with daemon.watching():
+            began = time.monotonic()
         assert time.monotonic() - began < 2
 
 

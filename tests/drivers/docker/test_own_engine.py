@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ from stickers.observation import WorkloadState
 from tests.drivers.docker import certificates
 from tests.drivers.docker.daemon import Daemon, elsewhere
 from tests.drivers.docker.test_crashes import MOST, killed_at
-from tests.drivers.docker.yard import Yard
+from tests.drivers.docker.yard import PORTS, Yard
 from tests.harness import images
 from tests.harness.engine import Engine, NoEngine, running_engine
 
-PORT = "22376"
+PORT = secrets.choice(PORTS)  # of the engine's TLS; other runs of these tests choose others
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +78,9 @@ def _remote(yard: Yard, papers: Path, **tls: str) -> Target:
 
 
 async def _must_tell(daemon: Daemon, yard: Yard) -> None:
-    told = anyio.Event()
-
-    async def watch() -> None:
-        async for _ in daemon.driver.watch([daemon.target]):
-            told.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await anyio.sleep(0.5)
+    async with daemon.watching() as answer:
         await anyio.to_thread.run_sync(yard.client.kill, yard.running(daemon.id())[0]["Id"])
-        with anyio.fail_after(5):
-            await told.wait()
-        tasks.cancel_scope.cancel()
+        assert await answer(20) == daemon.target.id
 
 
 @pytest.mark.parametrize("policy", [RestartPolicy.UNLESS_STOPPED, RestartPolicy.ALWAYS, RestartPolicy.ON_FAILURE])
@@ -120,8 +111,12 @@ def _call_in_the_gap() -> int:
 
 
 async def _running(yard: Yard) -> list[str]:
-    """Images of what runs, a moment after the engine has started what it starts."""
-    await anyio.sleep(1)
+    """Images of what runs when the engine has started what it starts, and a moment later: whatever else comes up."""
+    for _ in range(200):
+        if yard.running():
+            break
+        await anyio.sleep(0.05)
+    await anyio.sleep(0.3)
     return [one["Config"]["Image"] for one in yard.running()]
 
 
@@ -165,20 +160,11 @@ async def test_an_engine_that_hangs_is_unseen_and_seen_again(
 async def test_an_engine_that_ends_ends_the_watch_and_is_found_again(own: Engine, yard: Yard) -> None:
     async with Daemon(yard) as daemon:
         one = await daemon.deployed(daemon.placement(images.ONE))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_ended_soon, own)
-            with pytest.raises(Unreachable), anyio.fail_after(20):
-                await _watched(daemon)
+        with pytest.raises(ExceptionGroup) as ended, anyio.fail_after(20):
+            async with daemon.watching():
+                await anyio.to_thread.run_sync(own.stop)
+                await anyio.sleep_forever()
+        assert ended.group_contains(Unreachable)
         assert (await daemon.observe(one)).unseen is not None
         own.start()
         assert (await daemon.observe(one)).unseen is None
-
-
-async def _ended_soon(engine: Engine) -> None:
-    await anyio.sleep(0.5)
-    await anyio.to_thread.run_sync(engine.stop)
-
-
-async def _watched(daemon: Daemon) -> None:
-    async for target in daemon.driver.watch([daemon.target]):
-        assert target == daemon.target.id

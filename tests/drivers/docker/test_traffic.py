@@ -22,7 +22,8 @@ from tests.drivers.docker.yard import Yard
 from tests.harness import images
 from tests.harness.images import App
 
-PAUSE = 2.5  # seconds; the engine makes a name known a moment before it is reached, and a host knocks again after one
+PAUSE = 4.5  # seconds; the engine makes a name known a moment before it is reached, and a host knocks again after one
+# second and then after two more: on a loaded machine the moment may be longer than the first
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ async def test_no_request_is_lost_on_the_way_back(daemon: Daemon, yard: Yard) ->
     cards = "/bin/busybox cat /sys/class/net/eth*/ifindex"  # another when it is taken off the network and on again
     moody = App(version="moody", before=f"{cards} > /first")
     same = CommandCheck(argv=("/bin/busybox", "sh", "-c", f'[ "$(/bin/busybox cat /first)" = "$({cards})" ]'))
-    two = replace(daemon.placement(moody), health=health(same, seconds=1))
+    well_once = replace(health(same, seconds=3), successes=1)  # each answer costs the engine a process
+    two = replace(daemon.placement(moody), health=well_once)
     await anyio.to_thread.run_sync(yard.pulled, moody)
     with caller.load("api") as seen:
         await anyio.sleep(0.3)
@@ -119,7 +121,7 @@ async def test_with_a_fixed_port_nobody_answers_only_in_the_gap(
     print(f"gap {ours.gap:.2f} s, bare engine calls {bare:.2f} s")
     assert ours.answers[0] == "one"
     assert ours.answers[-1] == "two"
-    assert ours.gap < 3 * bare + 0.5
+    assert ours.gap < 3 * bare + 1
 
 
 def _bare_gap(yard: Yard, port: int) -> float:

@@ -27,7 +27,19 @@ from tests.harness import images
 from tests.harness.images import App
 
 MINE: Final = "holdfast.test"  # label of what the test itself puts on the engine
+STOCK: Final = (images.ONE, images.TWO, images.THREE, images.BAD)
+PORTS: Final = range(15_000, 32_000)  # below those the system gives to connections by itself
 Container = Mapping[str, Any]
+
+
+def stock(engine: str, registry: str) -> None:
+    """The images all tests use are on the engine under a name that no test takes away. Otherwise the last test that has
+    pulled one deletes its content, perhaps while the next is pulling it."""
+    with contextlib.closing(docker.APIClient(base_url=engine, version="auto", timeout=60)) as client:
+        for app in STOCK:
+            artifact = images.pushed(registry, app)
+            for _ in client.pull(artifact.repository, tag=artifact.digest, stream=True, auth_config={}):
+                pass
 
 
 class Yard:
@@ -60,9 +72,9 @@ class Yard:
             pass
         return artifact
 
-    def lose_source(self) -> None:
-        """The registry has nothing in this test's repository any more."""
-        for app in (images.ONE, images.TWO, images.THREE, images.BAD):
+    def lose_source(self, *apps: App) -> None:
+        """The registry has these no more in this test's repository; without any named, none of those all tests use."""
+        for app in apps or STOCK:
             digest = images.built(app)[1].digest
             url = f"http://{self.registry}/v2/{self.repository}/manifests/{digest}"
             with contextlib.suppress(OSError):
@@ -123,9 +135,12 @@ class Yard:
         return caller
 
     def free_port(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+        """One that stays free until it is used, and between two uses: no connection is given it by chance."""
+        while True:
+            port = secrets.choice(PORTS)
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                return port
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from desired_state.secrets import SecretRef
+from desired_state.secrets import GRAMMARS, SecretRef
 from drivers.errors import Refused, Unreachable
 from drivers.secrets import resolver
 from drivers.secrets.resolver import Resolver
@@ -146,9 +147,34 @@ async def test_a_field_that_is_not_there_is_refused(secret: Path, content: str, 
     assert said in await _refusal(f"file:{secret}#password")
 
 
-@pytest.mark.parametrize("reference", ["vault:kv/shop", "", "password", ":x", "ENV:HOME"])
+@pytest.mark.parametrize("reference", ["valut:kv/shop#x", "", "password", ":x", "ENV:HOME"])
 async def test_an_unknown_backend_is_refused(reference: str) -> None:
-    assert "known are env, file" in await _refusal(reference)
+    assert "known are aws-sm, aws-ssm, env, file, sops, vault" in await _refusal(reference)
+
+
+async def test_every_backend_that_can_be_declared_is_there() -> None:
+    assert set(Resolver(Redactor())._backends) == set(GRAMMARS)
+
+
+async def test_the_sdks_are_imported_by_nobody_who_needs_none() -> None:
+    code = "import sys, drivers.secrets.resolver; print({'boto3', 'httpx2', 'pyrage'} & set(sys.modules))"
+    found = await anyio.run_process([sys.executable, "-c", code])
+    assert found.stdout == b"set()\n"
+
+
+async def test_fields_below_fields_are_named_with_dots(secret: Path) -> None:
+    _write(secret, b'{"db": {"password": "below"}, "db.user": "beside", "db.x.y": "no"}')
+    assert await _value(f"file:{secret}#db.password") == "below"
+    assert await _value(f"file:{secret}#db.user") == "beside"
+    assert "no field 'db.none'" in await _refusal(f"file:{secret}#db.none")
+
+
+async def test_fields_without_a_name_are_refused() -> None:
+    async def read(secret: SecretRef) -> dict[str, object]:
+        return {"password": CANARY}
+
+    with pytest.raises(Refused, match="name one with #field"):
+        await Resolver(Redactor(), {"own": read})(_ref("own:thing"))
 
 
 async def test_a_value_is_known_to_the_redactor_when_it_is_handed_out(secret: Path) -> None:

@@ -114,6 +114,13 @@ CASES: dict[str, tuple[Situation, ConditionType, Status, str]] = {
     ),
     "held at last good is not ready": (HELD, READY, Status.FALSE, "HeldAtLastGood"),
     "held at last good is healthy": (HELD, HEALTHY, Status.TRUE, "Healthy"),
+    "a refused release waits for a person": (HELD, STALLED, Status.TRUE, "Refused"),
+    "a refused release that is rolled back goes on by itself": (
+        replace(HELD, job=work(JobState.ROLLING_BACK)),
+        STALLED,
+        Status.FALSE,
+        "Progressing",
+    ),
     "a plan is about to begin": (situation(GONE), RECONCILING, Status.TRUE, "Planned"),
     "a job runs": (situation(GONE, job=work(JobState.RUNNING)), RECONCILING, Status.TRUE, "JobActive"),
     "a job goes back": (situation(job=work(JobState.ROLLING_BACK)), RECONCILING, Status.TRUE, "RollingBack"),
@@ -163,6 +170,10 @@ def test_all_five_are_said_with_a_pascal_case_reason_and_a_sentence(case: str) -
         assert re.fullmatch(r"(?:[A-Z][a-z]+)+", one.reason)
         assert one.message
         assert (one.generation, one.since) == (3, NOW)
+
+
+def test_a_refused_release_says_why_it_waits() -> None:
+    assert said(HELD)[STALLED].message == "the declared release is refused: http 503"
 
 
 def test_foreign_and_unmanaged_do_not_make_an_environment_unready() -> None:

@@ -19,6 +19,7 @@ from reconciler.core.retry import (
     TURNS,
     Backoff,
     circuit,
+    heal_done,
     heal_failed,
     heal_held,
     longest,
@@ -94,6 +95,23 @@ def test_heals_wait_longer_the_more_of_them_did_not_hold() -> None:
         assert memory.not_before is not None
         spans.append((memory.attempts, memory.not_before - NOW <= longest(memory.attempts, HEALS)))
     assert spans == [(attempt, True) for attempt in range(1, 7)]
+
+
+def test_a_heal_that_went_well_holds_up_nothing_and_those_that_follow_wait_ever_longer() -> None:
+    memory, spans = Memory(), []
+    for attempt in range(1, 7):
+        memory = heal_done(memory, now=NOW, seed="default/web-1/api")
+        assert memory.not_before is not None
+        spans.append(memory.not_before - NOW)
+        assert memory.attempts == attempt
+    assert spans[0] == timedelta()
+    assert all(timedelta() < span <= longest(attempt, HEALS) for attempt, span in enumerate(spans[1:], 1))
+
+
+def test_a_heal_that_went_well_is_forgotten_when_it_has_held() -> None:
+    memory = heal_done(Memory(sequence=7), now=NOW, seed="a")
+    assert heal_held(memory, now=NOW + QUIET - SECOND) is memory
+    assert heal_held(memory, now=NOW + QUIET) == Memory(sequence=7)
 
 
 def test_a_quiet_period_forgets_the_heals_and_nothing_sooner_does() -> None:

@@ -262,10 +262,12 @@ def test_a_lost_task_that_is_found_done_succeeded_on_our_own_evidence() -> None:
     assert found.good[0].evidence.proven_at == AFTER
 
 
-def test_a_lost_task_that_is_done_but_has_left_something_is_tidied_up_under_its_key() -> None:
+@pytest.mark.parametrize("change", [DEPLOY, RESTART], ids=["deploy", "restart"])
+def test_a_lost_task_that_is_done_but_has_left_something_is_tidied_up_under_its_key(change: Change) -> None:
     stands, reading = AS_WANTED
     left = replace(stands, debris=("half",))
-    assert ruled(None, look((left, reading))).event is TaskEvent.RETRY
+    found = ruled(None, look((left, reading)), change)
+    assert (found.event, found.code) == (TaskEvent.RETRY, "UNTIDY")
 
 
 def test_a_lost_task_that_did_nothing_is_tried_again() -> None:

@@ -335,7 +335,8 @@ class Circle:
         for cause in intent.causes:
             memory = self.known.memories.get(cause.id, NOTHING_REMEMBERED)
             if cause.heal:
-                self._remember(cause.id, retry.heal_failed(memory, now=self.now, seed=str(cause.id)))
+                counted = retry.heal_failed if ruling.event is TaskEvent.FAIL else retry.heal_done
+                self._remember(cause.id, counted(memory, now=self.now, seed=str(cause.id)))
 
     def _rest(self) -> None:
         assert self.before is not None

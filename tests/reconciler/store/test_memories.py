@@ -61,14 +61,15 @@ async def test_nothing_is_good_without_evidence_that_is_kept(store: Store) -> No
     assert (await _known(store)).memories == {}
 
 
-async def test_a_later_good_follows_an_earlier_one_and_heals_are_forgotten(store: Store) -> None:
+async def test_a_later_good_follows_an_earlier_one_and_heals_are_not_forgotten(store: Store) -> None:
     old, new = fleet(1), fleet(1, "2.0.0")
     lease = await settled(store, old)
     await _good(store, lease, old)
     failed = {_first(old): Memory(attempts=3, not_before=LATER)}
     await store.write(lambda c: memories.heals(c, PROD, failed, lease))
     await _good(store, lease, new, sequence=5)
-    assert (await _known(store)).memories == {_first(new): Memory(last_good=new.placements[0], sequence=5)}
+    later = Memory(last_good=new.placements[0], sequence=5, attempts=3, not_before=LATER)
+    assert (await _known(store)).memories == {_first(new): later}
 
 
 async def test_stepping_back_returns_to_what_was_good_before(store: Store) -> None:

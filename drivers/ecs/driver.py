@@ -1,0 +1,57 @@
+"""The ECS driver: services, looked at ten to a call and changed one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from drivers import sequence
+from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
+from drivers.ecs import render
+from drivers.ecs.hands import EcsHands
+from drivers.ecs.sight import Sight, placed
+from drivers.errors import Busy, InvalidAction
+from stickers.names import TargetId
+from stickers.observation import Observation
+
+
+class EcsDriver:
+    """One service is one target; its containers change together."""
+
+    kind: ClassVar[str] = "ecs"
+    capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET)
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self._sight = Sight(tools)
+        self._active: set[TargetId] = set()
+
+    async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
+        return await self._sight.observe(looks)
+
+    async def apply(self, action: Action, *, report: Report) -> Receipt:
+        """All changes in step, and one rollout for what they deploy."""
+        place = self._sight.place(action.target)
+        for change in action.changes:
+            placed(place, change.id)
+            if not isinstance(change, Remove):
+                for sentence in render.unsupported(change.placement):
+                    raise InvalidAction(f"{change.id}: {sentence}")
+        with self._held(action.target.id):
+            hands = EcsHands(action, place, self._sight, report)
+            return await sequence.carry_out(action, hands, self.tools, report=report, unit=Unit.TARGET)
+
+    async def aclose(self) -> None:
+        await self._sight.aclose()
+
+    @contextlib.contextmanager
+    def _held(self, target: TargetId) -> Iterator[None]:
+        """`Busy` while another action of this process is at the service."""
+        if target in self._active:
+            raise Busy(f"{target} is being acted upon")
+        self._active.add(target)
+        try:
+            yield
+        finally:
+            self._active.discard(target)

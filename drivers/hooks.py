@@ -1,0 +1,122 @@
+"""Programs of the user's own beside a deployment, run on this host: argv and declared environment only, a process group
+that does not outlive its deadline, and bubblewrap around it where that works.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Final
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from desired_state.hooks import Hook
+from desired_state.secrets import SecretRef
+from stickers.redaction import Redactor
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHOWN: Final = 400  # characters of its output that a failure shows, the last ones
+READ: Final = 64 * 1024  # bytes of its output that are kept at all
+GRACE: Final = 2.0  # seconds between asking its processes to end and ending them
+PAUSE: Final = 0.02
+_SANDBOX: Final = (
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
+    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--"),
+)
+
+Secret = Callable[[SecretRef], Awaitable[str]]
+
+
+class Runner:
+    """What `Tools.hook` is where hooks are allowed. Answers None, or a sentence that says how it failed."""
+
+    def __init__(self, redactor: Redactor, secret: Secret) -> None:
+        self._redactor, self._secret = redactor, secret
+
+    async def __call__(self, hook: Hook, about: Mapping[str, str]) -> str | None:
+        """Errors of `drivers.errors` where a secret cannot be had; `about` is told as variables HOLDFAST_*."""
+        declared = {name: await self._value(value) for name, value in hook.environment}
+        told = {f"HOLDFAST_{name.upper()}": value for name, value in about.items()}
+        try:
+            code, output = await _ran(hook, {"PATH": PATH} | declared | told)
+        except OSError as error:
+            return f"{hook} cannot be run: {error.strerror}"
+        if code == 0:
+            return None
+        said = self._redactor.clean(output.decode(errors="replace")).strip()
+        ended = f"did not end within {hook.deadline.total_seconds():g} s" if code is None else f"exit code {code}"
+        return f"{hook}: {ended}" + (f": …{said[-SHOWN:]}" if len(said) > SHOWN else f": {said}" if said else "")
+
+    async def _value(self, value: str | SecretRef) -> str:
+        return value if isinstance(value, str) else await self._secret(value)
+
+
+@cache
+def sandboxed() -> bool:
+    """Whether bubblewrap is installed and may do its work here; found out once."""
+    if shutil.which(_SANDBOX[0], path=PATH) is None:
+        return False
+    probe = subprocess.run([*_SANDBOX, "true"], capture_output=True, timeout=10, env={"PATH": PATH})
+    return probe.returncode == 0
+
+
+async def _ran(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes]:
+    """Its exit code, None when it was ended at its deadline, and the end of what it printed. Whatever it left in its
+    process group has ended."""
+    around = _SANDBOX if await anyio.to_thread.run_sync(sandboxed) else ()
+    process = await anyio.open_process(
+        [*around, *hook.argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    kept = bytearray()
+    code: int | None = None
+    try:
+        async with anyio.create_task_group() as reading:
+            reading.start_soon(_keep, process.stdout, kept)
+            with anyio.move_on_after(hook.deadline.total_seconds()):
+                code = await process.wait()
+            await _end_group(process)
+            reading.cancel_scope.deadline = anyio.current_time() + GRACE  # who has left the group may hold it open
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end_group(process)
+            await process.aclose()
+    return code, bytes(kept)
+
+
+async def _keep(stream: ByteReceiveStream, kept: bytearray) -> None:
+    async for piece in stream:
+        kept += piece
+        del kept[:-READ]
+
+
+async def _end_group(process: Process) -> None:
+    """Its process group: those who hold its output open, too."""
+    for word in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, word)
+        except ProcessLookupError:
+            return
+        for _ in range(int(GRACE / PAUSE)):
+            if not _left(process.pid):
+                return
+            await anyio.sleep(PAUSE)
+
+
+def _left(group: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
