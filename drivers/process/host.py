@@ -2216,11 +2216,11 @@ class Desk:
     `of` names the holder. When the line ends, or nothing is heard of who holds something, what is being changed is
     changed to its end, and only then is everything let go."""
 
-    def __init__(self, new: Callable[[Eyes], Session], eyes: Eyes) -> None:
+    def __init__(self, new: Callable[[Eyes], Session] = Session, eyes: Eyes | None = None) -> None:
         import threading  # more than a supervisor needs
 
         self.turn, self.changed = threading.Lock(), threading.Condition()
-        self.new, self.eyes = new, eyes
+        self.new, self.eyes = new, eyes or Eyes()
         self.holders: dict[str, Session] = {}
         self.changing: dict[str, int] = {}
         self.closing: set[str] = set()
@@ -2342,7 +2342,7 @@ def main(arguments: Sequence[str]) -> int:
         if list(arguments) == ["session"]:
             return session(Session())
         if list(arguments) == ["serve"]:
-            Desk(Session, Eyes()).serve()
+            Desk().serve()
     except Trouble as trouble:
         sys.stderr.write(f"{trouble}\n")
         return 1
