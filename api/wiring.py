@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 from anyio import to_thread
 
@@ -27,10 +28,12 @@ from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import InstallationId
+from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError
+from stickers.signature import Envelope, Keyring, SignatureError, Statement
 from stickers.sticker import Sticker
+
+NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
 
 
 def utc() -> datetime:
@@ -68,6 +71,25 @@ async def built(settings: Settings) -> AsyncIterator[House]:
             await resolver.aclose()
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, Redactor]]:
+    """Drivers for whoever only looks: without keys and without a store of their own, so beside a daemon too."""
+    redactor = Redactor()
+    resolver = Resolver(redactor)
+    installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
+    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    drivers = Drivers(tools)
+    try:
+        yield drivers, tools, redactor
+    finally:
+        await drivers.aclose()
+        await resolver.aclose()
+
+
+def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
+    raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
 def _house(

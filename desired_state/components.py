@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from desired_state import schema
 from desired_state.findings import Flaw, Path, escaped
-from desired_state.health import Check, CommandCheck, Health, HttpCheck, TcpCheck
+from desired_state.health import Check, CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.hooks import Hook, Hooks
 from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
 from desired_state.secrets import SecretRef
@@ -106,7 +106,8 @@ def _health(said: schema.Health) -> Health:
 
 def _check(said: schema.Health) -> Check:
     if said.http is not None:
-        return HttpCheck(port=said.http.port or 0, **_given(said.http, "port"))
+        tls = None if said.http.tls is None else CheckTls(**_given(said.http.tls))
+        return HttpCheck(port=said.http.port or 0, tls=tls, **_given(said.http, "port", "tls"))
     if said.tcp is not None:
         return TcpCheck(port=said.tcp.port or 0)
     return CommandCheck(argv=tuple(said.command or ()))

@@ -8,18 +8,30 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTls:
+    """How the certificate of an instance is judged; it always is. `ca`: a file of authorities where the question is
+    asked from, the system's own when None. `server_name`: whose certificate it must be; None: that of the address."""
+
+    ca: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCheck:
-    """GET `path` on the instance's own address. Redirects are not followed: one is an answer like any other."""
+    """GET `path` on the instance's own address, over TLS when `tls`. Redirects are not followed: one is an answer like
+    any other."""
 
     port: int
     path: str = "/"
     status: int = 200
     body: str | None = None  # the answer must contain this text
+    tls: CheckTls | None = None
     kind: Literal["http"] = "http"  # told apart by it when kept or sent as plain data
 
     def __str__(self) -> str:
         body = f", body contains {self.body[:40]!r}" if self.body else ""
-        return f"http GET :{self.port}{self.path} answers {self.status}{body}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme} GET :{self.port}{self.path} answers {self.status}{body}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

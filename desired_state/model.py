@@ -81,7 +81,7 @@ class Configuration:
     stop_grace: timedelta = timedelta(seconds=10)
     healthcheck: RuntimeHealthcheck | None = None
     registry_credentials: SecretRef | None = None
-    template: str | None = None  # what the target's own template says of the component, in the driver's canonical text
+    template: str | None = None  # what the target's own template says of the component, as canonical JSON
 
     @property
     def digest(self) -> Digest:

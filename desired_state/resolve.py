@@ -29,7 +29,7 @@ class Templated(Protocol):
     """A connection that says how each component runs there; what it says is part of the component's configuration."""
 
     def template_of(self, component: str) -> str | None:
-        """Canonical text; None when it says nothing of the component, which then cannot run there."""
+        """As canonical JSON; None when it says nothing of the component, which then cannot run there."""
         ...
 
 

@@ -43,6 +43,10 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 _NETWORK: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
 _HTTP_PATH: Final = re.compile(r"/[!-\"$-~]*")
+_FILE: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/\0]+)+")
+_SERVER_NAME: Final = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -63,6 +67,8 @@ LABEL_RULE: Final = "letters, digits and . _ / -, at most 128, beginning and end
 NETWORK_RULE: Final = "the name of a network: letters, digits and _ . -, beginning with a letter or digit"
 USER_RULE: Final = 'a text: user or user:group, by name or by number, such as "1000:1000"'
 HTTP_PATH_RULE: Final = "a path that begins with one / and holds no spaces, such as /health"
+FILE_RULE: Final = "the absolute path of a file, without . and .."
+SERVER_NAME_RULE: Final = "the name of a host, such as shop.example.com, without scheme and port"
 MOMENT_RULE: Final = "a time with its zone, such as 2026-11-22T06:00:00+01:00"
 IMAGE_RULE: Final = (
     "repository@sha256:<64 hex>, or {image: repository, digest: sha256:<64 hex>}; "
@@ -225,6 +231,14 @@ def http_path(text: str) -> str:
     return found
 
 
+def file(text: str) -> str:
+    return _matched("file", _FILE, FILE_RULE, text)[0]
+
+
+def server_name(text: str) -> str:
+    return _matched("server name", _SERVER_NAME, SERVER_NAME_RULE, text)[0]
+
+
 def moment(value: object) -> datetime:
     text = _matched("time", _MOMENT, MOMENT_RULE, value)[0]
     try:
@@ -301,5 +315,7 @@ Label = Annotated[str, AfterValidator(label), _schema(LABEL_RULE, _LABEL)]
 Network = Annotated[str, AfterValidator(network), _schema(NETWORK_RULE, _NETWORK)]
 User = Annotated[str, PlainValidator(user), _schema(USER_RULE, _USER)]
 HttpPath = Annotated[str, AfterValidator(http_path), _schema(HTTP_PATH_RULE, _HTTP_PATH)]
+File = Annotated[str, AfterValidator(file), _schema(FILE_RULE, _FILE)]
+ServerName = Annotated[str, AfterValidator(server_name), _schema(SERVER_NAME_RULE, _SERVER_NAME)]
 Moment = Annotated[datetime, PlainValidator(moment), _schema(MOMENT_RULE, _MOMENT)]
 Said = Annotated[str, PlainValidator(said), _schema("a text that says something", re.compile(r"(?:.|\n)*\S(?:.|\n)*"))]

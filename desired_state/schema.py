@@ -87,15 +87,28 @@ EnvironmentValue = Annotated[
 ]
 
 
+class CheckTls(Layer):
+    """The check is asked over TLS. The certificate is always judged; `{}` judges it as the system does, for the address
+    that is asked."""
+
+    ca: scalars.File | None = Field(
+        default=None, description="a file of trusted authorities (PEM) on the daemon's host; the system's when left out"
+    )
+    server_name: scalars.ServerName | None = Field(
+        default=None, description="the name that the certificate must be for, also sent as Host"
+    )
+
+
 class HttpCheck(Layer):
-    """GET on the instance's own address. Redirects are not followed."""
+    """GET on the instance's own address and no other. Redirects are not followed."""
 
     port: PortNumber | None = None
     path: scalars.HttpPath | None = None
     status: Annotated[int, Field(ge=100, le=599)] | None = None
     body: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        default=None, description="the answer must contain this text"
+        default=None, description="the answer must contain this text, in its first 64 KiB"
     )
+    tls: CheckTls | None = None
 
 
 class TcpCheck(Layer):

@@ -13,13 +13,14 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 from urllib.parse import quote
 
 import anyio
 import h11
 
 from desired_state.health import HttpCheck, TcpCheck
+from drivers import tls
 from stickers.observation import Health, HealthState
 
 LARGEST_BODY: Final = 64 * 1024  # bytes that are read of an answer's body
@@ -36,15 +37,7 @@ _UNHEALTHY: Final = {
 }
 
 
-class Reader(Protocol):
-    async def read(self, n: int, /) -> bytes: ...
-
-
-class Writer(Protocol):
-    def write(self, data: bytes, /) -> object: ...
-
-
-Connected = Callable[[str, int], AbstractAsyncContextManager[tuple[Reader, Writer]]]
+Connected = Callable[[str, int], AbstractAsyncContextManager[tuple[tls.Reader, tls.Writer]]]
 
 
 class _Bad(Exception):
@@ -72,8 +65,10 @@ async def ask(
                     assert_never(check)
     except TimeoutError:
         return Health(state=HealthState.UNHEALTHY, detail=f"{check}: no answer within {seconds:g} s")
-    except _Bad as bad:
+    except (_Bad, tls.Failed) as bad:
         return Health(state=HealthState.UNHEALTHY, detail=f"{check}: {bad}")
+    except tls.Unready as unready:
+        return Health(state=HealthState.UNKNOWN, detail=f"{check}: could not be asked: {unready}")
     except OSError as error:
         return _not_connected(check, error)
     return Health(state=HealthState.HEALTHY, detail=str(check))
@@ -90,7 +85,7 @@ def _not_connected(check: HttpCheck | TcpCheck, error: OSError) -> Health:
 
 
 @asynccontextmanager
-async def _connected(address: str, port: int) -> AsyncIterator[tuple[Reader, Writer]]:
+async def _connected(address: str, port: int) -> AsyncIterator[tuple[tls.Reader, tls.Writer]]:
     reader, writer = await asyncio.open_connection(address, port)  # half the CPU of anyio's, which every look pays
     try:
         if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
@@ -103,9 +98,15 @@ async def _connected(address: str, port: int) -> AsyncIterator[tuple[Reader, Wri
 
 async def _http(check: HttpCheck, address: str, port: int, way: Connected) -> None:
     """Returns when the answer is good; else raises `_Bad`."""
-    async with way(address, port) as (reader, writer):
+    trusting = None if check.tls is None else await tls.trusting(check.tls.ca)
+    async with way(address, port) as (plain, writing):
+        reader: tls.Reader = plain
+        writer: tls.Writer = writing
+        if check.tls is not None and trusting is not None:
+            name = check.tls.server_name or address.partition("%")[0]
+            reader = writer = await tls.secured(plain, writing, trusting, name)
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
-        writer.write(_request(connection, check.path, address, port))
+        writer.write(_request(connection, check, address, port))
         try:
             await _judge(check, connection, reader)
         except h11.RemoteProtocolError:
@@ -113,12 +114,19 @@ async def _http(check: HttpCheck, address: str, port: int, way: Connected) -> No
             raise _Bad("the connection ended early" if ended else "the answer is not HTTP") from None
 
 
-def _request(connection: h11.Connection, path: str, address: str, port: int) -> bytes:
-    host = address.partition("%")[0]  # without the zone of a link-local address
-    named = f"[{host}]" if ":" in host else host
-    headers = [("host", f"{named}:{port}"), ("user-agent", "holdfast"), ("accept", "*/*"), ("connection", "close")]
-    request = h11.Request(method="GET", target=target(path), headers=headers)
+def _request(connection: h11.Connection, check: HttpCheck, address: str, port: int) -> bytes:
+    headers = [("host", _host(check, address, port)), ("user-agent", "holdfast"), ("accept", "*/*")]
+    headers += [("accept-encoding", "identity"), ("connection", "close")]
+    request = h11.Request(method="GET", target=target(check.path), headers=headers)
     return (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+
+
+def _host(check: HttpCheck, address: str, port: int) -> str:
+    """Who is asked for: a name only where the certificate must be for it. The connection goes to the address."""
+    if check.tls is not None and check.tls.server_name is not None:
+        return check.tls.server_name
+    host = address.partition("%")[0]  # without the zone of a link-local address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def target(path: str) -> str:
@@ -126,7 +134,7 @@ def target(path: str) -> str:
     return quote(path if path.startswith("/") else "/" + path, safe=SPARED)
 
 
-async def _judge(check: HttpCheck, connection: h11.Connection, reader: Reader) -> None:
+async def _judge(check: HttpCheck, connection: h11.Connection, reader: tls.Reader) -> None:
     body, room, answered = bytearray(), LARGEST_HEAD + LARGEST_BODY, False
     while room > 0 and not isinstance(event := connection.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 import rfc8785
@@ -24,6 +26,13 @@ def plain(value: object) -> object:
     """
     if value is None or type(value) in _AS_IT_IS:
         return value
+    kind: Any = value.__class__
+    if (fields_of := _record_fields(kind)) is not None:
+        names, values = fields_of
+        return {
+            name: item if item.__class__ is str else plain(item)
+            for name, item in zip(names, values(value), strict=True)
+        }
     match value:
         case Enum():
             return plain(value.value)
@@ -41,8 +50,6 @@ def plain(value: object) -> object:
             return [plain(item) for item in value]
         case set() | frozenset():
             return sorted(str(plain(item)) for item in value)
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _field_names(value.__class__)}
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
@@ -56,8 +63,18 @@ def _whole(number: int) -> int:
 
 
 @cache
-def _field_names(record: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(record))
+def _record_fields(kind: Any) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]] | None:
+    """The names of a record's fields, and how to read all of them at once; None for what is no record."""
+    if issubclass(kind, _HAVE_FORMS) or not is_dataclass(kind):
+        return None
+    names = tuple(field.name for field in fields(kind))
+    if len(names) > 1:
+        return names, attrgetter(*names)
+    return names, lambda record: tuple(getattr(record, name) for name in names)
+
+
+# what `plain` knows a form of, also where it is made a record
+_HAVE_FORMS: Final = (Enum, int, str, datetime, timedelta, dict, list, tuple, set, frozenset)
 
 
 def instant(moment: datetime) -> str:

@@ -39,7 +39,7 @@ def init(settings: Settings, given: Namespace) -> int:
 
 def validate(settings: Settings, given: Namespace) -> int:
     directory = Path(given.directory) if given.directory else settings.documents
-    resolved = _load(directory)
+    resolved = load(directory)
     if given.output == "json":
         show.as_json(_validated(directory, resolved))
     else:
@@ -47,16 +47,16 @@ def validate(settings: Settings, given: Namespace) -> int:
     return ERROR if resolved.findings else OK
 
 
-def _load(directory: Path) -> Resolved:
+def load(directory: Path) -> Resolved:
     import anyio
 
     from api.runtimes import ConnectionModels
-    from desired_state.load import load
+    from desired_state import load as trees
     from desired_state.sources.base import SourceUnavailable
     from desired_state.sources.directory import Directory
 
     try:
-        return load(anyio.run(Directory(directory).read), ConnectionModels())
+        return trees.load(anyio.run(Directory(directory).read), ConnectionModels())
     except SourceUnavailable as error:
         raise Problem("NO_DOCUMENTS", str(error)) from None
 

@@ -95,6 +95,21 @@ COMMANDS: Final = (
         "from the published API of the runtime.",
     ),
     Command(
+        ("doctor",),
+        "Examine targets: what is missing there, and how to get it. Changes nothing.",
+        "api.cli.doctor:examine",
+        (option("target", nargs="?", metavar="TARGET", help="name, or project/name; all when left out"),),
+        ("holdfast doctor", "holdfast doctor web-1", "holdfast doctor --output json"),
+        (
+            (OK, "nothing is missing; there may be warnings"),
+            (FAILED, "something is missing or could not be seen; each says what helps"),
+            (ERROR, "no such target, or the documents have findings"),
+        ),
+        detail="Reads the documents and needs no daemon. All targets are examined at once, each for at most 25 s:\n"
+        "whether they are reached, versions, permissions, room, clock, artifacts and secrets. Without TARGET, this\n"
+        "host's own keys, state and room too. Secrets are resolved as you and in your environment, not the daemon's.",
+    ),
+    Command(
         ("release", "create"),
         "Make a release document; tags are resolved to digests once, now.",
         "api.cli.documents:release_create",

@@ -6,12 +6,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anyio
 
 from desired_state.model import Target
-from drivers import blocking, sequence
+from drivers import blocking, diagnosis, sequence
 from drivers.compose import program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder
@@ -19,9 +20,9 @@ from drivers.compose.hands import ComposeHands, Site
 from drivers.compose.lock import Place
 from drivers.compose.program import Program
 from drivers.compose.sight import Shelf, whole
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import connection as docker
-from drivers.docker import events, look, render
+from drivers.docker import events, examine, look, render
 from drivers.docker.engine import Engine
 from drivers.docker.eyes import Eyes
 from drivers.docker.feed import Feed, Hold
@@ -54,6 +55,7 @@ class ComposeDriver:
 
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, with Compose 1 and 2")
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
@@ -153,6 +155,22 @@ class ComposeDriver:
             raise Refused(f"no container stands for {id}")
         return instance
 
+    # -- what is lacking --------------------------------------------------------------------------------------------
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        """What the engine lacks, and beside it the program and the directory of the files."""
+        host, connection = self._reached(look.target)
+        engine = await examine.examine(host.engine, look, self._tools)
+        return (*engine, await self._program_told(connection.program), await host.files.run(lambda: _room(connection)))
+
+    async def _program_told(self, said: str | None) -> Diagnosis:
+        try:
+            found = await self._program(said)
+        except DriverError as error:
+            remedy = "install docker-compose (or the compose plugin of docker), or mend `program`"
+            return diagnosis.missing("program", str(error), remedy)
+        return diagnosis.ok("program", f"{' '.join(found.argv)} is {'.'.join(map(str, found.version))}")
+
     # -- what is reached --------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
@@ -168,6 +186,15 @@ class ComposeDriver:
 
     def _place(self, target: Target) -> Place:
         return Place(installation=self._tools.installation, target=target.id)
+
+
+def _room(connection: Connection) -> Diagnosis:
+    """Whether the files of a project can be written."""
+    there = next(path for path in (Path(connection.root), *Path(connection.root).parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return diagnosis.ok("files", f"{connection.root} can be written")
+    remedy = f"let the user Holdfast runs as write {there}, or mend `root`"
+    return diagnosis.missing("files", f"{connection.root} cannot be written", remedy)
 
 
 @contextmanager

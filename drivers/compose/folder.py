@@ -102,15 +102,14 @@ class Folder:
     # -- records ----------------------------------------------------------------------------------------------------
 
     def services(self) -> tuple[str, ...]:
-        with _told(self._services):
-            try:
-                return tuple(sorted(entry for entry in os.listdir(self._services) if not entry.startswith(".")))
-            except (FileNotFoundError, NotADirectoryError):
-                return ()
+        return _entries(self._services)
 
     def record(self, service: str) -> Record:
         """What is recorded; one that cannot be read counts as none: the containers say what stands."""
-        content = self._content(self._services / service / "record.json", LARGEST)
+        return self._read(self._services / service)
+
+    def _read(self, place: Path) -> Record:
+        content = self._content(place / "record.json", LARGEST)
         try:
             found = _codec().validate_json(content) if content is not None else Record()
         except ValueError:
@@ -130,6 +129,13 @@ class Folder:
 
     def records(self) -> dict[str, Record]:
         return {service: self.record(service) for service in self.services()}
+
+    def images(self) -> set[str]:
+        """What the projects of this root may still run, without fetching it: several may stand on one engine."""
+        root = self.path.parent
+        places = [root / project / "services" for project in _entries(root)]
+        records = [self._read(place / service) for place in places for service in _entries(place)]
+        return {image for record in records for image in record.images}
 
     # -- stickers ---------------------------------------------------------------------------------------------------
 
@@ -215,6 +221,14 @@ class Folder:
                 os.fsync(file.fileno())
             temporary.rename(path)
             _synced(path.parent)
+
+
+def _entries(directory: Path) -> tuple[str, ...]:
+    with _told(directory):
+        try:
+            return tuple(sorted(entry for entry in os.listdir(directory) if not entry.startswith(".")))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
 
 
 def _private(path: str, flags: int) -> int:

@@ -61,6 +61,8 @@ class ComposeHands:
         self._deploys: dict[PlacementId, Deploy] = {}  # prepared, and not brought up yet
         self._pieces: dict[PlacementId, Piece] = {}
         self._values: dict[str, str] = {}  # variable -> value of a secret
+        self._made: dict[PlacementId, Listed | None] = {}  # what compose made when it was last told of it
+        self._images: dict[str, Inspected | None] = {}
         self._failed: str | None = None
 
     # -- look -------------------------------------------------------------------------------------------------------
@@ -80,6 +82,13 @@ class ComposeHands:
         query = {"label": [f"{name}={value}" for name, value in labels.items()]}
         return look.group(id, [look.listed(entry) for entry in await self._engine.containers(query)])
 
+    async def _groups(self) -> dict[PlacementId, Group]:
+        """Everything of the project, by placement, in one question."""
+        labels = self._place.labels | {render.ROLE: render.WORKLOAD}
+        query = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        found = [look.listed(entry) for entry in await self._engine.containers(query)]
+        return look.groups(found, self._place.installation)
+
     async def _serving(self, group: Group) -> Inspected | None:
         answers = {one.id: await self._engine.container(one.id) for one in look.candidates(group)}
         inspected = {id: container for id, container in answers.items() if container is not None}
@@ -87,10 +96,15 @@ class ComposeHands:
         return inspected[serving.id] if serving else None
 
     async def _seen(self, container: Inspected, record: Record, health: Health | None = None) -> Workload:
-        image = await self._engine.image(container["Image"])
+        image = await self._image(container["Image"])
         answer = await checks.ask(self._engine, container, health)
         found = look.workload(container, image, container["Config"].get("Labels") or {}, answer)
         return replace(found, key=record.key_of(found.instance))
+
+    async def _image(self, id: str) -> Inspected | None:
+        if id not in self._images:
+            self._images[id] = await self._engine.image(id)
+        return self._images[id]
 
     async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
         container = await self._engine.container(instance) if instance != NOWHERE else None
@@ -112,7 +126,9 @@ class ComposeHands:
             with contextlib.suppress(DriverError):  # what cannot be put back keeps nobody from going on
                 await self._resolve(piece.secrets if piece else {})
         self._deploys[deploy.id], self._pieces[deploy.id] = deploy, wanted
-        self._locked(records, self._pieces.values())
+        changing = {lock.service_name(change.id) for change in self._action.changes}
+        others = {service: one for service, one in records.items() if service not in changing}
+        self._locked(others, self._pieces.values())
 
     def _rendered(self, placement: Placement) -> Piece:
         """What is told compose of the placement; what stands is told in the words it was made with."""
@@ -125,7 +141,14 @@ class ComposeHands:
             raise InvalidAction(f"{placement.id}: its template cannot be read: {error}") from None
 
     def _refuse_host_mounts(self, placement: Placement) -> None:
-        for volume in placement.configuration.volumes:
+        """As they are allowed today, also for a template of former days."""
+        text = placement.configuration.template
+        own = (
+            placement.configuration
+            if text is None
+            else lock.effective(placement.configuration, Part.read(text).service)
+        )
+        for volume in own.volumes:
             if volume.source.startswith("/") and not self._site.connection.may_mount(volume.source):
                 raise InvalidAction(
                     f"{placement.id}: volumes: {volume.source} is of the host and not in connection.host_mounts"
@@ -151,22 +174,24 @@ class ComposeHands:
         """The first call brings up everything that was prepared; compose is told of all services at once."""
         if deploy.id in self._deploys:
             going, self._deploys = list(self._deploys.values()), {}
+            groups = await self._groups()
             for one in going:
-                await self._record(one)
+                await self._record(one, groups.get(one.id, Group(id=one.id)))
             await self._write_lock()
             self._failed = await self._bring_up({one.id: self._pieces[one.id] for one in going})
-        return await self._started(deploy.id, self._pieces[deploy.id])
+        return self._started(deploy.id, self._pieces[deploy.id])
 
-    async def _started(self, id: PlacementId, piece: Piece) -> Started:
-        made = await self._made(id, piece)
+    def _started(self, id: PlacementId, piece: Piece) -> Started:
+        made = self._made[id]
         if made is None:
             failed = self._failed or f"compose made no container of {piece.service}"
             return Started(instance=NOWHERE, beside=False, failed=failed)
-        return Started(instance=made.id, beside=False, failed=None if made.running else self._failed)
+        failed_to_run = piece.running and not made.running
+        return Started(instance=made.id, beside=False, failed=self._failed if failed_to_run else None)
 
-    async def _record(self, deploy: Deploy) -> None:
+    async def _record(self, deploy: Deploy, group: Group) -> None:
         """What is to be made and what to put back; then away with what compose would take for it."""
-        wanted, group = self._pieces[deploy.id], await self._group(deploy.id)
+        wanted = self._pieces[deploy.id]
         record = await self._do(lambda: self._folder.record(wanted.service))
         begun = record.key == self._action.key and record.piece is not None and record.piece.content == wanted.content
         if not begun:
@@ -199,15 +224,16 @@ class ComposeHands:
         """Compose's own words where it could not."""
         await self._resolve({name: secret for piece in pieces.values() for name, secret in piece.secrets.items()})
         said = None
+        await self._arm(pieces)
         for start in (True, False):
             services = sorted(piece.service for piece in pieces.values() if piece.running is start)
             if services:
-                await self._arm(pieces if start else {})
                 said = await self._run(self._site.program.up(self._folder, services, start=start)) or said
+        groups = await self._groups()
         for id, piece in pieces.items():
             if said is not None:
                 self._report(Progress(id=id, step=Step.START, message=said))
-            await self._tidy(id, piece)
+            self._made[id] = await self._tidy(piece, groups.get(id, Group(id=id)))
         return said
 
     async def _run(self, argv: list[str]) -> str | None:
@@ -223,9 +249,9 @@ class ComposeHands:
 
     async def _arm(self, pieces: Mapping[PlacementId, Piece]) -> None:
         """What stands stopped and is to be started gets back the restart policy it was made with."""
-        for id, piece in pieces.items():
-            for one in (await self._group(id)).workloads:
-                if piece.running and not one.running and _is(one, piece):
+        for id, group in (await self._groups()).items():
+            for one in group.workloads:
+                if id in pieces and pieces[id].running and not one.running and _is(one, pieces[id]):
                     await self._set_policy(one)
 
     async def _set_policy(self, one: Listed) -> None:
@@ -233,25 +259,21 @@ class ComposeHands:
         if specification is not None and "restart" in specification:
             await self._engine.set_restart(one.id, render.restart_policy(specification["restart"]))
 
-    async def _tidy(self, id: PlacementId, piece: Piece) -> None:
-        """One container of the service, as it should be; what an interrupted try left beside it goes."""
-        made = await self._made(id, piece)
-        if made is None:
-            return
-        await self._alone(id, made.id)
-        if not piece.running:
-            await self._engine.set_restart(made.id, render.NEVER)
-            await self._engine.stop(made.id)
+    async def _tidy(self, piece: Piece, group: Group) -> Listed | None:
+        """The one container of the service, made of the piece; what an interrupted try left beside it goes."""
+        found = [one for one in group.workloads if _is(one, piece)]
+        made = min(found, key=lambda one: (not one.running, one.id), default=None)
+        if made is not None:
+            await self._alone(group, made.id)
+            if not piece.running:
+                await self._engine.set_restart(made.id, render.NEVER)
+                await self._engine.stop(made.id)
+        return made
 
-    async def _alone(self, id: PlacementId, instance: str) -> None:
-        for one in (await self._group(id)).workloads:
+    async def _alone(self, group: Group, instance: str) -> None:
+        for one in group.workloads:
             if one.id != instance:
                 await self._take_away(one)
-
-    async def _made(self, id: PlacementId, piece: Piece) -> Listed | None:
-        """The container that was made of the piece: one that runs, where there are several."""
-        found = [one for one in (await self._group(id)).workloads if _is(one, piece)]
-        return min(found, key=lambda one: (not one.running, one.id), default=None)
 
     async def switch(self, deploy: Deploy, instance: str) -> None:
         """Nothing stands beside what serves, so it serves already."""
@@ -272,19 +294,19 @@ class ComposeHands:
         await self._bring_up({deploy.id: back})
         turned = replace(turned, pending=False, back=None)
         await self._do(lambda: self._folder.write_record(wanted.service, turned))
-        await images.discard(self._engine, {wanted.image} - turned.images)
-        made = await self._made(deploy.id, back)
+        await self._discard({wanted.image})
+        made = self._made[deploy.id]
         return made.id if made else NOWHERE
 
     async def settle(self, deploy: Deploy, instance: str) -> None:
         wanted = self._pieces.get(deploy.id) or self._rendered(deploy.placement)
-        await self._alone(deploy.id, instance)
+        await self._alone(await self._group(deploy.id), instance)
         record = await self._do(lambda: self._folder.record(wanted.service))
         settled = _settled(record, wanted, deploy)
         if settled != record:
             await self._do(lambda: self._folder.write_record(wanted.service, settled))
             await self._write_lock()
-            await images.discard(self._engine, record.images - settled.images)
+            await self._discard(record.images)
         await self._do(lambda: self._folder.prune(max(deploy.keep, 1)))
 
     async def restart(self, id: PlacementId, instance: str) -> str:
@@ -307,7 +329,11 @@ class ComposeHands:
             await self._run(self._site.program.down(self._folder))
         await self._do(lambda: self._folder.write_record(service, Record(fence=record.fence)))
         await self._write_lock()
-        await images.discard(self._engine, record.images)
+        await self._discard(record.images)
+
+    async def _discard(self, references: set[str]) -> None:
+        """Images that no record of any project here names any more."""
+        await images.discard(self._engine, references - await self._do(self._folder.images))
 
     # -- the sticker ------------------------------------------------------------------------------------------------
 

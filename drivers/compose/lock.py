@@ -179,8 +179,7 @@ def effective(own: Configuration, said: Service) -> Configuration:
 
 
 def _said_port(port: template.Port) -> Port:
-    address = template.literal(port.host_ip)
-    return Port(container=port.target, host=port.published, address=address, protocol=port.protocol)
+    return Port(container=port.target, host=port.published, address=port.host_ip, protocol=port.protocol)
 
 
 def _said_volume(mount: template.Mount) -> Volume:

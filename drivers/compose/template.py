@@ -8,6 +8,7 @@ since a template is kept as plain data.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -24,7 +25,7 @@ _DOLLAR: Final = re.compile(r"\$\$|\$")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PORT: Final = re.compile(
-    r"(?:(?:(?P<host_ip>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<published>[0-9]{1,5}):)?(?P<target>[0-9]{1,5})"
+    r"(?!:)(?:(?:(?P<host_ip>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<published>[0-9]{1,5})?:)?(?P<target>[0-9]{1,5})"
     r"(?:/(?P<protocol>tcp|udp))?"
 )
 _PLAIN_PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -121,7 +122,15 @@ def _refused(reason: str) -> Any:
     return Annotated[None, BeforeValidator(refuse), Field(exclude=True, description="refused")]
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("expected an IP address of the host") from None
+
+
 Text = Annotated[str, AfterValidator(_text)]
+Address = Annotated[str, AfterValidator(_address)]
 Told = Annotated[str, BeforeValidator(_plain_text), AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Variable = Annotated[str, AfterValidator(_variable)]
@@ -196,7 +205,7 @@ class Port(Closed):
 
     target: PortNumber
     published: PortNumber | None = None
-    host_ip: Text = "0.0.0.0"  # noqa: S104  # what compose means where no address is given
+    host_ip: Address = "0.0.0.0"  # noqa: S104  # what compose means where no address is given
     protocol: Literal["tcp", "udp"] = "tcp"
 
 

@@ -11,8 +11,8 @@ import anyio
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
-from drivers.docker import events, look, render
+from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.docker import events, examine, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
 from drivers.docker.eyes import Eyes
@@ -145,6 +145,9 @@ class DockerDriver:
         if newest is None:
             raise Refused(f"no container stands for {id}")
         return newest
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        return await examine.examine(self._host(look.target).engine, look, self._tools)
 
     async def aclose(self) -> None:
         for host in self._hosts.values():

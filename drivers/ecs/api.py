@@ -124,6 +124,7 @@ def _client(connection: Connection, keys: Mapping[str, str]) -> Any:
                 retries={"total_max_attempts": 1},
                 max_pool_connections=TOGETHER,
                 tcp_keepalive=True,
+                proxies={} if (connection.endpoint or "").startswith("http://") else None,  # on loopback: no proxy's
             )
             place = {"region_name": connection.region, "endpoint_url": connection.endpoint}
             return _session().client("ecs", config=config, **place, **keys)

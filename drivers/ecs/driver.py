@@ -7,8 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Remove, Report, Tools, Unit
-from drivers.ecs import render
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Remove,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
+from drivers.ecs import doctor, render
 from drivers.ecs.hands import EcsHands
 from drivers.ecs.sight import Sight, placed
 from drivers.errors import Busy, InvalidAction
@@ -21,6 +33,7 @@ class EcsDriver:
 
     kind: ClassVar[str] = "ecs"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET)
+    verified: ClassVar[Verified] = Verified(against=Against.CONTRACT, by="moto, and a fake of rollouts of our own")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
@@ -41,6 +54,9 @@ class EcsDriver:
         with self._held(action.target.id):
             hands = EcsHands(action, place, self._sight, report)
             return await sequence.carry_out(action, hands, self.tools, report=report, unit=Unit.TARGET)
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        return tuple([found async for found in doctor.examine(self._sight, look)])
 
     async def aclose(self) -> None:
         await self._sight.aclose()

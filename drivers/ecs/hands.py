@@ -53,7 +53,8 @@ class EcsHands:
         if adopts is not None:
             raise InvalidAction("this driver cannot take over what it did not start; deploy in its place")
         view = self._stood[id] = await self.sight.view(self.place)
-        return look.standing(view, self._container(id), id.component, await read_template(self.place))
+        template = None if id in self._removed else await read_template(self.place)
+        return look.standing(view, self._container(id), id.component, template)
 
     async def workload(self, id: PlacementId, instance: str, health: Health | None) -> Workload | None:
         view = await self.sight.view(self.place)
@@ -106,13 +107,13 @@ class EcsHands:
             return None
         container = self._container(deploy.id)
         if self._siblings(view.revision, container) != self._siblings(back, container):
-            back = await self._registered(self._running(view) | {container: back.containers[container]})
+            back = await self._registered(self._running(view) | {container: _as_ours(back, container)})
         self._put_back.add(back.arn)
         running = self._should_run(deploy, standing, back)
         if view.primary.definition != back.arn or running != (view.service.desired > 0):
             await self._update(view, back, running=running)
         await self._forget_deed(deploy.id)
-        await self._rolled_out(deploy.id, back)
+        await self._rolled_out(deploy.id, back, Step.PUT_BACK)
         now = await self.sight.view(self.place)
         found = look.workload(now, container, deploy.id.component)
         return found.instance if found else None
@@ -210,12 +211,14 @@ class EcsHands:
         return replace(work, fence=max(work.fence, self.action.fence), deed=deed)
 
     def _is_begun(self, view: View, id: PlacementId, content: str) -> bool:
-        """Whether an earlier try of this action has had ECS begin: a deployment has followed the one it found."""
-        work = tags.work(view.service.tags, id.component)
+        """Whether an earlier try of this action has had ECS begin: a deployment has followed the one it found, and
+        brings that content, or ECS has taken it back already."""
+        work, container = tags.work(view.service.tags, id.component), self._container(id)
         deed = work.deed if work else None
-        if deed is None or (deed.key, deed.content) != (self.action.key, content):
+        if deed is None or (deed.key, deed.content) != (self.action.key, content) or deed.since == view.primary.id:
             return False
-        return deed.since != view.primary.id
+        stands = container in view.revision.containers and look.content_of(view.revision, container) == content
+        return stands or bool(look.rollbacks(view))
 
     async def _update(self, view: View, revision: Revision, *, running: bool) -> None:
         """Bring the service to the revision by a new deployment; whoever looks knows it by its number."""
@@ -242,14 +245,14 @@ class EcsHands:
         if running:
             await self._erase(view, {tags.TASKS})
 
-    async def _rolled_out(self, id: PlacementId, revision: Revision) -> View:
+    async def _rolled_out(self, id: PlacementId, revision: Revision, step: Step = Step.START) -> View:
         """Wait while ECS rolls the revision out, as long as the target says; answers the last look at it."""
         told, view = "", await self._guarded(id)
         with anyio.move_on_after(self.place.connection.rollout):
             while self._is_going(view, revision):
                 now = f"{revision.name}: {view.primary.running} of {view.primary.desired} tasks run"
                 if now != told:
-                    self.report(Progress(id=id, step=Step.START, message=now))
+                    self.report(Progress(id=id, step=step, message=now))
                 told = now
                 await anyio.sleep(POLL)
                 view = await self._guarded(id)
@@ -266,17 +269,17 @@ class EcsHands:
     async def _take_away(self, id: PlacementId, view: View) -> None:
         """The task without the component; without any, no task. The service itself stays."""
         container, component = self._container(id), id.component
-        gone = {container, *(self._container(one.id) for one in self.action.changes if isinstance(one, Remove))}
+        gone = {container, *(self._container(one) for one in self._removed)}
         rest = {name: one for name, one in self._running(view).items() if name not in gone}
         if rest and container in view.revision.containers:
             revision = await self._registered(rest)
             await self._update(view, revision, running=view.service.desired > 0)
-            await self._rolled_out(id, revision)
+            await self._rolled_out(id, revision, Step.REMOVE)
         elif not rest and view.service.desired > 0:
             await self._change(
                 "UpdateService", cluster=self.place.connection.cluster, service=view.service.arn, desiredCount=0
             )
-            await self._rolled_out(id, view.revision)
+            await self._rolled_out(id, view.revision, Step.REMOVE)
         await self._erase(view, {tags.work_key(component), tags.kept_key(component)})
 
     async def _forget_deed(self, id: PlacementId) -> None:
@@ -296,8 +299,11 @@ class EcsHands:
         )
 
     async def _rendered(self, placement: Placement) -> Container:
+        template = await read_template(self.place)
+        for sentence in render.unasked(template, placement):
+            raise InvalidAction(f"{placement.id}: {sentence}")
         try:
-            return render.container(await read_template(self.place), placement, self.tools.installation)
+            return render.container(template, placement, self.tools.installation)
         except render.WrongTemplate as error:
             raise InvalidAction(f"template of {self.place.target}: {error}") from None
 
@@ -309,6 +315,10 @@ class EcsHands:
     @property
     def _deployed(self) -> set[PlacementId]:
         return {change.id for change in self.action.changes if isinstance(change, Deploy)}
+
+    @property
+    def _removed(self) -> set[PlacementId]:
+        return {change.id for change in self.action.changes if isinstance(change, Remove)}
 
     async def _wanted(self, view: View) -> dict[str, Container]:
         """The containers when all of the action is done: those that stand, without what it removes."""
@@ -322,12 +332,11 @@ class EcsHands:
         return found
 
     def _running(self, view: View) -> dict[str, Container]:
-        """The containers of components that stand, as they are; what somebody copied by hand is not called ours."""
+        """The containers of components that stand, as they are."""
         found: dict[str, Container] = {}
         for name, component in self.place.connection.containers.items():
             if look.workload(view, name, ComponentName(component)) is not None:
-                one = view.revision.containers[name]
-                found[name] = one if view.revision.intact else render.disowned(one)
+                found[name] = _as_ours(view.revision, name)
         return found
 
     def _siblings(self, revision: Revision, container: str) -> dict[str, str]:
@@ -368,20 +377,17 @@ class EcsHands:
 
     def _refuse_half_stopped(self, placement: Placement, view: View) -> None:
         """The containers of a task start and stop together."""
-        if placement.running or view.service.desired == 0:
-            return
-        also = {
-            change.id.component
-            for change in self.action.changes
-            if isinstance(change, Deploy) and not change.placement.running
-        }
-        mapped = self.place.connection.containers
-        for name in self._running(view):
-            if mapped[name] != placement.id.component and mapped[name] not in also:
-                raise InvalidAction(
-                    f"{placement.id} is declared stopped and {mapped[name]} of the same task is not: "
-                    "containers of a task stop together"
-                )
+        deploys = [change.placement for change in self.action.changes if isinstance(change, Deploy)]
+        others = {one.id.component for one in deploys if one.running}
+        if not placement.running and view.service.desired > 0:
+            component_of = self.place.connection.containers
+            standing = {ComponentName(component_of[name]) for name in self._running(view)}
+            others |= standing - {one.id.component for one in deploys}
+        if not placement.running and others:
+            raise InvalidAction(
+                f"{placement.id} is declared stopped and {min(others)} of the same task is not: "
+                "containers of a task stop together"
+            )
 
     def _refuse_too_many_tags(self, view: View) -> None:
         """Before anything is marked: there is room for what every change of the action will write."""
@@ -408,3 +414,9 @@ class EcsHands:
 
     async def _change(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         return await self.place.account.api.change(operation, self.place.connection, **parameters)
+
+
+def _as_ours(revision: Revision, container: str) -> Container:
+    """As it stands; what somebody copied by hand is not called ours."""
+    found = revision.containers[container]
+    return found if revision.intact else render.disowned(found)

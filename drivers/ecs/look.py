@@ -45,6 +45,7 @@ class Service:
     desired: int
     running: int
     controller: str
+    breaker: bool
     deployments: tuple[Deployment, ...]
     tags: Mapping[str, str]
     events: tuple[tuple[datetime, str], ...] = ()  # the newest first
@@ -85,6 +86,7 @@ def service(described: Mapping[str, Any]) -> Service:
         desired=described.get("desiredCount", 0),
         running=described.get("runningCount", 0),
         controller=described.get("deploymentController", {}).get("type", "ECS"),
+        breaker=bool(described.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {}).get("enable")),
         deployments=tuple(_deployment(one) for one in described.get("deployments", ())),
         tags=tags_of(described.get("tags", ())),
         events=tuple(

@@ -200,6 +200,13 @@ def unsupported(placement: Placement) -> Iterator[str]:
         yield "health: a command cannot be run in a task from here; declare it as the component's healthcheck"
 
 
+def unasked(template: Template, placement: Placement) -> Iterator[str]:
+    """Why the declared health could not be asked at any task."""
+    mode = template.task.get("networkMode", "bridge")
+    if placement.health is not None and mode != "awsvpc":
+        yield f"health: tasks in networkMode {mode} have no address of their own; declare the component's healthcheck"
+
+
 # -- containers -------------------------------------------------------------------------------------------------------
 
 

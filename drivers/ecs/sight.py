@@ -49,6 +49,10 @@ class Place:
     account: Account
     template: Template | None = None
 
+    @property
+    def components(self) -> list[ComponentName]:
+        return [ComponentName(one) for one in sorted(self.connection.container_of)]
+
     def __str__(self) -> str:
         return f"service {self.connection.service} of cluster {self.connection.cluster} in {self.connection.region}"
 

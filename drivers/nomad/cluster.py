@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+import anyio
 import requests
 import urllib3
 from nomad import api  # type: ignore[import-untyped]
@@ -47,6 +48,7 @@ SUBMIT_JOB: Final = "submit-job"
 PARSE_JOB: Final = "parse-job"
 LIFECYCLE: Final = "alloc-lifecycle"
 READ_LOGS: Final = "read-logs"
+AGENT: Final = "agent { read }"
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -63,6 +65,8 @@ class Cluster:
         self.access, self._secret = access, secret
         self._threads = blocking.Threads(f"Nomad at {access.address}", limit=CALLS)
         self._session: requests.Session | None = None
+        self._denied = False
+        self._beginning = anyio.Lock()
         self._versions: dict[str, tuple[object, list[Job]]] = {}
         self._parsed: dict[str, Job] = {}
 
@@ -113,6 +117,12 @@ class Cluster:
     async def allocation(self, id: str) -> Json:
         return await self._read(READ_JOB, lambda: self._made(api.Allocation).get_allocation(id))
 
+    async def checks(self, allocation: str) -> list[Json]:
+        """What Nomad's own checks of this allocation last said."""
+        made = partial(self._made, lambda **settings: api.Client(**settings).allocation)
+        call = lambda: made().request(allocation, "checks", method="get").json()  # noqa: E731
+        return list((await self._read(READ_JOB, call) or {}).values())
+
     async def parsed(self, hcl: str) -> Job:
         """The job that the HCL says, by Nomad's own parser."""
         if hcl not in self._parsed:
@@ -154,6 +164,11 @@ class Cluster:
 
     def _posted(self, id: str, verb: str, body: Json) -> Any:
         return self._made(api.Job).request(_quoted(id), verb, json=body, method="post").json()
+
+    async def build(self) -> str:
+        """The version of the agent that is asked."""
+        found = await self._read(AGENT, lambda: self._made(api.Agent).get_agent()["member"]["Tags"]["build"])
+        return str(found)
 
     # -- Variables --------------------------------------------------------------------------------------------------
 
@@ -213,10 +228,12 @@ class Cluster:
 
     async def ready(self) -> None:
         """A session with the token of this moment; streams need one before they begin."""
-        if self._session is None:
+        async with self._beginning:
+            if self._session is not None and not self._denied:
+                return
             token = await self._secret(self.access.token) if self.access.token is not None else None
-            if self._session is None:
-                self._session = _session(self.access, token)
+            await self.aclose()
+            self._session, self._denied = _session(self.access, token), False
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -255,8 +272,8 @@ class Cluster:
             with _understood(changes=changes):
                 yield
         except _Denied as denied:
-            self._session = None  # the token may have been replaced: it is asked for again
-            namespace = "" if needs.startswith("variables") else f" in namespace {self.access.namespace!r}"
+            self._denied = True  # the token may have been replaced: it is asked for again
+            namespace = "" if "{" in needs else f" in namespace {self.access.namespace!r}"
             raise Refused(f"Nomad denies it: a policy of the token must allow {needs}{namespace} ({denied})") from None
 
 
@@ -322,8 +339,10 @@ def _understood(*, changes: bool) -> Iterator[None]:
 
 
 def _refusal(status: int, said: str, *, changes: bool) -> Exception:
-    if any(words in said for words in CLASH) or status == 409:
-        return Conflict(f"somebody else has changed it meanwhile: {said}")
+    if status == 409:  # its text is the Variable that is there, and what it holds
+        return Conflict("somebody else has written to the Variable meanwhile")
+    if any(words in said for words in CLASH):
+        return Conflict(f"somebody else has changed the job meanwhile: {said}")
     if status == 403 or "Permission denied" in said:
         return _Denied(said)
     if status == 404:

@@ -9,13 +9,27 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 import anyio
+from pydantic import ValidationError
 
 from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Capabilities, Look, Receipt, Report, Tools, Unit
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Grade,
+    Look,
+    Receipt,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.docker.feed import Feed, Hold
 from drivers.errors import Busy, DriverError, Refused
-from drivers.nomad import look, render
+from drivers.nomad import doctor, render
+from drivers.nomad import look as looking
 from drivers.nomad.cluster import Cluster
 from drivers.nomad.connection import Access, Connection
 from drivers.nomad.eyes import Eyes
@@ -35,6 +49,10 @@ class NomadDriver:
 
     kind: ClassVar[str] = "nomad"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
+    verified: ClassVar[Verified] = Verified(
+        against=Against.CONTRACT,
+        by="a server written from Nomad's published HTTP API; a real agent where NOMAD_ADDR says",
+    )
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -104,7 +122,7 @@ class NomadDriver:
         scene = await eyes.scene(connection.job)
         part = render.parts(scene.job, self._tools.installation, id.target).get(id.component)
         newest = max(
-            look.members(scene, self._tools.installation, id), key=lambda one: int(one["CreateIndex"]), default=None
+            looking.members(scene, self._tools.installation, id), key=lambda one: int(one["CreateIndex"]), default=None
         )
         if part is None or newest is None:
             raise Refused(f"no allocation stands for {id}")
@@ -112,6 +130,15 @@ class NomadDriver:
         lines = _followed(read, tail) if follow else _last_lines(read, tail)
         async for line in lines:
             yield line
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        try:
+            connection = Connection.model_validate(dict(look.target.connection))
+        except ValidationError as error:
+            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            return (Diagnosis(about="connection", grade=Grade.MISSING, sentence=said, remedy="correct the document"),)
+        eyes = self._eyes_at(connection)
+        return tuple([found async for found in doctor.examine(eyes, connection, look, self._tools.installation)])
 
     async def aclose(self) -> None:
         for eyes in self._eyes.values():

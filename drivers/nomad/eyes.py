@@ -51,15 +51,26 @@ class Eyes:
     async def _look(self, looked: Look, connection: Connection) -> Observation:
         target, scene = looked.target.id, await self.scene(connection.job)
         declared = {placement.id: placement for placement in looked.placements}
-        standings = []
-        for id in look.component_ids(scene, self._installation, target, list(connection.places)):
-            seen = await self._standing(scene, id, declared.get(id), connection)
-            if seen is not None:
-                standings.append(seen)
+        ids = look.component_ids(scene, self._installation, target, list(connection.places))
+        seen: dict[PlacementId, Standing | None] = {}
+        failed: list[Exception] = []
+
+        async def see(id: PlacementId) -> None:
+            try:
+                seen[id] = await self._standing(scene, id, declared.get(id), connection)
+            except Exception as error:  # told below as what it is: a task group would wrap it
+                failed.append(error)
+
+        async with anyio.create_task_group() as group:
+            for id in ids:
+                group.start_soon(see, id)
+        if failed:
+            raise failed[0]
+        standings = tuple(standing for id in ids if (standing := seen[id]) is not None)
         return Observation(
             target=target,
             at=self._now(),
-            standings=tuple(standings),
+            standings=standings,
             unmanaged=look.unmanaged(scene, self._installation, target),
         )
 
@@ -93,7 +104,7 @@ class Eyes:
         evaluations = sorted(await self.cluster.evaluations(job["ID"]), key=lambda one: -int(one["CreateIndex"]))
         for evaluation in evaluations[:1]:
             for group, metric in sorted((evaluation.get("FailedTGAllocs") or {}).items()):
-                return f"group {group}: {_words(metric)}"
+                return f"group {group}: {placed_words(metric)}"
         return ""
 
     async def workload(
@@ -107,10 +118,14 @@ class Eyes:
         if own is not None:
             state = WorkloadState.STARTING if found.state is WorkloadState.RUNNING else found.state
             return replace(found, health=own, state=state)
+        members = [str(one["ID"]) for one in look.live(scene, self._installation, id)]
+        if look.is_checked(scene, self._installation, id):
+            bad = look.worst_check([check for member in members for check in await self.cluster.checks(member)])
+            if bad is not None:
+                return replace(found, health=bad)
         if rules is None or found.state is WorkloadState.STOPPED:
             return found
-        members = look.live(scene, self._installation, id)
-        return replace(found, health=await self._asked([str(one["ID"]) for one in members], rules))
+        return replace(found, health=await self._asked(members, rules))
 
     # -- health -----------------------------------------------------------------------------------------------------
 
@@ -269,7 +284,8 @@ def _lacks(job: render.Job, allocations: list[Any]) -> bool:
     )
 
 
-def _words(metric: Json) -> str:
+def placed_words(metric: Json) -> str:
+    """Why a group was not placed, of what Nomad tells."""
     said = [f"{metric.get('NodesEvaluated') or 0} nodes were considered"]
     for field, word in (("ConstraintFiltered", "excluded by"), ("DimensionExhausted", "exhausted")):
         said += [f"{count} {word} {what}" for what, count in sorted((metric.get(field) or {}).items())]

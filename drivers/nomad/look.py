@@ -208,7 +208,7 @@ def _state(scene: Scene, installation: InstallationId, id: PlacementId, *, canar
     standing = [one for one in own if _is_live(one)]
     if any((_task(one, part) or {}).get("Restarts") for one in standing):
         return WorkloadState.RESTARTING
-    if standing or not own or any(one.get("FollowupEvalID") for one in own):
+    if standing or not own or any(one.get("FollowupEvalID") or one["ClientStatus"] not in ENDED for one in own):
         return WorkloadState.STARTING
     return WorkloadState.STOPPED
 
@@ -293,6 +293,34 @@ def own_word(scene: Scene, installation: InstallationId, id: PlacementId, *, can
 def _healthy_canaries(scene: Scene, installation: InstallationId, id: PlacementId) -> int:
     states = [one.get("DeploymentStatus") or {} for one in members(scene, installation, id) if _is_live(one)]
     return sum(1 for state in states if state.get("Canary") and state.get("Healthy"))
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def is_checked(scene: Scene, installation: InstallationId, id: PlacementId) -> bool:
+    """Whether Nomad itself asks a service of the component's group. What Consul asks is not told by Nomad."""
+    part = render.parts(scene.job, installation, id.target).get(id.component)
+    services = [
+        *((part.group.get("Services") or ()) if part else ()),
+        *((part.task.get("Services") or ()) if part else ()),
+    ]
+    return any(service.get("Provider") == "nomad" and service.get("Checks") for service in services)
+
+
+def worst_check(checks: Sequence[Json]) -> Health | None:
+    """The first that fails, or has not answered; None where all are well."""
+    for status, state, words in _CHECKED:
+        names_of_them = sorted(f"{one.get('Check')}" for one in checks if one.get("Status") == status)
+        if names_of_them:
+            return Health(state=state, detail=f"Nomad's own check {names_of_them[0][:80]!r} {words}")
+    return None
+
+
+_CHECKED: Final = (
+    ("failure", HealthState.UNHEALTHY, "fails"),
+    ("pending", HealthState.UNKNOWN, "has not answered yet"),
+)
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

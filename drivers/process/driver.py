@@ -11,9 +11,22 @@ import anyio
 
 from desired_state.model import Placement, Target
 from drivers import sequence
-from drivers.contract import Action, Against, Capabilities, Look, Receipt, Remove, Report, Tools, Unit, Verified
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Remove,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
+from drivers.diagnosis import missing
 from drivers.errors import InvalidAction
-from drivers.process import host, journey, render
+from drivers.process import examine, host, journey, render
 from drivers.process.connection import Connection
 from drivers.process.hands import Hands
 from drivers.process.line import Asks, Doors, Line
@@ -149,6 +162,16 @@ class ProcessDriver:
             *lines, rest = (rest + answer["text"]).split("\n")
             for line in lines:
                 yield line
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        declared = [
+            missing("declared", f"{placement.id.component}: {sentence}")
+            for placement in look.placements
+            for sentence in self._unsupported(placement)
+        ]
+        sight = self._host(look.target).sight
+        connection = sight.connection(look.target)
+        return (*await examine.examine(sight.line, connection, look, self.tools), *declared)
 
     # -- what another keeper of workloads brings instead -------------------------------------------------------------
 

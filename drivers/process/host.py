@@ -995,6 +995,17 @@ class Session:
         self.eyes.listens(found, {"address": request.get("address"), "ports": port}, "", listeners)
         return found
 
+    def examine(self, request: Mapping[str, Any]) -> Json:
+        """What this host has for a target, changing nothing: its Python, its root, room, who we are, the time."""
+        claim = Claim.of(request)
+        return {
+            "python": python_at(str(request["python"])),
+            "root": root_at(claim),
+            "disk": room_at(claim.root),
+            "user": os.geteuid(),
+            "time": time.time(),
+        }
+
     # .. holding ..
 
     def hold(self, request: Mapping[str, Any]) -> Json:
@@ -1234,7 +1245,7 @@ class Session:
         return log_after(place, [int(part) for part in request["position"]])
 
 
-LOOKING = ("look", "pulse", "stirred", "listens", "standing", "log", "ask")
+LOOKING = ("look", "pulse", "stirred", "listens", "standing", "log", "ask", "examine")
 HOLDING = ("hold", "wear", "bare", "clear")
 RELEASES = ("find", "stage", "bring", "unfold", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
 SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
@@ -1441,6 +1452,60 @@ def spawn(place: Place, python: str) -> None:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise Trouble("refused", f"no supervisor could be started by {found}: {said[-1][:200]}")
+
+
+# -- what a target needs of its host -----------------------------------------------------------------------------------
+
+
+def python_at(word: str) -> Json:
+    """Where a program of that name is, and the version it says; `version` None: it is no Python that runs."""
+    import subprocess
+
+    found = on_path(word, os.environ.get("PATH", PATH))
+    if found is None:
+        return {"path": None, "version": None}
+    argv = [found, "-I", "-S", "-c", "import sys; print(*sys.version_info[:3])"]
+    version = None
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True).stdout
+        version = [int(part) for part in said.split()] or None
+    return {"path": found, "version": version}
+
+
+def root_at(claim: Claim) -> Json:
+    """Whether there is a root, whose it is, and whether we could write there or make it."""
+    there, standing = os.path.lexists(claim.root), _nearest(claim.root)
+    found: Json = {
+        "there": there,
+        "folder": os.path.isdir(standing),
+        "nearest": standing,
+        "owner": None,
+        "strangers": [],
+    }
+    found["writable"] = os.access(standing, os.W_OK | os.X_OK)
+    if there and found["folder"]:
+        with contextlib.suppress(PermissionError):
+            try:
+                owner = claim.read()
+                found["owner"] = owner and list(owner)
+            except (ValueError, LookupError, TypeError):
+                found["owner"] = ["unreadable", "unreadable"]
+            names = os.listdir(claim.root) if found["owner"] is None else []
+            found["strangers"] = [name for name in names if name != "lost+found" and name[0] != "."][:1]
+    return found
+
+
+def room_at(path: str) -> Json:
+    room = os.statvfs(_nearest(path))
+    free, size = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    return {"free": free, "size": size, "inodes_free": room.f_favail, "inodes": room.f_files}
+
+
+def _nearest(path: str) -> str:
+    """The path, or the first above it that is there."""
+    while not os.path.lexists(path) and path != "/":
+        path = os.path.dirname(path)
+    return path
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``vault:mount/path#field``: a field of a secret in a key-value store, version 2, of HashiCorp Vault or OpenBao.
+"""``vault:mount/path#field``: a field of a secret in a key-value store, version 2, of HashiCorp Vault.
 
 Where and who we are stands in the variables that Vault's own tools read, and in a few beside them:
 

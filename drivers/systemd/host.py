@@ -388,6 +388,15 @@ class Session(host.Session):
         with self.eyes.at_once():
             return super().standing(request)
 
+    def examine(self, request: Mapping[str, Any]) -> Json:
+        lacks, version = None, None
+        try:
+            self._need_systemd()
+            version = self.eyes.version
+        except Trouble as trouble:
+            lacks = str(trouble)
+        return {**super().examine(request), "keeper": {"name": "systemd", "version": version, "lacks": lacks}}
+
     def hold(self, request: Mapping[str, Any]) -> Json:
         self._need_systemd()
         found = super().hold(request)

@@ -6,6 +6,7 @@ environment, and only about what has changed since the last time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -111,6 +112,7 @@ def _keyed(configuration: Configuration) -> object:
     content["environment"] = {name: digest.plain(value) for name, value in configuration.environment}
     content["ports"] = {f"{port.container}/{port.protocol}": digest.plain(port) for port in configuration.ports}
     content["volumes"] = {volume.destination: digest.plain(volume) for volume in configuration.volumes}
+    content["template"] = json.loads(configuration.template) if configuration.template is not None else None
     return content
 
 
@@ -167,9 +169,10 @@ def rediff(
     the same objects where nothing has changed: identity is asked before equality."""
     held = before.held if before and _same_refusals(before, desired, known) else is_held(desired, known)
     bench = _Bench(desired, seen, known, held, now - STALE_AFTER * desired.environment.sync.interval)
-    if before is None or before.held is not held or not _same_targets(before, desired, seen):
+    if before is None or before.held is not held or not _same_order(before, desired):
         return bench.anew()
-    return bench.again(before, _changed(before.seen, seen), _moved(before, desired, known))
+    changed = _changed(before.seen, seen)
+    return bench.anew() if changed is None else bench.again(before, changed, _moved(before, desired, known))
 
 
 def effective(desired: DesiredState, known: Known) -> dict[PlacementId, Placement | None]:
@@ -201,16 +204,22 @@ def _same_refusals(before: Diffed, desired: DesiredState, known: Known) -> bool:
     return before.desired is desired and before.known.refused == known.refused
 
 
-def _same_targets(before: Diffed, desired: DesiredState, seen: Mapping[TargetId, Seen]) -> bool:
-    """Whether all of them, and their order, are as they were."""
-    if before.desired is not desired and list(before.desired.target_of) != list(desired.target_of):
-        return False
-    return before.seen is seen or before.seen.keys() == seen.keys()
+def _same_order(before: Diffed, desired: DesiredState) -> bool:
+    """Whether the declared targets, and their order, are as they were."""
+    return before.desired is desired or list(before.desired.target_of) == list(desired.target_of)
 
 
-def _changed(old: Mapping[TargetId, Seen], new: Mapping[TargetId, Seen]) -> list[TargetId]:
-    """Targets whose sight is another record than before, whatever it says."""
-    return [] if new is old else [target for target, found in new.items() if old[target] is not found]
+def _changed(old: Mapping[TargetId, Seen], new: Mapping[TargetId, Seen]) -> list[TargetId] | None:
+    """Targets whose sight is another record than before, whatever it says; None when they are not the same targets.
+    Looks come in the same order turn after turn, and walking along both asks no table."""
+    if new is old:
+        return []
+    if len(new) == len(old):
+        pairs = zip(old.items(), new.items(), strict=True)
+        apart = [(was, now) for (was, before), (now, found) in pairs if found is not before or was != now]
+        if all(was == now for was, now in apart):
+            return [now for _, now in apart]
+    return [target for target, found in new.items() if old[target] is not found] if old.keys() == new.keys() else None
 
 
 def _moved(before: Diffed, desired: DesiredState, known: Known) -> set[TargetId]:

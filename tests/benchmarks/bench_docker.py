@@ -49,7 +49,7 @@ MANY: Final = 20
 FIFTY: Final = 50
 AT_ONCE: Final = 4  # bare calls; more or fewer take as long, for the engine is bound by its CPU
 TURNS: Final = 30
-LONGEST: Final = 75.0  # seconds for all rounds of one part
+LONGEST: Final = 50.0  # seconds for all rounds of one part
 QUIET: Final = 10.0  # seconds a held fleet is watched for
 HEALTH: Final = {"http": {"port": 8080, "path": "/"}, "interval": "100ms", "successes": 1, "deadline": "120s"}
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from desired_state.health import CommandCheck, Health, HttpCheck, TcpCheck
+from desired_state.health import CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.hooks import Hook, Hooks, OnFailure
 from desired_state.model import Configuration, Placement, Port, RestartPolicy, RuntimeHealthcheck, Volume
 from desired_state.secrets import SecretRef
@@ -134,6 +134,18 @@ def test_null_takes_away_what_is_inherited() -> None:
 def test_a_target_may_complete_what_the_environment_began() -> None:
     health = api("health: {http: {path: /h}}", "health: {http: {port: 80}}").health
     assert health == Health(check=HttpCheck(port=80, path="/h"))
+
+
+def test_a_check_over_tls_is_declared_and_completed_by_a_target() -> None:
+    assert api("health: {http: {port: 80, tls: {}}}").health == Health(check=HttpCheck(port=80, tls=CheckTls()))
+    own = "health: {http: {tls: {server_name: shop.example.com}}}"
+    health = api("health: {http: {port: 80, tls: {ca: /etc/ca.pem}}}", own).health
+    tls = CheckTls(ca="/etc/ca.pem", server_name="shop.example.com")
+    assert health == Health(check=HttpCheck(port=80, tls=tls))
+    assert str(health.check) == "https GET :80/ answers 200"
+    assert api("health: {http: {port: 80, tls: {}}}", "health: {http: {tls: null}}").health == Health(
+        check=HttpCheck(port=80)
+    )
 
 
 def test_a_target_may_stop_a_component() -> None:

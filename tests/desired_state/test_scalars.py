@@ -50,6 +50,8 @@ A = "sha256:" + "a" * 64
         (scalars.secret, "env:DB_PASSWORD", "env:DB_PASSWORD"),
         (scalars.secret, "file:/etc/x.json#a.b", "file:/etc/x.json#a.b"),
         (scalars.secret, "file:/etc/x", "file:/etc/x"),
+        (scalars.file, "/etc/shop/ca.pem", "/etc/shop/ca.pem"),
+        (scalars.server_name, "shop.example.com", "shop.example.com"),
         (scalars.secret, "vault:kv/shop/prod#password", "vault:kv/shop/prod#password"),
         (scalars.secret, "aws-sm:shop/prod", "aws-sm:shop/prod"),
         (
@@ -140,6 +142,14 @@ def test_a_text_means_what_it_says(grammar: Callable[[object], object], text: ob
                 *("aws-sm:", "aws-sm:a b", "aws-sm:x#", "aws-ssm:shop", "aws-ssm:/", "aws-ssm:/a//b", "aws-ssm:/a/"),
                 *("sops:/x.yaml", "sops:x.yaml#a", "sops:#a", "sopps:/x#a"),
             ],
+        ),
+        (
+            scalars.file,
+            ["", "/", "ca.pem", "~/ca.pem", "/etc/../ca.pem", "/etc/./ca.pem", "/etc//ca.pem", "/etc/", "/a\0"],
+        ),
+        (
+            scalars.server_name,
+            ["", "https://x", "x:443", "a b", "-a", "a-", ".a", "a..b", "a" * 64, "ü.example", "*.x"],
         ),
         (scalars.user, ["", 1000, "a b", ":1", "1:", "-x", "a:b:c", None]),
         (scalars.http_path, ["", "health", "//evil.example.com", "/a b", "/a#b", "/ü", "@evil", "http://x/"]),

@@ -309,6 +309,21 @@ def test_a_version_that_its_backend_cannot_keep_is_found(reference: str, version
     assert line.endswith(f"expected {expected}")
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("{verify: false}", "found the unknown key verify; expected one of ca, server_name"),
+        ("{ca: ca.pem}", "found 'ca.pem'; expected the absolute path of a file, without . and .."),
+        ("{server_name: 'https://x'}", "found 'https://x'; expected the name of a host"),
+        ("true", "found true; expected a map"),
+    ],
+)
+def test_tls_of_a_check_has_no_switch_that_turns_it_off(said: str, expected: str) -> None:
+    (line,) = environment(f"components: {{api: {{health: {{http: {{port: 80, tls: {said}}}}}}}}}\n")
+    assert "health.http.tls" in line
+    assert expected in line
+
+
 def test_a_backend_without_versions_takes_any_text_as_one() -> None:
     for said in ("{secret: 'env:A', version: 'any text'}", "{secret: 'vault:kv/x#y', version: '12'}"):
         assert environment(f"components: {{api: {{environment: {{X: {said}}}}}}}\n") == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -78,8 +78,10 @@ class Mutated(MemoryDriver):
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         hands = self.hands_class(self.world, action, self.who, {})
         with anyio.move_on_after(action.deadline.total_seconds()):
-            carriers = (self.carrier(action, change, hands, self.tools, report) for change in action.changes)
-            outcomes = tuple([await carrier.carry() for carrier in carriers])
+            carriers = [self.carrier(action, change, hands, self.tools, report) for change in action.changes]
+            for carrier in carriers:
+                await sequence._in_step([carrier])
+            outcomes = tuple(carrier.outcome for carrier in carriers)
             return Receipt(key=action.key, target=action.target.id, outcomes=outcomes)
         raise OutcomeUnknown("out of time")
 
@@ -118,11 +120,13 @@ class ReplacesOnlyWhatRuns(MemoryHands):
 
 @caught_by("a_restart_labels_nothing_that_does_not_run")
 class LabelsWhatItIsTold(Carrier):
-    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
+    async def _restart(self, restart: Restart) -> AsyncGenerator[None, None]:
+        standing = await self._look()
         assert standing.workload is not None
+        yield
         await self.hands.restart(restart.id, standing.workload.instance)
         await self._wear(claim_of(restart.placement, self.tools.installation), Phase.PROVEN, EvidenceId("none"))
-        return self._outcome(Result.CHANGED, "restarted", standing.workload)
+        self.outcome = self._outcome(Result.CHANGED, "restarted", standing.workload)
 
 
 @caught_by("what_was_removed_can_be_deployed_again")
@@ -152,18 +156,21 @@ class OverwritesSurprises(Carrier):
 
 @caught_by("a_restart_of_something_else_is_a_conflict")
 class RestartsWhateverStands(Carrier):
-    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
-        found = standing.workload
+    async def _restart(self, restart: Restart) -> AsyncGenerator[None, None]:
+        found = (await self._look()).workload
         assert found is not None
         footing = Footing(instance=found.instance, artifact=found.artifact, configuration=found.configuration)
-        return await super()._restart(replace(restart, replaces=footing), standing)
+        async for _ in super()._restart(replace(restart, replaces=footing)):
+            yield
 
 
 @caught_by("a_restart_changes_no_content")
 class RestartsAgain(Carrier):
-    async def _restart(self, restart: Restart, standing: Standing) -> Outcome:
-        self.worn = None
-        return await super()._restart(restart, standing)
+    async def _look(self) -> Standing:
+        standing = await super()._look()
+        if isinstance(self.change, Restart):
+            self.worn = None
+        return standing
 
 
 @caught_by("a_restart_changes_no_content", "a_restart_brings_up_what_was_stopped")
@@ -417,9 +424,11 @@ class FetchesWhatIsThere(MemoryHands):
     "a_crash_at_mark_is_finished_in_place",
 )
 class PreparesTooLate(Carrier):
-    async def _deploy(self, deploy: Deploy, standing: Standing) -> Outcome:
+    async def _deploy(self, deploy: Deploy) -> AsyncGenerator[None, None]:
+        await self._look()
         await self._mark(claim_of(deploy.placement, self.tools.installation))
-        return await super()._deploy(deploy, standing)
+        async for _ in super()._deploy(deploy):
+            yield
 
 
 @caught_by("as_many_predecessors_are_kept_as_was_said")

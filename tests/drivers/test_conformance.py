@@ -6,7 +6,7 @@ import pytest
 
 from drivers.conformance import Broken, Clause, checks
 from tests.drivers.memory_bench import MemoryBench
-from tests.drivers.mutants import MUTANTS, Mutant
+from tests.drivers.mutants import MUTANTS, Mutant, Mutated
 from tests.harness import virtual_time
 
 anyio_backend = virtual_time.backend()
@@ -19,6 +19,11 @@ CATCHES = [(mutant, clause) for mutant in MUTANTS for clause in mutant.clauses]
 async def test_the_kit_finds_out(mutant: Mutant, clause: str) -> None:
     with pytest.raises(Broken):
         await CLAUSES[clause].check(MemoryBench(mutant.make))
+
+
+@pytest.mark.parametrize("clause", checks(), ids=str)
+async def test_what_the_mutants_are_made_of_breaks_nothing(clause: Clause) -> None:
+    await clause.check(MemoryBench(Mutated))
 
 
 def test_every_clause_has_a_name_and_a_sentence_of_its_own() -> None:

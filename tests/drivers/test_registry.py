@@ -74,7 +74,7 @@ def test_connection_models_import_no_sdk() -> None:
 
 def test_kinds_lists_built_in_and_declared_ones_in_order(declare: Declare) -> None:
     declare(("quay", "quay_for_holdfast:Quay"))
-    assert registry.kinds() == tuple(sorted((*registry.BUILT_IN, "quay")))
+    assert registry.kinds() == tuple(sorted([*registry.BUILT_IN, "quay"]))
 
 
 def test_a_declared_kind_is_loaded_with_the_connection_model_of_its_class(declare: Declare) -> None:

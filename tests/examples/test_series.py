@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,17 +61,29 @@ SHOWN = {
         r"shop 1\.0\.0 on web-1\n$",
     ),
 }
-ON_AN_ENGINE = (
-    r"staging:1 completed: 2 targets",
-    r"staging:2 completed: 2 targets",
-    r"--confirm-removal [0-9a-f]+",
-    r"staging:3 completed",
-)
+ON_AN_ENGINE = {
+    "08-docker": (
+        r"staging:1 completed: 2 targets",
+        r"staging:2 completed: 2 targets",
+        r"--confirm-removal [0-9a-f]+",
+        r"staging:3 completed",
+    ),
+    "10-compose": (
+        r"staging:1 completed: 1 targets",
+        r'"image": ".*/shop/api@sha256:.*\n.*"image": ".*/shop/web@sha256:',
+        r"\.yaml: OK\n\$ holdfast plan staging\nNothing to do",
+        r"staging:2 completed: 1 targets",
+        r"\$ holdfast plan staging\n(.*\n)*?.*api: deploy(?!(.*\n)*?.*web: deploy)",
+        r"staging:3 completed: 1 targets",
+        r"services\.api\.privileged: found true; expected no privileged services",
+        r"staging:4 completed",
+    ),
+}
 
 
 def test_every_example_is_run_here_and_listed() -> None:
     directories = sorted(path.parent.name for path in EXAMPLES.glob("*/fleet.yaml"))
-    assert directories == sorted([*SHOWN, "08-docker"])
+    assert directories == sorted([*SHOWN, *ON_AN_ENGINE])
     listed = re.findall(r"\| \[(.+?)\]\(\1/fleet\.yaml\)", (EXAMPLES / "README.md").read_text())
     assert listed == directories
 
@@ -93,8 +106,11 @@ def engine() -> Iterator[str]:
         pytest.skip(f"no Docker engine: {reason}")
 
 
-def test_the_example_on_an_engine_shows_it_and_leaves_nothing_there(engine: str, tmp_path: Path) -> None:
-    _check(_run("08-docker", tmp_path, DOCKER_HOST=engine), ON_AN_ENGINE)
+@pytest.mark.parametrize("example", ON_AN_ENGINE)
+def test_an_example_on_an_engine_shows_it_and_leaves_nothing_there(example: str, engine: str, tmp_path: Path) -> None:
+    if example == "10-compose" and not (shutil.which("docker-compose") or _is_plugin()):
+        pytest.skip("neither docker compose nor docker-compose is installed")
+    _check(_run(example, tmp_path, DOCKER_HOST=engine), ON_AN_ENGINE[example])
     _holds(tmp_path)
     assert _left(tmp_path) == ""
     import docker
@@ -105,6 +121,11 @@ def test_the_example_on_an_engine_shows_it_and_leaves_nothing_there(engine: str,
         assert [one["Names"] for one in client.containers(all=True) if one["Image"].startswith(registry)] == []
     finally:
         client.close()
+
+
+def _is_plugin() -> bool:
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
 
 
 def _run(example: str, work: Path, **environment: str) -> subprocess.CompletedProcess[str]:

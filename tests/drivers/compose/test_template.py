@@ -84,6 +84,7 @@ def test_variables_are_refused_wherever_they_stand(service: dict[str, Any], wher
     [
         ({"command": "serve --port 80"}, "a list of words"),
         ({"ports": ["8000-8010:80"]}, "without ranges"),
+        ({"ports": ["1:2:3"]}, "an IP address"),
         ({"ports": [70000]}, "less than or equal to 65535"),
         ({"volumes": ["./data:/data"]}, "absolute path"),
         ({"volumes": ["/srv/../etc:/data"]}, "absolute path"),

@@ -42,7 +42,7 @@ class EcsBench(Bench):
         return self.yard.configuration(component)
 
     def health(self, component: str, *, fixed: bool) -> Health:
-        return yards.health(component, deadline=timedelta(milliseconds=700))
+        return yards.health(component, deadline=timedelta(seconds=2))
 
     async def raw(self, id: PlacementId) -> tuple[Raw, ...]:
         view = self.yard.view

@@ -348,10 +348,14 @@ class FakeEcs:
             deployment.failed += 1
             self._stop(service, task)
             return
-        for one in containers:
-            for pair in one.get("environment", ()):
-                if pair["name"] == "PORT":
-                    task.servers.append(await self._listen(task.address, int(pair["value"]), self._app(one)))
+        try:
+            for one in containers:
+                for pair in one.get("environment", ()):
+                    if pair["name"] == "PORT":
+                        task.servers.append(await self._listen(task.address, int(pair["value"]), self._app(one)))
+        except OSError:  # somebody else has the address: the next task gets another
+            self._stop(service, task)
+            return
         task.status = "RUNNING"
         deployment.failed = 0
 
@@ -436,6 +440,9 @@ def _described(service: Service, *, tags: bool) -> dict[str, Any]:
         "desiredCount": service.desired,
         "runningCount": sum(task.status == "RUNNING" for task in service.tasks),
         "deploymentController": {"type": service.controller},
+        "deploymentConfiguration": {
+            "deploymentCircuitBreaker": {"enable": service.breaker, "rollback": service.takes_back},
+        },
         "taskDefinition": service.deployments[0].definition,
         "events": service.events,
         "deployments": [

@@ -126,6 +126,37 @@ async def test_a_description_that_is_older_than_the_update_is_waited_out(stage: 
         ecs.lag = 0
 
 
+async def test_what_was_begun_and_put_away_by_hand_is_begun_again(stage: EcsStage, yard: Yard) -> None:
+    one = await stage.deployed("one")
+    before = yard.service.deployments[0].definition
+    action = stage.action(await stage.change("two", before=one))
+    assert await stage.crash(action, Step.PROVE)
+    yard.update(before)
+    receipt = await stage.apply(action)
+    assert receipt.as_wanted
+    assert yard.images["api"] == str(artifact("two"))
+
+
+async def test_what_the_breaker_took_back_while_we_were_gone_is_not_begun_again(ecs: FakeEcs) -> None:
+    async with EcsStage(Yard(ecs, breaker=True)) as stage:
+        one = await stage.deployed("one")
+        action = stage.action(await stage.change("crashing", before=one))
+        ecs.dropped.append("UpdateService")
+        with pytest.raises(OutcomeUnknown):
+            await stage.apply(action)
+        await stage.until(lambda seen: bool(seen.differences))
+        begun = ecs.begun
+        outcome = (await stage.apply(action)).outcomes[0]
+        assert (outcome.result, ecs.begun) == (Result.REVERTED, begun)
+        await stage.stands(one)
+
+
+async def test_a_removal_needs_no_template(stage: EcsStage, yard: Yard) -> None:
+    removal = await stage.removal(await stage.deployed("one"))
+    stage.connection = changed(yard, memry="1")
+    assert (await stage.one(removal)).result is Result.CHANGED
+
+
 async def test_whoever_changes_the_service_between_is_not_overwritten(stage: EcsStage, yard: Yard) -> None:
     one = await stage.deployed("one")
     action = stage.action(await stage.change("two", before=one))
@@ -326,6 +357,9 @@ async def test_one_container_of_a_task_cannot_be_stopped_alone(stage: EcsStage, 
     with pytest.raises(InvalidAction, match="containers of a task stop together"):
         await stage.deploy("one", before=api, running=False)
     assert yard.running == 1
+    mixed = [await stage.change("one", running=True), await stage.change("one", component="web", running=False)]
+    with pytest.raises(InvalidAction, match="containers of a task stop together"):
+        await stage.apply(stage.action(*[replace(change, anew=True) for change in mixed]))
     changes = [await stage.change("one", component=one, running=False) for one in ("api", "web")]
     assert (await stage.apply(stage.action(*changes))).as_wanted
     assert yard.running == 0
@@ -402,6 +436,14 @@ async def test_a_template_that_cannot_be_used_changes_nothing(stage: EcsStage, y
     with pytest.raises(InvalidAction, match=r"template of default/shop: memry is not .*; did you mean memory\?"):
         await stage.deploy("one")
     assert {name for name, _ in yard.ecs.calls[calls:]} <= {"DescribeServices", "DescribeTaskDefinition"}
+
+
+async def test_health_that_cannot_be_asked_is_refused_before_anything_is_changed(stage: EcsStage, yard: Yard) -> None:
+    stage.connection = changed(yard, networkMode="bridge")
+    with pytest.raises(InvalidAction, match="health: tasks in networkMode bridge have no address of their own"):
+        await stage.deploy("one")
+    assert not yard.service.tags
+    await stage.deployed("one", health=None)
 
 
 async def test_what_ecs_would_not_enforce_is_refused_before_anything_is_asked(stage: EcsStage, yard: Yard) -> None:

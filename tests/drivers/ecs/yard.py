@@ -28,6 +28,7 @@ APPS = {
     "bad": App("bad", status=500),
     "crashing": App("crashing", runs=False),
 }
+SOON = timedelta(milliseconds=700)  # for what never gets well
 SECRETS = {"env:KEY": "AKIAFAKE", "env:SECRET": "not-a-secret"}
 CREDENTIALS = {"access_key_id": {"secret": "env:KEY"}, "secret_access_key": {"secret": "env:SECRET"}}
 
@@ -52,7 +53,7 @@ def health(component: str = "api", **changed: Any) -> Health:
         interval=timedelta(milliseconds=20),
         timeout=timedelta(seconds=2),
         successes=2,
-        deadline=timedelta(seconds=1),
+        deadline=timedelta(seconds=10),
     )
     return replace(asked, **changed)
 
@@ -108,7 +109,7 @@ class Yard:
             "release": ReleaseName(f"kit@{version}"),
             "artifact": artifact(version),
             "configuration": self.configuration(component),
-            "health": health(component),
+            "health": health(component, **({"deadline": SOON} if version in ("bad", "crashing") else {})),
         }
         return Placement(**fields | changed)
 

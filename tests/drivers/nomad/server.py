@@ -133,7 +133,9 @@ class Agent:
         self.behaviours: dict[str, Behaviour] = {}
         self.tokens: dict[str, frozenset[str]] | None = None  # None: no ACL; else capabilities by token
         self.nodes = 1
+        self.stuck: set[str] = set()  # allocations whose node does nothing more
         self.namespace = "default"
+        self.build = "1.8.2+ent"
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda method, path: None  # a fault may strike here
         self.after: Callable[[str, str], None] = lambda method, path: None
@@ -145,6 +147,12 @@ class Agent:
         if not self.versions.get(id) or id in self.purged:
             raise Said(404, "job not found")
         return self.versions[id][0]
+
+    def is_of_now(self, one: Json) -> bool:
+        """Whether it is of the job that is there, and not of one that had its name; where none is, all are told."""
+        id = one.get("JobID") or one["ID"]
+        created = one.get("JobCreateIndex") or one["CreateIndex"]
+        return id in self.purged or bool(created == self.versions[id][0]["CreateIndex"])
 
     def register(self, body: Json) -> Json:
         job = canonical(body["Job"])
@@ -255,6 +263,8 @@ class Agent:
 
     def _client(self, one: Allocation) -> None:
         now = time.monotonic()
+        if one.id in self.stuck:
+            return
         if one.desired == "stop" and one.client in ("pending", "running"):
             one.due = one.due or now + STARTS
             if now >= one.due:
@@ -272,7 +282,7 @@ class Agent:
         return not one.canary and any(
             other.group == one.group and other.job["ID"] == one.job["ID"] and other.desired == "stop"
             for other in self.allocations
-            if other.client == "running"
+            if other.client == "running" and other.id not in self.stuck
         )
 
     def _starts(self, one: Allocation) -> None:
@@ -466,6 +476,12 @@ class Agent:
         one.client, one.due = "pending", time.monotonic() + STARTS
         one.restarts += 1
         self.tell("Allocation", "AllocationUpdated", one.id, one.job["ID"])
+
+    def checks(self, one: Allocation) -> Json:
+        """Answered as they were last asked: what a task says of itself, after it has run for a moment."""
+        said = {Behaviour.GOOD: "success", Behaviour.SILENT: "failure"}.get(self._behaviour(one), "pending")
+        found = [check for service in one.body.get("Services") or () for check in service.get("Checks") or ()]
+        return {check["Name"]: {"ID": check["Name"], "Check": check["Name"], "Status": said} for check in found}
 
     def allocation(self, id: str) -> Allocation:
         for one in self.allocations:
@@ -769,6 +785,9 @@ def _route(agent: Agent, call: Call) -> Any:
         case "DELETE", ["job", id]:
             _allowed(agent, call, "submit-job")
             return agent.deregister(id, purge=call.query.get("purge") in ("true", "True"))
+        case "GET", ["agent", "self"]:
+            _allowed(agent, call, "agent")
+            return {"member": {"Tags": {"build": agent.build}}}
         case "GET", ["evaluation", id]:
             _allowed(agent, call, "read-job")
             return agent.evaluations[id]
@@ -778,6 +797,9 @@ def _route(agent: Agent, call: Call) -> Any:
         case (("POST" | "PUT"), ["deployment", "promote", id]):
             _allowed(agent, call, "submit-job")
             return agent.promote(id, call.body["Groups"])
+        case ("GET", ["client", "allocation", id, "checks"]):
+            _allowed(agent, call, "read-job")
+            return agent.checks(agent.allocation(id))
         case (("POST" | "PUT"), ["client", "allocation", id, "restart"]):
             _allowed(agent, call, "alloc-lifecycle")
             return agent.restart(id)
@@ -795,9 +817,9 @@ def _job(agent: Agent, id: str, rest: list[str]) -> Any:
             agent.job(id)
             return {"Versions": agent.versions[id], "Diffs": None}
         case ["allocations"]:
-            return [one.stub() for one in agent.allocations if one.job["ID"] == id]
+            return [one.stub() for one in agent.allocations if one.job["ID"] == id and agent.is_of_now(one.job)]
         case ["deployments"]:
-            return [one for one in agent.deployments if one["JobID"] == id]
+            return [one for one in agent.deployments if one["JobID"] == id and agent.is_of_now(one)]
         case ["evaluations"]:
             return [one for one in agent.evaluations.values() if one["JobID"] == id]
     raise Said(404, "Invalid URL")
@@ -808,7 +830,9 @@ def _job_changed(agent: Agent, id: str, verb: str, body: Json) -> Any:
         case "plan":
             known = None if id in agent.purged else next(iter(agent.versions.get(id, ())), None)
             index = known["JobModifyIndex"] if known else 0
-            return {"JobModifyIndex": index, "Diff": plan.diff(known, canonical(body["Job"])), "FailedTGAllocs": None}
+            failed = {} if agent.nodes else {"api": {"NodesEvaluated": 1, "DimensionExhausted": {"memory": 1}}}
+            difference = plan.diff(known, canonical(body["Job"]))
+            return {"JobModifyIndex": index, "Diff": difference, "FailedTGAllocs": failed or None}
         case "revert":
             return agent.revert(id, body)
         case "scale":

@@ -49,17 +49,18 @@ class PatientBench(NomadBench):
     patience = timedelta(seconds=300)
 
 
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    try:
+        with registries.given_or_running() as address:
+            yield address
+    except registries.NoRegistry as reason:
+        pytest.skip(f"no registry: {reason}")
+
+
 @pytest.mark.skipif("NOMAD_ADDR" not in os.environ, reason="NOMAD_ADDR is not set: no real Nomad agent to ask")
 class TestRealNomad(Conformance):
     """With canaries or without is one more variable: NOMAD_CANARY=1."""
-
-    @pytest.fixture(scope="class")
-    def registry(self) -> Iterator[str]:
-        try:
-            with registries.given_or_running() as address:
-                yield address
-        except registries.NoRegistry as reason:
-            pytest.skip(f"no registry: {reason}")
 
     @pytest.fixture
     def bench(self, registry: str) -> Iterator[Bench]:

@@ -18,8 +18,8 @@ from desired_state.secrets import SecretRef
 from drivers.conformance import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Look, Outcome, Result, Step
-from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
-from drivers.nomad import look, render
+from drivers.errors import Busy, Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.nomad import hands, look, render
 from drivers.nomad.cluster import Cluster
 from drivers.nomad.connection import Connection
 from drivers.nomad.driver import NomadDriver
@@ -104,12 +104,13 @@ async def test_a_sticker_that_changed_since_it_was_read_is_a_conflict(stage: Sta
 
     def meddle() -> None:
         with server.agent.lock:
-            server.agent.put_variable(path, {"Items": {"format": "x"}}, None)
+            server.agent.put_variable(path, {"Items": {"format": "hunter2"}}, None)
 
     strike(server, "PUT", path, meddle)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as conflict:
         await stage.one(change)
-    assert server.agent.variables[path]["Items"] == {"format": "x"}
+    assert server.agent.variables[path]["Items"] == {"format": "hunter2"}
+    assert "hunter2" not in str(conflict.value)
     assert not server.agent.versions
 
 
@@ -190,6 +191,26 @@ async def test_another_component_that_changed_meanwhile_is_not_reverted(stage: S
     await stage.must_stand(newer)
 
 
+async def test_after_a_crash_what_nobody_proved_is_put_back_all_the_same(stage: Stage) -> None:
+    """What stood before is written down with the sticker in transit, so that whoever resumes knows it."""
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.deploy(Wish(version=Version.BAD), before=None))
+    assert await stage.crash(action, Step.PROVE)
+    outcome = (await stage.apply(action)).outcomes[0]
+    assert outcome.result is Result.UNPROVEN, outcome.detail
+    assert [raw.artifact for raw in await stage.raw() if raw.running] == [one.artifact.digest]
+
+
+async def test_after_a_crash_what_stood_before_is_kept(stage: Stage) -> None:
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.deploy(Wish(version=Version.TWO), before=None))
+    assert await stage.crash(action, Step.PROVE)
+    await stage.apply(action)
+    seen = await stage.standing()
+    assert seen is not None
+    assert seen.kept == (one.content,)
+
+
 async def test_what_nomad_reverted_itself_is_proven_and_labelled(server: Server) -> None:
     stage = Stage(KitBench(server, AutoRevert=True))
     server.agent.behaviours[artifact(Version.BAD).digest] = Behaviour.UNWELL
@@ -227,6 +248,33 @@ async def test_what_crashes_again_and_again_is_put_back(stage: Stage, server: Se
     outcome = await stage.one(await stage.deploy(Wish(version=Version.BAD), before=one))
     assert outcome.result is Result.REVERTED, outcome.detail
     await stage.must_stand(one)
+
+
+async def test_what_is_proven_is_not_failed_by_an_old_one_that_does_not_end(
+    stage: Stage, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "ENDING", 0.2)
+    one = await stage.deployed(Wish())
+    server.agent.stuck = {one.id for one in server.agent.allocations}
+    outcome = await stage.one(await stage.deploy(Wish(version=Version.TWO), before=one))
+    assert outcome.result is Result.CHANGED, outcome.detail
+    assert any("has not ended in 0.2 s" in one.message for one in stage.said)
+
+
+async def test_a_removal_is_not_done_while_something_of_it_runs(
+    stage: Stage, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "ENDING", 0.2)
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.removal(one))
+    server.agent.stuck = {one.id for one in server.agent.allocations}
+    for _ in range(2):
+        with pytest.raises(Busy, match="has not ended"):
+            await stage.apply(action)
+    server.agent.stuck = set()
+    receipt = await stage.apply(action)
+    assert receipt.outcomes[0].result is Result.CHANGED
+    assert not await stage.raw()
 
 
 async def test_a_version_that_nomad_calls_unhealthy_is_said_to_be(stage: Stage, server: Server) -> None:
@@ -300,6 +348,8 @@ async def test_tasks_of_one_group_come_together_and_change_alone(stage: Stage, s
     )
     await stage.deployed(Wish(version=Version.TWO), before=stage.placement(Wish()))
     after = render.parts(server.agent.job("kit"), stage.bench.tools.installation, stage.bench.target.id)
+    gone = await stage.one(await stage.removal(stage.placement(Wish(version=Version.TWO))))
+    assert gone.result is Result.CHANGED
     assert after[web.id.component].task == before[web.id.component].task
     seen = await stage.standing(web.id)
     assert seen is not None
@@ -376,6 +426,18 @@ async def test_a_check_of_a_port_that_is_given_to_no_host_is_unknown(stage: Stag
     assert seen.workload is not None
     assert seen.workload.health.state is HealthState.UNKNOWN
     assert "port 9999" in seen.workload.health.detail
+
+
+async def test_nomads_own_checks_come_before_the_declared_one(stage: Stage, server: Server) -> None:
+    checked = template("kit")
+    service = {"Name": "api", "Provider": "nomad", "Checks": [{"Name": "ready", "Type": "http"}]}
+    checked["TaskGroups"][0]["Services"] = [service]
+    bench(stage).said = {"template": checked}
+    one = await stage.deployed(Wish())
+    outcome = await stage.one(await stage.deploy(Wish(version=Version.BAD), before=one))
+    assert outcome.result is Result.REVERTED
+    assert "Nomad's own check 'ready' fails" in outcome.detail
+    await stage.must_stand(one)
 
 
 async def test_events_that_end_are_unreachable(stage: Stage, server: Server) -> None:
@@ -529,11 +591,15 @@ async def test_what_a_policy_lacks_is_named(stage: Stage, server: Server, lacks:
     assert said in str(refused.value)
 
 
-async def test_a_look_that_is_denied_is_unseen(stage: Stage, server: Server) -> None:
-    server.agent.tokens = {}
+@pytest.mark.parametrize("lacks", ["read-job", "variables"])
+async def test_a_look_that_is_denied_is_unseen(stage: Stage, server: Server, lacks: str) -> None:
+    """A sticker that may not be read is not a sticker that is not there."""
+    await stage.deployed(Wish())
+    server.agent.tokens = {"": ALL - {lacks}}
     seen = await stage.observe()
     assert seen.unseen is not None
-    assert "must allow read-job" in seen.unseen
+    assert f"must allow {lacks}" in seen.unseen
+    assert not seen.standings
 
 
 async def test_a_token_that_was_replaced_is_asked_for_again(stage: Stage, server: Server) -> None:

@@ -12,11 +12,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import drivers.secrets
 from desired_state.secrets import GRAMMARS, SecretRef
 from drivers.errors import Refused, Unreachable
 from drivers.secrets import resolver
 from drivers.secrets.resolver import Resolver
 from stickers.redaction import MASK, Redactor
+from tests.desired_state.trees import resolved_files
+
+RELEASE = f"""
+apiVersion: holdfast/v1
+kind: Release
+name: shop
+version: 1.0.0
+components: {{api: registry.example.com/shop/api@sha256:{"a" * 64}}}
+"""
+TARGET = """
+apiVersion: holdfast/v1
+kind: Target
+name: web-1
+environment: staging
+driver: boat
+"""
 
 CANARY = "c4nary-of-the-mine"
 
@@ -154,6 +171,18 @@ async def test_an_unknown_backend_is_refused(reference: str) -> None:
 
 async def test_every_backend_that_can_be_declared_is_there() -> None:
     assert set(Resolver(Redactor())._backends) == set(GRAMMARS)
+
+
+def test_the_example_on_the_door_loads_and_names_every_backend() -> None:
+    lines = (drivers.secrets.__doc__ or "").splitlines()
+    begin = next(index for index, line in enumerate(lines) if "apiVersion" in line)
+    end = next(index for index in range(begin, len(lines)) if not lines[index])
+    example = "\n".join(line[4:] for line in lines[begin:end]) + "\n"
+    resolved = resolved_files({"e": example, "r": RELEASE, "t": TARGET})
+    assert resolved.findings == ()
+    ((state,),) = (tuple(resolved.environments.values()),)
+    said = [value for _, value in state.placements[0].configuration.environment]
+    assert {value.backend for value in said if isinstance(value, SecretRef)} == set(GRAMMARS)
 
 
 async def test_the_sdks_are_imported_by_nobody_who_needs_none() -> None:

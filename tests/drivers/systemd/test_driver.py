@@ -12,7 +12,7 @@ import pytest
 from desired_state.health import CommandCheck, Health
 from desired_state.model import Port, RestartPolicy, Volume
 from desired_state.secrets import SecretRef
-from drivers.contract import Deploy, Look, Result, Stamp
+from drivers.contract import Deploy, Grade, Look, Result, Stamp
 from drivers.errors import Conflict, InvalidAction, Refused
 from drivers.process.host import Place
 from drivers.systemd import host
@@ -325,3 +325,21 @@ async def test_a_host_that_systemd_has_not_booted_is_refused(ground: Ground) -> 
     change = Deploy(placement=ground.placement("1.0"), replaces=None, stamp=Stamp(sequence=1, previous=None))
     with pytest.raises(Refused, match=r"systemd|root"):
         await ground.send(change)
+
+
+# -- the examination ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_booted_target_is_examined_with_its_systemd(ground: Ground) -> None:
+    found = {each.about: each for each in await ground.driver.examine(Look(target=ground.target))}
+    assert found["systemd"].grade is Grade.OK
+    assert "keeps the workloads" in found["systemd"].sentence
+    assert found["root"].grade is Grade.OK
+
+
+def test_a_target_that_systemd_did_not_boot_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "BOOTED", str(tmp_path / "none"))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    ask = {"do": "examine", "root": str(tmp_path), "installation": "inst", "target": "default/t1", "python": "python3"}
+    keeper = host.Session().answer(ask)["answer"]["keeper"]
+    assert keeper["lacks"] == "the target was not booted by systemd"

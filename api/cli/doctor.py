@@ -1,0 +1,113 @@
+"""`holdfast doctor`: what targets lack, and how to get it. Needs the documents, and no daemon."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from api.cli import show
+from api.problem import FAILED, OK, Problem
+from api.settings import Settings
+
+if TYPE_CHECKING:
+    from desired_state.resolve import Resolved
+    from drivers.contract import Diagnosis, Look
+
+MARKS: Final = {"ok": ("✓", "32"), "warning": ("!", "33"), "missing": ("✗", "31"), "unknown": ("?", "35")}
+WRONG: Final = ("missing", "unknown")
+
+
+def examine(settings: Settings, given: Namespace) -> int:
+    import anyio
+
+    looks = _chosen(_resolved(settings.documents), given.target)
+    answer = anyio.run(_examined, settings, looks, given.target is None)
+    if given.output == "json":
+        show.as_json(answer)
+    else:
+        _print(answer)
+    return FAILED if any(said["grade"] in WRONG for said in _all(answer)) else OK
+
+
+def _resolved(directory: Path) -> Resolved:
+    from api.cli.documents import load
+
+    resolved = load(directory)
+    if resolved.findings:
+        first, count = resolved.findings[0], len(resolved.findings)
+        raise Problem("FINDINGS", f"{directory} has {count} findings, see `holdfast validate`; the first: {first}")
+    return resolved
+
+
+def _chosen(resolved: Resolved, name: str | None) -> list[Look]:
+    from drivers.contract import Look
+
+    looks = {
+        str(target.id): Look(target=target, placements=state.by_target[target.id])
+        for state in resolved.environments.values()
+        for target in state.targets
+    }
+    if name is None:
+        return list(looks.values())
+    wanted = name if "/" in name else f"default/{name}"
+    if wanted in looks:
+        return [looks[wanted]]
+    near = difflib.get_close_matches(wanted, looks, n=1)
+    there = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(looks)[:10]) or 'none'}"
+    raise Problem("NO_TARGET", f"there is no target {name[:80]!r} in the documents{there}")
+
+
+async def _examined(settings: Settings, looks: list[Look], with_here: bool) -> dict[str, Any]:
+    from api import doctor, here
+    from api.wiring import examining
+
+    async with examining(settings) as (drivers, tools, redactor):
+        own = here.examined(settings) if with_here else ()
+        found = await doctor.examined(drivers, tools, looks)
+        answer = {
+            "here": [_plain(said) for said in own],
+            "targets": [
+                {
+                    "id": look.target.id,
+                    "environment": look.target.environment,
+                    "driver": look.target.driver,
+                    "diagnoses": [_plain(said) for said in found[look.target.id]],
+                }
+                for look in looks
+            ],
+        }
+        cleaned: dict[str, Any] = redactor.clean_data(answer)
+        return cleaned
+
+
+def _plain(said: Diagnosis) -> dict[str, Any]:
+    return {"about": said.about, "grade": str(said.grade), "sentence": said.sentence, "remedy": said.remedy}
+
+
+def _all(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*answer["here"], *(said for target in answer["targets"] for said in target["diagnoses"])]
+
+
+def _print(answer: dict[str, Any]) -> None:
+    if answer["here"]:
+        print(show.paint("here", "1"))
+        _print_each(answer["here"])
+    for target in answer["targets"]:
+        print(show.paint(f"{show.clean(target['id'])}  {show.clean(target['driver'])}", "1"))
+        _print_each(target["diagnoses"])
+    grades = Counter(said["grade"] for said in _all(answer))
+    counted = ", ".join(f"{grades[grade]} {grade}" for grade in (*WRONG, "warning", "ok") if grades[grade])
+    targets = len(answer["targets"])
+    print(f"{targets} target{'' if targets == 1 else 's'}: {counted or 'nothing was examined'}")
+
+
+def _print_each(diagnoses: list[dict[str, Any]]) -> None:
+    for said in diagnoses:
+        mark, colour = MARKS[said["grade"]]
+        word = "" if said["grade"] == "ok" else f"{said['grade']}: "
+        print(f"  {show.paint(mark, colour)} {show.clean(said['about']):<9} {word}{show.clean(said['sentence'])}")
+        if said["remedy"]:
+            print(f"      → {show.clean(said['remedy'])}")

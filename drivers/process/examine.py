@@ -1,0 +1,148 @@
+"""What a plain host lacks before anything is changed there: Python, a root of its own, room, the time, and what is to
+be brought there. Only asks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from desired_state.model import Placement
+from drivers import diagnosis
+from drivers.contract import Diagnosis, Look, Tools
+from drivers.diagnosis import missing, ok, unknown
+from drivers.errors import DriverError, Refused
+from drivers.oci import layout, manifest
+from drivers.process.connection import Connection
+from drivers.process.line import Asks
+
+TOGETHER: Final = 4  # artifacts asked for at once
+
+
+async def examine(line: Asks, connection: Connection, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
+    """Everything about one target and the placements declared on it. When its host cannot be asked, only that."""
+    where = {"root": connection.root, "installation": str(tools.installation), "target": str(one.target.id)}
+    before = tools.now()
+    try:
+        facts = await line.see("examine", where, python=connection.python)
+    except DriverError as error:
+        return (unknown("host", str(error)),)
+    after = tools.now()
+    told = datetime.fromtimestamp(facts["time"], UTC)
+    found = (
+        _python(facts["python"], connection),
+        _root(facts, where),
+        diagnosis.disk(connection.root, **facts["disk"]),
+    )
+    return (
+        *found,
+        diagnosis.clock(told, before, after),
+        *_keeper(facts.get("keeper")),
+        *_users(facts, one),
+        *await _artifacts(connection, one, tools),
+    )
+
+
+def _python(found: dict[str, Any], connection: Connection) -> Diagnosis:
+    remedy = "install Python 3.8 or newer there, and name it in `python`"
+    if found["path"] is None:
+        return missing("python", f"there is no program {connection.python} on the target", remedy)
+    if found["version"] is None:
+        return missing("python", f"{found['path']} is no Python that runs", remedy)
+    return diagnosis.python(found["path"], found["version"])
+
+
+def _root(facts: dict[str, Any], where: dict[str, str]) -> Diagnosis:
+    root, path = facts["root"], where["root"]
+    if not root["folder"]:
+        return missing("root", f"{root['nearest']} is no directory", "take it away, or declare another `root`")
+    if not root["writable"]:
+        remedy = f"as root: install -d -o {facts['user']} {path}"
+        return missing("root", f"user {facts['user']} may not write in {root['nearest']}", remedy)
+    if root["owner"] is not None:
+        return _owned(root["owner"], where)
+    if root["strangers"]:
+        said = f"{path} is not empty and nobody's: it holds {root['strangers'][0][:40]}"
+        return missing("root", said, "declare another `root`, or move what is there")
+    return ok("root", f"{path} is ours to take" if root["there"] else f"{path} can be made")
+
+
+def _owned(owner: list[str], where: dict[str, str]) -> Diagnosis:
+    if owner == [where["installation"], where["target"]]:
+        return ok("root", f"{where['root']} is this target's")
+    said = f"{where['root']} belongs to target {owner[1]} of installation {owner[0]}"
+    return missing("root", said, "declare another `root`: no two targets share one")
+
+
+def _users(facts: dict[str, Any], one: Look) -> tuple[Diagnosis, ...]:
+    """Users that are declared, where only root can become them."""
+    others = sorted({str(each.configuration.user) for each in one.placements if each.configuration.user})
+    if not others or facts["user"] == 0:
+        return ()
+    said = f"components are to run as {', '.join(others)}, and we are user {facts['user']} and not root"
+    return (missing("user", said, "act on the target as root, or take `user` out of the documents"),)
+
+
+def _keeper(found: dict[str, Any] | None) -> tuple[Diagnosis, ...]:
+    """What keeps workloads there, where that is not a supervisor of our own."""
+    if found is None:
+        return ()
+    if found["lacks"] is not None:
+        return (missing(found["name"], found["lacks"], "choose another target, or the driver `process`"),)
+    return (ok(found["name"], f"{found['name']} {found['version']} keeps the workloads"),)
+
+
+# -- what has to be brought -----------------------------------------------------------------------------------------
+
+
+async def _artifacts(connection: Connection, one: Look, tools: Tools) -> list[Diagnosis]:
+    placements = {placement.artifact: placement for placement in one.placements}
+    found: dict[Any, Diagnosis] = {}
+    limiter = anyio.CapacityLimiter(TOGETHER)
+
+    async def ask(placement: Placement) -> None:
+        async with limiter:
+            found[placement.artifact] = await _artifact(connection, placement, tools)
+
+    async with anyio.create_task_group() as group:
+        for placement in placements.values():
+            group.start_soon(ask, placement)
+    return [found[artifact] for artifact in placements]
+
+
+async def _artifact(connection: Connection, placement: Placement, tools: Tools) -> Diagnosis:
+    artifact = placement.artifact
+    said = f"{artifact.repository}@{artifact.digest[:19]}"
+    try:
+        if connection.artifacts == "registry":
+            await _from_registry(placement, tools)
+        else:
+            await anyio.to_thread.run_sync(partial(_from_layout, connection, placement), abandon_on_cancel=True)
+    except Refused as error:
+        remedy = "push or pack it, or mend its digest in the release, `artifacts` or `registry_credentials`"
+        return missing("artifact", f"{said} cannot be had: {error}", remedy)
+    except DriverError as error:
+        return unknown("artifact", f"{said}: {error}", "look whether the registry is reached from here")
+    return ok("artifact", f"{said} can be had from {connection.artifacts}")
+
+
+async def _from_registry(placement: Placement, tools: Tools) -> None:
+    from drivers.oci.registry import Access, Credentials, Registry  # 140 ms, only where a registry is asked
+
+    secret = placement.configuration.registry_credentials
+    login = Credentials.parse(await tools.secret(secret)) if secret else None
+    async with Registry(placement.artifact.repository, Access(credentials=login)) as registry:
+        await registry.resolve(placement.artifact.digest, manifest.this_machine())
+
+
+def _from_layout(connection: Connection, placement: Placement) -> None:
+    kind, _, path = connection.artifacts.partition(":")
+    try:
+        images = layout.directory(Path(path)) if kind == "oci" else layout.archive(Path(path))
+        images.resolve(placement.artifact.digest, manifest.this_machine())
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
