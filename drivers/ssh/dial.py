@@ -69,7 +69,11 @@ async def _line(hop: Hop) -> socket.socket:
     """A TCP connection of our own, so that only a host that answers is given a key exchange."""
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        try:  # an address needs no resolver, and no thread for it
+            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM, flags=flags)
+        except socket.gaierror:
+            found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except socket.gaierror:
         raise Unreachable(f"{hop}: the name of the host is not known here") from None
     refused: OSError | None = None

@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store documents docker]
+python -m tests.benchmarks [start turn core store documents docker ssh]
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Final
 
 from tests.benchmarks.table import machine
 
-MINUTES: Final = {"start": 2, "turn": 10, "core": 5, "store": 10, "documents": 5, "docker": 5}  # at the longest
+# at the longest
+MINUTES: Final = {"start": 2, "turn": 10, "core": 5, "store": 10, "documents": 5, "docker": 5, "ssh": 5}
 
 
 def main(names: list[str]) -> int:
