@@ -26,6 +26,7 @@ from drivers.process.wired import FarLine
 from drivers.ssh.errors import HostKeyChanged, NoPython
 from drivers.ssh.wire import program
 from stickers.observation import WorkloadState
+from tests.drivers.process.conftest import oldest
 from tests.drivers.process.far import Far
 from tests.drivers.process.test_crashes import must_stand
 from tests.drivers.process.yard import Yard
@@ -134,6 +135,16 @@ async def test_a_host_without_python_is_told_before_anything_is_changed(yard: Ya
     with pytest.raises(NoPython):
         await yard.send(change)
     assert not yard.root.exists()
+
+
+async def test_the_host_may_have_the_oldest_python(there: Yard, relay: Relay) -> None:
+    found = oldest()
+    if found is None:
+        pytest.skip("no Python 3.8 on this machine: neither pyenv nor PATH has one")
+    there.target = there.target_at(there.root, "web-1", **relay.connection(python=found))
+    placement = there.placement("1.0")
+    await there.deploy(placement)
+    await must_stand(there, placement)
 
 
 async def test_secrets_reach_the_workload_and_no_file_or_argument(there: Yard) -> None:
