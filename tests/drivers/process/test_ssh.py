@@ -116,14 +116,18 @@ async def test_the_program_is_brought_once_and_then_found_by_its_digest(there: Y
     kept = there.root / ".holdfast" / brought.file
     assert kept.read_bytes() == brought.source
     assert relay.passed > len(brought.packed)
-    for spoilt in (False, True):
-        if spoilt:
-            kept.write_bytes(b"import os; os.abort()")
+    for brought_again, spoil in (
+        (False, lambda: None),
+        (True, lambda: kept.parent.chmod(0o775)),
+        (False, lambda: kept.parent.chmod(0o755)),
+        (True, lambda: kept.write_bytes(b"import os; os.abort()")),
+    ):
+        spoil()
         before, other = relay.passed, ProcessDriver(there.tools)
         seen = await other.observe([Look(target=there.target)])
         await other.aclose()
         assert seen[there.target.id].standings
-        assert (relay.passed - before > len(brought.packed)) is spoilt
+        assert (relay.passed - before > len(brought.packed)) is brought_again
 
 
 async def test_a_host_without_python_is_told_before_anything_is_changed(yard: Yard, standing: Sshd) -> None:
