@@ -167,6 +167,20 @@ async def test_a_tree_of_many_pieces_arrives_as_it_is(there: Yard, monkeypatch: 
     assert there.serves() == "1.0"
 
 
+async def test_nothing_of_a_tree_that_was_sent_stays_here(
+    there: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left: dict[str, list[Path]] = {}
+
+    def said(progress: Any) -> None:
+        left[progress.step] = list(tmp_path.glob("holdfast-*"))
+
+    change = await there.change(there.placement("1.0"))
+    await there.driver.apply(there.action(change), report=said)
+    assert left["mark"] == left["sticker"] == []
+
+
 async def test_what_the_workload_prints_is_shown_and_what_happens_to_it_is_told(there: Yard) -> None:
     placement = there.placement("1.0")
     await there.deploy(placement)
