@@ -77,6 +77,7 @@ class ProcessDriver:
         sight = Sight(tools, self._looking, model=self.model)
         self._here = Host(sight, lambda: Line(self._new_session(eyes), doors))
         self._far: dict[tuple[Ssh, str], Host] = {}
+        self._ways: dict[TargetId, tuple[Mapping[str, Any], Host]] = {}  # as each connection was last read
         self._pool: Pool | None = None
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
@@ -118,6 +119,7 @@ class ProcessDriver:
     async def aclose(self) -> None:
         self._looking.close()
         far, self._far = list(self._far.values()), {}
+        self._ways.clear()
         for where in far:
             assert where.station is not None
             await where.station.aclose()
@@ -193,6 +195,13 @@ class ProcessDriver:
     def _host(self, target: Target) -> Host:
         """Whose targets are looked at together. One whose connection says nothing that can be read is looked at here,
         which says so."""
+        told, known = self._ways.get(target.id, (None, self._here))
+        if told is not target.connection:
+            known = self._found(target)
+            self._ways[target.id] = target.connection, known
+        return known
+
+    def _found(self, target: Target) -> Host:
         try:
             connection = self._here.sight.connection(target)
         except InvalidAction:

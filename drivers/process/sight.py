@@ -137,6 +137,8 @@ class Sight:
     async def healths(self, questions: Sequence[Question]) -> list[Health]:
         """Ask each once. An answer over a port counts only if the same sockets of the workload's own group listened
         there before and after it."""
+        if not questions:
+            return []
         answers: list[Health] = [_UNASKED] * len(questions)
         limiter = anyio.CapacityLimiter(TOGETHER)
 

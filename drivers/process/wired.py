@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -112,14 +111,20 @@ class FarLine:
             self._wire.tell({"do": "close", "of": self._name})
             self._wire.let_go()
             self._wire = None
+        self._clear()
+
+    def _clear(self) -> None:
+        """What was unpacked here has been sent, or is not wanted any more."""
         if self._bench is not None:
             shutil.rmtree(self._bench, ignore_errors=True)
+            self._bench = None
 
     # -- bringing a release ------------------------------------------------------------------------------------------
 
     async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
         wire = self._wire or await self.station.running.wire()
-        self._bench = Path(await anyio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="holdfast-")))
+        self._clear()
+        self._bench = Path(tempfile.mkdtemp(prefix="holdfast-"))
         layers = self._bench / "layers"
         layers.mkdir()
         return await artifacts.fetch(artifact, source, layers, access, manifest.machine_of(wire.machine))
@@ -135,6 +140,7 @@ class FarLine:
                 content = await asyncio.to_thread(os.pread, archive.fileno(), PIECE, offset)
                 await self._change({"do": "bring", **staging, "offset": offset}, content)
         await self("unfold", staging, digest=digest)
+        await anyio.to_thread.run_sync(self._clear)
 
 
 def _packed(fetched: Fetched, bench: Path) -> tuple[BinaryIO, str]:

@@ -118,6 +118,16 @@ class Ssh(Hop):
     idle: Duration = "10m"
 
     @cached_property
+    def gate(self) -> Ssh | None:
+        """The jump host next to this one, and how it is reached in turn: a host like any other, with one connection
+        for all that lie behind it."""
+        if not self.jump:
+            return None
+        last = {name: getattr(self.jump[-1], name) for name in Hop.model_fields}
+        patience = {name: getattr(self, name) for name in ("connect_timeout", "command_timeout", "keepalive", "idle")}
+        return Ssh(**last, **patience, jump=self.jump[:-1])
+
+    @cached_property
     def connects_within(self) -> float:
         return _seconds(self.connect_timeout)
 

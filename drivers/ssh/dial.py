@@ -1,4 +1,4 @@
-"""One SSH connection, through its jump hosts: who we are, whom we believe, and what it means when it fails."""
+"""One SSH connection: who we are, whom we believe, and what it means when it fails."""
 
 from __future__ import annotations
 
@@ -29,47 +29,45 @@ CIPHERS: Final = (
 )  # the cheapest first, and none without authentication of its own but behind a MAC
 
 
-async def dial(ssh: Ssh, resolve: Resolve) -> asyncssh.SSHClientConnection:
-    """A connection that stands and is admitted, within the deadline, or a `DriverError`."""
-    hops: list[Hop] = [*ssh.jump, ssh]
-    opened: list[asyncssh.SSHClientConnection] = []
-    at = hops[0]
+async def dial(
+    ssh: Ssh, resolve: Resolve, through: asyncssh.SSHClientConnection | None = None
+) -> asyncssh.SSHClientConnection:
+    """A connection that stands and is admitted, within the deadline, or a `DriverError`. `through` is the one to the
+    last jump host, where there is any."""
     try:
         async with asyncio.timeout(ssh.connects_within):
-            for at in hops:
-                opened.append(await _hop(ssh, at, resolve, opened[-1] if opened else None))
-    except BaseException as error:
-        for connection in reversed(opened):
-            connection.abort()
-        if isinstance(error, TimeoutError):
-            raise Silent(f"{at}: no connection within {ssh.connects_within:g} s") from None
-        raise
-    return opened[-1]
+            return await _connected(ssh, resolve, through)
+    except TimeoutError:
+        raise Silent(f"{ssh}: no connection within {ssh.connects_within:g} s") from None
 
 
-async def _hop(
-    ssh: Ssh, hop: Hop, resolve: Resolve, through: asyncssh.SSHClientConnection | None
+async def _connected(
+    ssh: Ssh, resolve: Resolve, through: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
-    believed = await asyncio.to_thread(trust, hop) if isinstance(hop.known_hosts, str) else trust(hop)
-    witness = _Witness(through)
-    async with _keys(hop, resolve) as keys:
-        options = _options(ssh, hop, believed, keys, witness)
-        line = None if through is not None else await _line(hop)
+    believed = await asyncio.to_thread(trust, ssh) if isinstance(ssh.known_hosts, str) else trust(ssh)
+    witness = _Witness()
+    async with _keys(ssh, resolve) as keys:
+        options = _options(ssh, believed, keys, witness)
+        line = None if through is not None else await _line(ssh)
         try:
             return await asyncssh.connect(
-                hop.host, hop.port, sock=line, tunnel=through or (), config=None, options=options
+                ssh.host, ssh.port, sock=line, tunnel=through or (), config=None, options=options
             )
         except TimeoutError:
             raise
         except (asyncssh.Error, OSError, ValueError) as error:
-            raise _translated(hop, believed, witness, error) from None
+            raise _translated(ssh, believed, witness, error) from None
 
 
 async def _line(hop: Hop) -> socket.socket:
     """A TCP connection of our own, so that only a host that answers is given a key exchange."""
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        try:  # an address needs no resolver, and no thread for it
+            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM, flags=flags)
+        except socket.gaierror:
+            found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except socket.gaierror:
         raise Unreachable(f"{hop}: the name of the host is not known here") from None
     refused: OSError | None = None
@@ -87,14 +85,14 @@ async def _line(hop: Hop) -> socket.socket:
     raise _unreached(hop, refused or OSError("no address"))
 
 
-def _options(ssh: Ssh, hop: Hop, believed: Trust, keys: list[Any], witness: _Witness) -> Any:
+def _options(ssh: Ssh, believed: Trust, keys: list[Any], witness: _Witness) -> Any:
     """Everything is said, so that nothing of whoever runs the daemon leaks in: no configuration file, no default key,
     no agent that was not named, no password, no forwarding."""
     return asyncssh.SSHClientConnectionOptions(
         config=None,
-        host=hop.host,
-        port=hop.port,
-        username=hop.user,
+        host=ssh.host,
+        port=ssh.port,
+        username=ssh.user,
         known_hosts=believed.asked,
         server_host_key_algs=believed.algorithms,
         client_factory=lambda: witness,
@@ -158,9 +156,8 @@ def _agent(hop: Hop, named: Literal[True] | str) -> str:
 class _Witness(asyncssh.SSHClient):
     """Remembers which key a host showed that nothing vouches for. It never vouches for one itself."""
 
-    def __init__(self, through: asyncssh.SSHClientConnection | None) -> None:
+    def __init__(self) -> None:
         self.shown: asyncssh.SSHKey | None = None
-        self._through = through
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.shown = key
@@ -169,10 +166,6 @@ class _Witness(asyncssh.SSHClient):
     def validate_host_ca_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.shown = key
         return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._through is not None:
-            self._through.close()
 
 
 def _translated(hop: Hop, believed: Trust, witness: _Witness, error: Exception) -> DriverError:

@@ -20,17 +20,19 @@ from drivers.ssh.errors import Silent
 FIRST_REST: Final = 1.0  # seconds that a host which gave no answer is not tried again, twice as long each time
 LONGEST_REST: Final = 30.0
 
-Dial = Callable[[Ssh, Resolve], Awaitable[asyncssh.SSHClientConnection]]
+Connection = asyncssh.SSHClientConnection
+Dial = Callable[[Ssh, Resolve, Connection | None], Awaitable[Connection]]
 
 
 class Kept:
     """The one connection to one host."""
 
-    def __init__(self, ssh: Ssh, resolve: Resolve, dialled: Dial = dial) -> None:
+    def __init__(self, ssh: Ssh, resolve: Resolve, dialled: Dial = dial, gate: Kept | None = None) -> None:
         self.ssh = ssh
-        self._resolve, self._dial = resolve, dialled
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._opening: asyncio.Task[asyncssh.SSHClientConnection] | None = None
+        self._resolve, self._dial, self._gate = resolve, dialled, gate
+        self._passing: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._opening: asyncio.Task[Connection] | None = None
         self._users, self._used_at = 0, 0.0
         self._check: asyncio.TimerHandle | None = None
         self._silent: tuple[Silent, float, float] | None = None  # why, until when it rests, how long that was
@@ -46,11 +48,16 @@ class Kept:
             self._users -= 1
             self._used_at = asyncio.get_running_loop().time()
 
+    async def passed_by(self, connection: Connection) -> None:
+        """In use for as long as another host's connection goes through it."""
+        with self.used():
+            await connection.wait_closed()
+
     @property
     def stands(self) -> bool:
         return self._connection is not None and not self._connection.is_closed()
 
-    async def connection(self) -> asyncssh.SSHClientConnection:
+    async def connection(self) -> Connection:
         """The connection that stands, or a new one. Who leaves does not take it from the others who wait for it."""
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
@@ -70,10 +77,13 @@ class Kept:
         if self._silent is not None and asyncio.get_running_loop().time() < self._silent[1]:
             raise Silent(*self._silent[0].args)
 
-    async def _open(self) -> asyncssh.SSHClientConnection:
+    async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
-            self._connection = await self._dial(self.ssh, self._resolve)
+            through = None if self._gate is None else await self._gate.connection()
+            self._connection = await self._dial(self.ssh, self._resolve, through)
+            if self._gate is not None:
+                self._passing = loop.create_task(self._gate.passed_by(self._connection))
         except Silent as error:
             rest = FIRST_REST if self._silent is None else min(LONGEST_REST, 2 * self._silent[2])
             self._silent = error, loop.time() + rest, rest
@@ -125,7 +135,8 @@ class Pool:
 
     def __getitem__(self, ssh: Ssh) -> Kept:
         if ssh not in self._kept:
-            self._kept[ssh] = Kept(ssh, self._resolve, self._dial)
+            gate = None if ssh.gate is None else self[ssh.gate]
+            self._kept[ssh] = Kept(ssh, self._resolve, self._dial, gate)
         return self._kept[ssh]
 
     def join(self) -> Pool:
@@ -136,7 +147,7 @@ class Pool:
         self._sharers -= 1
         if self._sharers <= 0:
             kept, self._kept = list(self._kept.values()), {}
-            for one in kept:
+            for one in reversed(kept):  # those behind a jump host before it
                 await one.aclose()
 
 

@@ -30,7 +30,8 @@ LINE: Final = (
     'exec "$python" -I -S -c "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"\''
 )
 
-# Runs before anything else, on any Python 3: takes the program from a file that holds exactly it, or from the line.
+# Runs before anything else, on any Python 3: takes the program from a file that holds exactly it and that nobody else
+# can write, nor put compiled code beside, or from the line.
 LOADER: Final = b"""\
 import sys
 if sys.version_info < (3, 8):
@@ -39,17 +40,20 @@ if sys.version_info < (3, 8):
 import hashlib, json, os, stat
 pipe, out = sys.stdin.buffer, sys.stdout.buffer
 ask = json.loads(pipe.readline().decode())
+def ours(path, kind):
+    found = os.lstat(path)
+    return kind(found.st_mode) and found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o22
 def kept():
     for path in ask["kept"]:
+        folder, name = os.path.split(path)
         try:
-            found = os.lstat(path)
+            if not (ours(folder, stat.S_ISDIR) and ours(path, stat.S_ISREG)):
+                continue
             with open(path, "rb") as file:
                 content = file.read()
         except OSError:
             continue
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o22
-        if ours and hashlib.sha256(content).hexdigest() == ask["digest"]:
-            folder, name = os.path.split(path)
+        if hashlib.sha256(content).hexdigest() == ask["digest"]:
             sys.path.insert(0, folder)
             return __import__(name[:-3])
 module = kept()

@@ -106,6 +106,8 @@ class Sshd:
             "MaxStartups 1000",
             "PrintMotd no",
             "UseDNS no",
+            # what a person has set up for a shell of their own is neither waited for nor relied upon
+            f"SetEnv HOME={self.directory} PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         )
         configuration = self.directory / "sshd_config"
         configuration.write_text("\n".join(lines) + "\n")

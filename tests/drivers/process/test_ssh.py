@@ -26,6 +26,7 @@ from drivers.process.wired import FarLine
 from drivers.ssh.errors import HostKeyChanged, NoPython
 from drivers.ssh.wire import program
 from stickers.observation import WorkloadState
+from tests.drivers.process.conftest import oldest
 from tests.drivers.process.far import Far
 from tests.drivers.process.test_crashes import must_stand
 from tests.drivers.process.yard import Yard
@@ -115,14 +116,18 @@ async def test_the_program_is_brought_once_and_then_found_by_its_digest(there: Y
     kept = there.root / ".holdfast" / brought.file
     assert kept.read_bytes() == brought.source
     assert relay.passed > len(brought.packed)
-    for spoilt in (False, True):
-        if spoilt:
-            kept.write_bytes(b"import os; os.abort()")
+    for brought_again, spoil in (
+        (False, lambda: None),
+        (True, lambda: kept.parent.chmod(0o775)),
+        (False, lambda: kept.parent.chmod(0o755)),
+        (True, lambda: kept.write_bytes(b"import os; os.abort()")),
+    ):
+        spoil()
         before, other = relay.passed, ProcessDriver(there.tools)
         seen = await other.observe([Look(target=there.target)])
         await other.aclose()
         assert seen[there.target.id].standings
-        assert (relay.passed - before > len(brought.packed)) is spoilt
+        assert (relay.passed - before > len(brought.packed)) is brought_again
 
 
 async def test_a_host_without_python_is_told_before_anything_is_changed(yard: Yard, standing: Sshd) -> None:
@@ -134,6 +139,16 @@ async def test_a_host_without_python_is_told_before_anything_is_changed(yard: Ya
     with pytest.raises(NoPython):
         await yard.send(change)
     assert not yard.root.exists()
+
+
+async def test_the_host_may_have_the_oldest_python(there: Yard, relay: Relay) -> None:
+    found = oldest()
+    if found is None:
+        pytest.skip("no Python 3.8 on this machine: neither pyenv nor PATH has one")
+    there.target = there.target_at(there.root, "web-1", **relay.connection(python=found))
+    placement = there.placement("1.0")
+    await there.deploy(placement)
+    await must_stand(there, placement)
 
 
 async def test_secrets_reach_the_workload_and_no_file_or_argument(there: Yard) -> None:
@@ -150,6 +165,20 @@ async def test_a_tree_of_many_pieces_arrives_as_it_is(there: Yard, monkeypatch: 
     await there.deploy(there.placement("1.0"))
     assert (await there.workload()).differences == ()
     assert there.serves() == "1.0"
+
+
+async def test_nothing_of_a_tree_that_was_sent_stays_here(
+    there: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left: dict[str, list[Path]] = {}
+
+    def said(progress: Any) -> None:
+        left[progress.step] = list(tmp_path.glob("holdfast-*"))
+
+    change = await there.change(there.placement("1.0"))
+    await there.driver.apply(there.action(change), report=said)
+    assert left["mark"] == left["sticker"] == []
 
 
 async def test_what_the_workload_prints_is_shown_and_what_happens_to_it_is_told(there: Yard) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
 from drivers.errors import Refused, Unreachable
 from drivers.ssh.errors import HostKeyChanged, HostUnknown, NotAdmitted, Silent
-from drivers.ssh.pool import Kept, Pool
+from drivers.ssh.pool import Kept
 from drivers.ssh.transport import Host
-from tests.harness.sshd import Sshd, free_port, sshd_or_skip
+from tests.harness.sshd import Sshd, free_port, relayed, sshd_or_skip
 
 Keep = Callable[..., Kept]
+
+
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH"
+
+
+def ways(server: Sshd) -> list[list[str]]:
+    """The same trust in other words, which is another host to a pool."""
+    return [[server.public], [f"[{server.address}]:{server.port} {server.public}"]]
 
 
 def fingerprint(key: asyncssh.SSHKey) -> str:
@@ -164,17 +174,34 @@ async def test_an_agent_is_asked_only_where_it_is_named(
         await kept(standing.connection(key={"secret": f"file:{stranger}"})).connection()
 
 
+def hop_of(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "via"}
+
+
 async def test_a_host_is_reached_through_others_each_with_its_own_trust(
-    standing: Sshd, server: Sshd, pool: Pool, kept: Keep
+    standing: Sshd, server: Sshd, kept: Keep
 ) -> None:
-    hop = {name: value for name, value in server.connection().items() if name != "via"}
-    through = kept(standing.connection(jump=[hop]))
+    through = kept(standing.connection(jump=[hop_of(server.connection())]))
     assert (await Host(through).run(["echo", "there"])).stdout == b"there\n"
-    before = len(server.sessions())
-    assert before
+    assert server.sessions()
     server.change_host_key()
     with pytest.raises(HostKeyChanged, match=f":{server.port}"):
-        await kept(standing.connection(jump=[hop], keepalive="9s")).connection()
+        await kept(standing.connection(jump=[hop_of(server.connection(known_hosts=[OTHER]))])).connection()
+
+
+async def test_all_hosts_behind_a_gate_share_its_connection(standing: Sshd, server: Sshd, kept: Keep) -> None:
+    async with relayed(server) as line:
+        gate = hop_of(line.connection(idle=None))
+        behind = [kept(standing.connection(jump=[gate], idle="200ms", known_hosts=known)) for known in ways(standing)]
+        await asyncio.gather(*(one.connection() for one in behind))
+        assert line.taken == 1
+        with behind[0].used():
+            await asyncio.sleep(0.5)
+            assert behind[0].stands, "a gate is in use while anybody is behind it"
+        assert not behind[1].stands
+        line.cut()
+        await asyncio.sleep(0.1)
+        assert (await Host(behind[0]).run(["echo", "again"])).stdout == b"again\n"
 
 
 async def test_a_refused_connection_is_unreachable(standing: Sshd, kept: Keep) -> None:
