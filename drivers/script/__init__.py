@@ -4,8 +4,8 @@ What an operator should know:
 
 - A target names commands as lists of words, never as shell lines: `version`, `deploy` and `remove`, and where there are
   such `restart` and `health`. They are run in the placement's own directory below `connection.root`, with a deadline,
-  in a session of their own. Their environment is PATH, HOLDFAST_* and `connection.inputs`, nothing is inherited; what is
-  wanted comes as one JSON object on standard input, secret values included.
+  in a session of their own. Their environment is PATH, HOLDFAST_* and `connection.inputs`, nothing is inherited; what
+  is wanted comes as one JSON object on standard input, secret values included.
 - `version` prints nothing where nothing stands, else `{"artifact": "<reference or digest>"}`, and may add `state`
   (running, starting, restarting, stopped), `configuration`, `instance`, `started_at` (seconds since 1970), `exit_code`
   and `restarts`. An exit code other than 0 means that it cannot be told, which is never taken for "nothing".
