@@ -10,8 +10,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Final, assert_never
 from urllib.parse import quote
@@ -37,23 +37,29 @@ _UNHEALTHY: Final = {
 }
 
 
+Connected = Callable[[str, int], AbstractAsyncContextManager[tuple[tls.Reader, tls.Writer]]]
+
+
 class _Bad(Exception):
     """What is wrong with an answer, as the end of a sentence."""
 
 
-async def ask(check: HttpCheck | TcpCheck, address: str, port: int, timeout: timedelta) -> Health:
+async def ask(
+    check: HttpCheck | TcpCheck, address: str, port: int, timeout: timedelta, connected: Connected | None = None
+) -> Health:
     """Ask once at this address and port; the declared port is where the workload itself listens, and may be another.
+    `connected` is the way there, where it does not begin here.
 
     `unhealthy` is an answer, or none, of the workload; `unknown` means that it could not be asked from here.
     """
-    seconds = timeout.total_seconds()
+    seconds, way = timeout.total_seconds(), connected or _connected
     try:
         with anyio.fail_after(seconds):
             match check:
                 case HttpCheck():
-                    await _http(check, address, port)
+                    await _http(check, address, port, way)
                 case TcpCheck():
-                    async with _connected(address, port):
+                    async with way(address, port):
                         pass
                 case _:
                     assert_never(check)
@@ -79,7 +85,7 @@ def _not_connected(check: HttpCheck | TcpCheck, error: OSError) -> Health:
 
 
 @asynccontextmanager
-async def _connected(address: str, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def _connected(address: str, port: int) -> AsyncIterator[tuple[tls.Reader, tls.Writer]]:
     reader, writer = await asyncio.open_connection(address, port)  # half the CPU of anyio's, which every look pays
     try:
         if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
@@ -90,10 +96,10 @@ async def _connected(address: str, port: int) -> AsyncIterator[tuple[asyncio.Str
         writer.transport.abort()
 
 
-async def _http(check: HttpCheck, address: str, port: int) -> None:
+async def _http(check: HttpCheck, address: str, port: int, way: Connected) -> None:
     """Returns when the answer is good; else raises `_Bad`."""
     trusting = None if check.tls is None else await tls.trusting(check.tls.ca)
-    async with _connected(address, port) as (plain, writing):
+    async with way(address, port) as (plain, writing):
         reader: tls.Reader = plain
         writer: tls.Writer = writing
         if check.tls is not None and trusting is not None:

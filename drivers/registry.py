@@ -45,6 +45,7 @@ BUILT_IN: Final[dict[str, Entry]] = {
     "memory": Entry(driver="drivers.memory:MemoryDriver", connection="drivers.memory:MemoryConnection"),
     "nomad": Entry(driver="drivers.nomad.driver:NomadDriver", connection="drivers.nomad.connection:Connection"),
     "process": Entry(driver="drivers.process.driver:ProcessDriver", connection="drivers.process.connection:Connection"),
+    "script": Entry(driver="drivers.script.driver:ScriptDriver", connection="drivers.script.connection:Connection"),
     "systemd": Entry(driver="drivers.systemd.driver:SystemdDriver", connection="drivers.systemd.connection:Connection"),
 }
 

@@ -25,7 +25,7 @@ async def ask(engine: Engine, container: Inspected, rules: Health | None) -> Ans
     place = address(container, rules.check, engine.connection)
     if isinstance(place, str):
         return Answer(state=HealthState.UNKNOWN, detail=place)
-    return await probes.ask(rules.check, *place, rules.timeout)
+    return await probes.ask(rules.check, *place, rules.timeout, engine.connected)
 
 
 def address(container: Inspected, check: HttpCheck | TcpCheck, connection: Connection) -> tuple[str, int] | str:

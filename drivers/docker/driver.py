@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import anyio
 
@@ -22,6 +22,10 @@ from drivers.errors import Busy, DriverError, Refused
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 
+if TYPE_CHECKING:
+    from drivers.docker.tunnel import Tunnel
+    from drivers.ssh.pool import Pool
+
 WITHIN: Final = 20.0  # seconds for one look at one engine
 
 
@@ -31,9 +35,19 @@ LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
 class Host:
     """One engine, and what is remembered of it."""
 
-    def __init__(self, engine: Engine, tools: Tools) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, tools: Tools, tunnel: Tunnel | None = None) -> None:
+        self.engine, self._tunnel = engine, tunnel
         self.eyes = Eyes(engine, tools.installation, tools.now)
+
+    async def reached(self) -> None:
+        """The way there stands, or a `DriverError` says why not."""
+        if self._tunnel is not None:
+            await self._tunnel.stand()
+
+    async def aclose(self) -> None:
+        await self.engine.aclose()
+        if self._tunnel is not None:
+            await self._tunnel.aclose()
 
 
 class DockerDriver:
@@ -41,13 +55,14 @@ class DockerDriver:
 
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
-    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets and over TLS")
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets, TLS and OpenSSH")
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
         self._hosts: dict[Connection, Host] = {}
         self._ways: dict[TargetId, tuple[Mapping[str, Any], Host]] = {}  # as each target's connection was last read
         self._active: set[PlacementId] = set()
+        self._pool: Pool | None = None  # of SSH connections
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         by_host: dict[Host, list[Look]] = {}
@@ -63,6 +78,7 @@ class DockerDriver:
         reason = f"the engine did not answer within {WITHIN:g} s"
         with anyio.move_on_after(WITHIN):
             try:
+                await host.reached()
                 into.update(await host.eyes.look(looks))
                 return
             except DriverError as error:
@@ -74,6 +90,7 @@ class DockerDriver:
         host = self._host(action.target)
         with self._held({change.id for change in action.changes}):
             try:
+                await host.reached()
                 hands = DockerHands(host.engine, action, self._tools)
                 return await sequence.carry_out(action, hands, self._tools, report=report)
             finally:
@@ -93,6 +110,8 @@ class DockerDriver:
     async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
         watched = {target.id for target in targets}
         hosts = {self._host(target) for target in targets}
+        for host in hosts:
+            await host.reached()
         async with Feed(*(partial(_events_of, host) for host in hosts)) as feed:
             async for host, event in feed:
                 id = events.container_of(event)
@@ -102,6 +121,7 @@ class DockerDriver:
                     yield target
 
     async def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]:
+        await self._host(target).reached()
         engine = self._host(target).engine
         instance = await self._instance(engine, id)
         rest = b""
@@ -131,19 +151,35 @@ class DockerDriver:
 
     async def aclose(self) -> None:
         for host in self._hosts.values():
-            await host.engine.aclose()
+            await host.aclose()
         self._hosts.clear()
         self._ways.clear()
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.leave()
 
     def _host(self, target: Target) -> Host:
         told, host = self._ways.get(target.id, (None, None))
         if host is None or told is not target.connection:
             connection = Connection.model_validate(dict(target.connection))
             if connection not in self._hosts:
-                self._hosts[connection] = Host(self._engines(connection), self._tools)
+                self._hosts[connection] = self._made(connection)
             host = self._hosts[connection]
             self._ways[target.id] = target.connection, host
         return host
+
+    def _made(self, connection: Connection) -> Host:
+        if connection.ssh is None:
+            return Host(self._engines(connection), self._tools)
+        from drivers.docker.tunnel import Tunnel  # asyncssh, only where a host is reached over it
+        from drivers.ssh.pool import shared
+
+        if self._pool is None:
+            self._pool = shared(self._tools)
+        tunnel = Tunnel(self._pool[connection.ssh], connection.engine.removeprefix("unix://"))
+        engine = self._engines(Connection(engine=f"unix://{tunnel.path}", address=connection.address))
+        engine.connected = tunnel.host.connected
+        return Host(engine, self._tools, tunnel)
 
 
 def _events_of(host: Host, hold: Hold) -> Iterator[tuple[Host, dict[str, Any]]]:

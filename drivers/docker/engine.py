@@ -34,6 +34,7 @@ from drivers.docker.connection import Connection
 from drivers.docker.feed import Hold
 from drivers.docker.render import Body
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.probes import Connected
 
 TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace
 PULL_SILENCE: Final = 120  # seconds without a word from a pull
@@ -57,6 +58,7 @@ class Engine:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.connected: Connected | None = None  # the way to its containers, where it does not begin here
         self._threads = blocking.Threads(f"the engine at {connection.engine}", limit=CALLS)
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()

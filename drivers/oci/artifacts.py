@@ -15,7 +15,7 @@ import anyio.to_thread
 from drivers.errors import Refused
 from drivers.oci import layout, manifest
 from drivers.oci.layout import Layout, Resolved
-from drivers.oci.manifest import LAYERS, ImageConfig
+from drivers.oci.manifest import LAYERS, ImageConfig, Platform
 from stickers.names import Artifact, Digest
 
 if TYPE_CHECKING:
@@ -34,33 +34,36 @@ class Fetched:
     layers: tuple[Path, ...]
 
 
-async def fetch(artifact: Artifact, source: str, into: Path, access: Access | None = None) -> Fetched:
-    """Bring the artifact's layers for this machine into an empty directory.
+async def fetch(
+    artifact: Artifact, source: str, into: Path, access: Access | None = None, machine: Platform | None = None
+) -> Fetched:
+    """Bring the artifact's layers for the machine, this one where none is said, into an empty directory.
 
     `source` is ``oci:`` and the path of a layout, ``tar:`` and the path of a tar of one, or ``registry``, spoken to as
     `access` says. Raises `Refused` or `Unreachable`; the files of a failed fetch are taken away again.
     """
     kind, _, path = source.partition(":")
+    wanted = machine or manifest.this_machine()
     try:
         match kind:
             case "oci":
-                return await _from_layout(artifact, partial(layout.directory, Path(path)), into)
+                return await _from_layout(artifact, partial(layout.directory, Path(path)), into, wanted)
             case "tar":
-                return await _from_layout(artifact, partial(layout.archive, Path(path)), into)
+                return await _from_layout(artifact, partial(layout.archive, Path(path)), into, wanted)
             case "registry":
-                return await _from_registry(artifact, into, access)
+                return await _from_registry(artifact, into, access, wanted)
     except OSError as error:
         raise Refused(f"{artifact} cannot be brought to {into}: {error}") from None
     raise Refused(f"{source[:80]!r} is no source of artifacts; expected oci:/path, tar:/path or registry")
 
 
-async def _from_layout(artifact: Artifact, opened: Callable[[], Layout], into: Path) -> Fetched:
-    return await anyio.to_thread.run_sync(partial(_copy, artifact, opened, into))
+async def _from_layout(artifact: Artifact, opened: Callable[[], Layout], into: Path, machine: Platform) -> Fetched:
+    return await anyio.to_thread.run_sync(partial(_copy, artifact, opened, into, machine))
 
 
-def _copy(artifact: Artifact, opened: Callable[[], Layout], into: Path) -> Fetched:
+def _copy(artifact: Artifact, opened: Callable[[], Layout], into: Path, machine: Platform) -> Fetched:
     images = opened()
-    found = images.resolve(artifact.digest, manifest.this_machine())
+    found = images.resolve(artifact.digest, machine)
     config = manifest.read_config(images.read(found.manifest.config.digest))
     fetched = _fetched(artifact, found, config, into)
     try:
@@ -72,11 +75,11 @@ def _copy(artifact: Artifact, opened: Callable[[], Layout], into: Path) -> Fetch
     return fetched
 
 
-async def _from_registry(artifact: Artifact, into: Path, access: Access | None) -> Fetched:
+async def _from_registry(artifact: Artifact, into: Path, access: Access | None, machine: Platform) -> Fetched:
     from drivers.oci.registry import Registry  # 140 ms, only where a registry is asked
 
     async with Registry(artifact.repository, access) as registry:
-        found = await registry.resolve(artifact.digest, manifest.this_machine())
+        found = await registry.resolve(artifact.digest, machine)
         config = manifest.read_config(await registry.read(found.manifest.config))
         fetched = _fetched(artifact, found, config, into)
         try:

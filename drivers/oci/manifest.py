@@ -48,8 +48,12 @@ _MACHINES: Final = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "ar
 
 def this_machine() -> Platform:
     """The platform whose programs run here."""
-    machine = platform.machine()
-    return Platform(os="linux", architecture=_MACHINES.get(machine, machine))
+    return machine_of(platform.machine())
+
+
+def machine_of(kernel: str) -> Platform:
+    """The platform of a Linux host whose kernel calls its machine so."""
+    return Platform(os="linux", architecture=_MACHINES.get(kernel, kernel))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

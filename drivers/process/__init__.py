@@ -15,6 +15,10 @@ What an operator should know:
 - Secrets live in the memory of supervisor and workload only. After a reboot, or when the supervisor was killed, the
   placement reads as stopped until an action brings them again: nothing starts at boot but the reconciler. `always` is
   therefore the same as `unless-stopped`.
+- A host that is reached over SSH (`via: ssh`) needs Python 3.8 and nothing else. What was unpacked here is sent there,
+  and this file's twin is kept below the root, known by its digest. Health over a port is asked from the host itself. An
+  action whose connection is lost goes on when it is back; meanwhile the supervisors go on, unless the host ends all
+  that a login has left behind (`KillUserProcesses` of systemd-logind: then `loginctl enable-linger`).
 - Supervisors outlive the daemon that started them, unless whoever stops it ends its whole process tree: a systemd unit
   of the daemon needs `KillMode=process`.
 """

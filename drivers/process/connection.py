@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from drivers.ssh.connection import Reach
 
 _ARTIFACTS = re.compile(r"registry|(?:oci|tar):(?P<path>/.+)", re.DOTALL)
 
@@ -24,7 +26,7 @@ def _artifacts(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
@@ -32,26 +34,25 @@ def _address(text: str) -> str:
 
 
 def _python(text: str) -> str:
-    if not text or "\0" in text:
+    if not text or not text.isprintable():
         raise ValueError("expected a program name or its path")
     return text
 
 
-class Connection(BaseModel):
-    """One directory of one host. Several targets may share a host, each with a root of its own."""
+class Connection(Reach):
+    """One directory of one host, this one or one that is reached over SSH. Several targets may share a host, each with
+    a root of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    via: Literal["local"] = "local"
     root: Annotated[str, AfterValidator(absolute_directory)] = Field(
         description="absolute directory on the target that belongs to this target alone"
     )
     artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(
         default="registry",
-        description="where the bytes come from: oci:/path of an OCI layout, tar:/path of a tar of one, or registry",
+        description="where the daemon takes the bytes from: oci:/path of an OCI layout, tar:/path of a tar of one, or "
+        "registry",
     )
-    address: Annotated[str, AfterValidator(_address)] = Field(
-        default="127.0.0.1", description="IP address of the target at which health is asked"
+    address: Annotated[str, AfterValidator(ip_address)] = Field(
+        default="127.0.0.1", description="IP address at which health is asked, as the target itself knows it"
     )
     python: Annotated[str, AfterValidator(_python)] = Field(
         default="python3", description="Python 3.8 or newer on the target, for the supervisor"

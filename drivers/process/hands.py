@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
@@ -19,12 +17,10 @@ from desired_state.health import Health
 from desired_state.model import Configuration, Placement
 from drivers.contract import Action, Deploy, Progress, Report, Restart, Step, Tools
 from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown
-from drivers.oci import artifacts
-from drivers.oci.unpack import unpack
 from drivers.process import render
 from drivers.process.connection import Connection
-from drivers.process.line import Line, SecretsMissing
-from drivers.process.sight import Raw, Sight, workload
+from drivers.process.line import Asks, Raw, SecretsMissing
+from drivers.process.sight import Sight, workload
 from drivers.sequence import Started
 from stickers import codec
 from stickers.names import PlacementId
@@ -51,7 +47,7 @@ class Hands:
     """What is known while one action goes on: what was seen first, which release each deploy is about, and its
     secrets, resolved before anything is touched and handed over when they are needed."""
 
-    def __init__(self, action: Action, connection: Connection, sight: Sight, line: Line, report: Report) -> None:
+    def __init__(self, action: Action, connection: Connection, sight: Sight, line: Asks, report: Report) -> None:
         self.action, self.connection, self.sight, self.line, self.report = action, connection, sight, line, report
         self.tools: Tools = sight.tools
         self._seen: dict[PlacementId, Raw] = {}
@@ -198,7 +194,7 @@ class Hands:
         where = self._where(placement.id)
         staged = await self.line("stage", where)
         try:
-            inherited = await self._fetch(placement, Path(staged["layers"]), Path(staged["tree"]))
+            inherited = await self._fetch(placement, where, staged)
             specification = render.specification(placement, self.tools.installation, inherited)
             sealed = await self.line("seal", where, staging=staged["staging"], specification=specification)
         except BaseException:
@@ -207,14 +203,14 @@ class Hands:
             raise
         return str(sealed["release"])
 
-    async def _fetch(self, placement: Placement, layers: Path, tree: Path) -> tuple[str, ...]:
+    async def _fetch(self, placement: Placement, where: Raw, staged: Raw) -> tuple[str, ...]:
         """Unpack the artifact; answers the image's own command."""
         source = self.connection.artifacts
         access = await self._access(placement) if source == REGISTRY else None
-        fetched = await artifacts.fetch(placement.artifact, source, layers, access)
+        fetched = await self.line.fetch(placement.artifact, source, access, staged)
         if not (placement.configuration.command or fetched.config.argv):
             raise InvalidAction(f"{placement.id}: no command is declared, and the image has none of its own")
-        await self.line.run(partial(unpack, fetched.layers, tree))
+        await self.line.unpack(fetched, where, staged)
         return fetched.config.argv
 
     async def _access(self, placement: Placement) -> Access | None:

@@ -1,11 +1,13 @@
 """The host's side of the process driver, in one file that needs nothing but Python 3.8 and Linux.
 
-It looks, unpacks nothing but seals and verifies what was unpacked, starts, switches, stops, writes stickers, collects
-and shows logs, all on plain JSON requests (`Session.answer`, or one request a line on the standard input of
-`host.py session`). Run as `host.py supervise DIRECTORY` it is the supervisor of one placement, which outlives whoever
-started it. `host.py ctl DIRECTORY status|start|stop|restart` is the same for a person's hands.
+It looks, unpacks no image but seals and verifies what was unpacked, starts, switches, stops, writes stickers, collects
+and shows logs, all on plain JSON requests: `Session.answer`, or one request a line on the standard input of `host.py
+session`, or those of several holders at once on that of `host.py serve`, as another machine asks. Run as `host.py
+supervise DIRECTORY` it is the supervisor of one placement, which outlives whoever started it. `host.py ctl DIRECTORY
+status|start|stop|restart` is the same for a person's hands.
 
     root/owner.json                                   whose root this is; another's is refused
+    root/.holdfast/holdfast_<digest>.py               this file, where it was brought by another machine
     root/<installation>/<component>[.slot]/
         releases/<artifact>-<configuration>/          tree/ as unpacked, files.json with its hashes, specification.json
         current -> releases/...                       what serves, or would
@@ -65,8 +67,11 @@ FIRST_DELAY, LONGEST_DELAY, GOOD_RUN = 0.1, 30.0, 10.0  # back-off between resta
 RACY = 50_000_000  # nanoseconds within which two writes may bear one timestamp
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 INSTALLATION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+KEPT = re.compile(r"holdfast_[0-9a-f]{16}\.py")
 RELEASE = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}(?:\.[0-9]{1,6})?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PATIENCE = 45.0  # seconds without a word after which who holds something from another machine has gone
+SOURCE = b""  # this file's content, where it was brought by another machine and stands in memory alone
 PDEATHSIG, SUBREAPER = 1, 36  # options of prctl(2)
 SOCK_DIAG, DIAG_BY_FAMILY, DUMP, TCP_LISTEN, NETLINK_ERROR, NETLINK_DONE = 4, 20, 0x301, 10, 2, 3  # sock_diag(7)
 
@@ -949,6 +954,15 @@ class Session:
     def pulse(self, request: Mapping[str, Any]) -> Json:
         return {"targets": [self.eyes.pulse(ask) for ask in request["targets"]]}
 
+    def stirred(self, request: Mapping[str, Any]) -> Json:
+        """The pulse, as soon as it is another than the one that is known, or when the time is over."""
+        until = time.monotonic() + float(request["timeout"])
+        while True:
+            found: Json = json.loads(json.dumps(self.pulse(request)))
+            if found["targets"] != request["known"] or time.monotonic() >= until:
+                return found
+            time.sleep(float(request["every"]))
+
     def listens(self, request: Mapping[str, Any]) -> Json:
         """Who holds these ports now. Asked after an answer came, so that the answer can be believed; with `within`
         until all are ours or one of the instances is gone."""
@@ -1001,6 +1015,7 @@ class Session:
             return {"place": place.path}
         place.make()
         self.locks[place.path] = lock(place)
+        own_file(place)
         return {"place": place.path}
 
     def _place(self, request: Mapping[str, Any]) -> Place:
@@ -1038,11 +1053,32 @@ class Session:
         os.makedirs(staging + "/layers", 0o700)
         return {"staging": staging, "tree": staging + "/tree", "layers": staging + "/layers"}
 
-    def seal(self, request: Mapping[str, Any]) -> Json:
-        """Record what was unpacked, bring it to the disk, and give it its name: from here on it is a release."""
+    def _staged(self, request: Mapping[str, Any]) -> tuple[Place, str]:
         place, staging = self._held(request), str(request["staging"])
         if os.path.dirname(staging) != place.releases or not os.path.basename(staging).startswith(".new-"):
             raise Trouble("invalid", f"{staging[-80:]!r} was not staged here")
+        return place, staging
+
+    def bring(self, request: Mapping[str, Any]) -> Json:
+        """A piece of the tree as it was unpacked elsewhere, a tar; pieces may come in any order."""
+        _, staging = self._staged(request)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(staging + "/layers/tree.tar", flags, 0o600), "wb") as file:
+            file.seek(int(request["offset"]))
+            file.write(request["body"])
+        return {}
+
+    def unfold(self, request: Mapping[str, Any]) -> Json:
+        """Unpack the tree that was brought, if it is what was sent."""
+        _, staging = self._staged(request)
+        if hash_file(staging + "/layers/tree.tar") != request["digest"]:
+            raise Trouble("refused", "the tree that arrived is not the one that was sent")
+        unfold(staging + "/layers/tree.tar", staging + "/tree")
+        return {}
+
+    def seal(self, request: Mapping[str, Any]) -> Json:
+        """Record what was unpacked, bring it to the disk, and give it its name: from here on it is a release."""
+        place, staging = self._staged(request)
         remove_tree(staging + "/layers")
         body = serialise(dict(request["specification"], format=FORMAT))
         release = Release.parse("", body)
@@ -1209,11 +1245,37 @@ class Session:
         return log_after(place, [int(part) for part in request["position"]])
 
 
-LOOKING = ("look", "pulse", "listens", "standing", "log", "ask", "examine")
+LOOKING = ("look", "pulse", "stirred", "listens", "standing", "log", "ask", "examine")
 HOLDING = ("hold", "wear", "bare", "clear")
-RELEASES = ("find", "stage", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
+RELEASES = ("find", "stage", "bring", "unfold", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
 SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
 VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING))
+
+
+def unfold(archive: str, tree: str) -> None:
+    """A tar of directories, files and links into a directory that must not exist yet, every name confined to it."""
+    import tarfile  # a megabyte that no supervisor needs
+
+    os.mkdir(tree, 0o755)
+    top, folders = os.path.realpath(tree), []
+    with tarfile.open(archive, "r:") as tar:
+        tar.extraction_filter = lambda member, _: member  # checked here, and older ones know no filter
+        for member in tar:
+            path = os.path.normpath(os.path.join(top, member.name))
+            inside = os.path.realpath(os.path.dirname(path)) + "/" + os.path.basename(path)
+            if path == top and member.isdir():
+                continue
+            if inside != path or not path.startswith(top + "/"):
+                raise Trouble("refused", f"{member.name[:80]!r} leaves the tree")
+            if not (member.isdir() or member.isreg() or member.issym() or member.islnk()):
+                raise Trouble("refused", f"{member.name[:80]!r} is neither a directory, a file nor a link")
+            tar.extract(member, top, set_attrs=False)
+            if member.isdir():
+                folders.append((path, member.mode))
+            elif member.isreg():
+                os.chmod(path, member.mode & 0o755 | 0o400)
+    for path, mode in reversed(folders):
+        os.chmod(path, mode & 0o755 | 0o700)
 
 
 def lock(place: Place) -> int:
@@ -1257,8 +1319,31 @@ def clean_folder(folder: str) -> None:
 
 def version() -> str:
     """Of this file: a supervisor that runs another one is replaced at the next deploy."""
+    return hashlib.sha256(source()).hexdigest()[:16]
+
+
+def source() -> bytes:
+    if SOURCE:
+        return SOURCE
     with open(os.path.abspath(__file__), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]
+        return file.read()
+
+
+def own_file(place: Place) -> str:
+    """The file that a supervisor is started from: this one, or where another machine brought it, a copy below the
+    placement's own root, which later sessions are started from too."""
+    if not (SOURCE or KEPT.fullmatch(os.path.basename(__file__))):
+        return os.path.abspath(__file__)
+    folder = os.path.dirname(os.path.dirname(place.path)) + "/.holdfast"
+    path = f"{folder}/holdfast_{version()}.py"
+    if not os.path.exists(path):
+        make_folder(folder, 0o755)
+        write_file(path, source(), 0o644)
+        for name in os.listdir(folder):
+            if KEPT.fullmatch(name) and name != os.path.basename(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{folder}/{name}")
+    return path
 
 
 def supervisor_of(place: Place) -> Process | None:
@@ -1350,7 +1435,7 @@ def spawn(place: Place, python: str) -> None:
     found = on_path(python, os.environ.get("PATH", PATH))
     if found is None:
         raise Trouble("refused", f"there is no {python[:80]} on the target")
-    argv = [found, "-I", "-S", os.path.abspath(__file__), "supervise", place.path]
+    argv = [found, "-I", "-S", own_file(place), "supervise", place.path]
     try:
         done = subprocess.run(
             argv,
@@ -2191,6 +2276,106 @@ def session(holder: Session) -> int:
     return 0
 
 
+class Desk:
+    """Requests of several holders at once, as another machine sends them: each with an id, answered as it is done.
+    `of` names the holder. When the line ends, or nothing is heard of who holds something, what is being changed is
+    changed to its end, and only then is everything let go."""
+
+    def __init__(self, new: Callable[[Eyes], Session] = Session, eyes: Eyes | None = None) -> None:
+        import threading  # more than a supervisor needs
+
+        self.turn, self.changed = threading.Lock(), threading.Condition()
+        self.new, self.eyes = new, eyes or Eyes()
+        self.holders: dict[str, Session] = {}
+        self.changing: dict[str, int] = {}
+        self.closing: set[str] = set()
+        self.heard = time.monotonic()
+
+    def serve(self) -> None:
+        self._apart(self._miss)
+        try:
+            for line in sys.stdin.buffer:
+                self.heard = time.monotonic()
+                self._take(json.loads(line))
+        except (EOFError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        self._leave()
+
+    def _take(self, request: Json) -> None:
+        do, name = str(request["do"]), str(request.get("of"))
+        body = self._body(int(request["bytes"])) if "bytes" in request else None
+        if do == "close":
+            self._close(name)
+        elif "id" in request and name not in self.closing:
+            holder = self.holders.setdefault(name, self.new(self.eyes))
+            if body is not None:
+                request["body"] = body
+            if do not in HARMLESS:
+                with self.changed:
+                    self.changing[name] = self.changing.get(name, 0) + 1
+            if do in ("look", "pulse"):
+                self._answer(holder, request)
+            else:
+                self._apart(lambda: self._answer(holder, request))
+
+    def _body(self, size: int) -> bytes:
+        found = sys.stdin.buffer.read(size)
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def _apart(self, work: Callable[[], None]) -> None:
+        import threading
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _answer(self, holder: Session, request: Json) -> None:
+        name, do = str(request.get("of")), str(request["do"])
+        try:
+            found = holder.answer(request)
+        except Exception as error:  # a fault of ours; nobody may wait for an answer that never comes
+            found = {"error": {"code": "unknown", "text": f"{type(error).__name__}: {error}", "missing": []}}
+        with self.turn, contextlib.suppress(OSError, ValueError):
+            sys.stdout.buffer.write(json.dumps({"id": request["id"], **found}).encode() + b"\n")
+            sys.stdout.buffer.flush()
+        if do not in HARMLESS:
+            with self.changed:
+                self.changing[name] -= 1
+                self._let_go(name)
+                self.changed.notify_all()
+
+    def _close(self, name: str) -> None:
+        with self.changed:
+            self.closing.add(name)
+            self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        if name in self.closing and not self.changing.get(name):
+            self.closing.discard(name)
+            self.changing.pop(name, None)
+            holder = self.holders.pop(name, None)
+            if holder is not None:
+                holder.close()
+
+    def _miss(self) -> None:
+        """A machine that is gone without a word must not keep others out."""
+        while True:
+            time.sleep(PATIENCE / 10)
+            holding = any(holder.locks for holder in list(self.holders.values()))
+            if holding and time.monotonic() - self.heard > PATIENCE:
+                self._leave()
+
+    def _leave(self) -> NoReturn:
+        with self.changed:
+            self.changed.wait_for(lambda: not any(self.changing.values()))
+            for holder in list(self.holders.values()):
+                holder.close()
+            os._exit(0)
+
+
+HARMLESS = (*LOOKING, "awaited", "gone")
+
+
 def ctl(path: str, verb: str) -> int:
     """By hand: `status`, `stop`, `start` and `restart` of one placement; the last two run what `current` names. What
     needs secrets can be started only by who can resolve them."""
@@ -2221,10 +2406,12 @@ def main(arguments: Sequence[str]) -> int:
             return ctl(arguments[1], arguments[2])
         if list(arguments) == ["session"]:
             return session(Session())
+        if list(arguments) == ["serve"]:
+            Desk().serve()
     except Trouble as trouble:
         sys.stderr.write(f"{trouble}\n")
         return 1
-    sys.stderr.write("usage: host.py session | supervise DIRECTORY | ctl DIRECTORY status|start|stop|restart\n")
+    sys.stderr.write("usage: host.py session | serve | supervise DIRECTORY | ctl DIRECTORY status|start|stop|restart\n")
     return 2
 
 

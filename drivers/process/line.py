@@ -1,16 +1,25 @@
-"""The line to a host: plain requests, answered in worker threads, troubles translated to the driver's errors."""
+"""The line to a host: plain requests and their answers, troubles translated to the driver's errors. This machine's own
+requests are answered in worker threads; those of another are in `wired`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drivers.blocking import Threads
 from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown, Refused, StaleFence, Unreachable
+from drivers.oci import artifacts
+from drivers.oci.artifacts import Fetched
+from drivers.oci.unpack import unpack
 from drivers.process import host
+from stickers.names import Artifact
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from drivers.oci.registry import Access
+
+Raw = Mapping[str, Any]  # as the host words it
 
 _ERRORS: Mapping[str, type[DriverError]] = {
     "refused": Refused,
@@ -40,37 +49,64 @@ class Doors:
         self.waiting = Threads(f"{name}, waiting", limit=128)
 
 
-class Line:
+class Asks(Protocol):
     """Requests to one session of a host, which holds locks and orders until it is closed."""
+
+    async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """For requests that change something: cancelled, it waits for the host to be done with this one, so that
+        nothing goes on unheld. All of them are short."""
+        ...
+
+    async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """For requests that change nothing."""
+        ...
+
+    async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """For requests that change nothing and wait for others: they take no thread from those that only look."""
+        ...
+
+    async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
+        """The artifact's layers, for the machine that the host is."""
+        ...
+
+    async def unpack(self, fetched: Fetched, where: Raw, staged: Raw) -> None:
+        """Those layers as the staged tree of the host."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Line:
+    """This machine itself."""
 
     def __init__(self, session: host.Session, doors: Doors) -> None:
         self.session, self._doors = session, doors
 
     async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change something: cancelled, it waits for the host to be done with this one, so that
-        nothing goes on unheld. All of them are short."""
         return await self._send(self._doors.acting, {"do": do, **where, **fields}, abandon=False)
 
     async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing."""
         return await self._send(self._doors.looking, {"do": do, **where, **fields}, abandon=True)
 
     async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing and wait for others: they take no thread from those that only look."""
         return await self._send(self._doors.waiting, {"do": do, **where, **fields}, abandon=True)
 
     async def _send(self, threads: Threads, request: Mapping[str, Any], *, abandon: bool) -> dict[str, Any]:
-        return _read(await threads.run(partial(self.session.answer, request), abandon=abandon))
+        return read(await threads.run(partial(self.session.answer, request), abandon=abandon))
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Other blocking work on the host's files; cancelled, it waits for its end."""
-        return await self._doors.acting.run(call)
+    async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
+        return await artifacts.fetch(artifact, source, Path(staged["layers"]), access)
+
+    async def unpack(self, fetched: Fetched, where: Raw, staged: Raw) -> None:
+        """Cancelled, it waits for its end."""
+        await self._doors.acting.run(partial(unpack, fetched.layers, Path(staged["tree"])))
 
     def close(self) -> None:
         self.session.close()
 
 
-def _read(answer: Mapping[str, Any]) -> dict[str, Any]:
+def read(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What was answered, or the error that the host's stands for."""
     error = answer.get("error")
     if error is None:
         found: dict[str, Any] = answer["answer"]

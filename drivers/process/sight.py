@@ -18,13 +18,12 @@ from drivers.contract import Look, Tools
 from drivers.errors import DriverError, InvalidAction
 from drivers.process import render
 from drivers.process.connection import Connection
-from drivers.process.line import Line
+from drivers.process.line import Asks, Raw
 from stickers import codec
 from stickers.names import ActionKey, ComponentName, Digest, PlacementId, SlotName, TargetId
 from stickers.observation import Health, HealthState, Observation, Standing, Workload, WorkloadState, Worn
 
 TOGETHER: Final = 64  # health checks on their way at once
-Raw = Mapping[str, Any]  # as the host words it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +47,14 @@ class Question:
 class Sight:
     """Sees targets, and remembers what it has parsed."""
 
-    def __init__(self, tools: Tools, line: Line, model: type[Connection] = Connection) -> None:
-        self.tools, self.line, self._model = tools, line, model
+    def __init__(
+        self,
+        tools: Tools,
+        line: Asks,
+        connected: probes.Connected | None = None,
+        model: type[Connection] = Connection,
+    ) -> None:
+        self.tools, self.line, self._connected, self._model = tools, line, connected, model
         self._connections: dict[TargetId, tuple[Raw, Connection]] = {}
         self._worn: dict[PlacementId, tuple[Raw, Worn]] = {}
         self._standings: dict[PlacementId, tuple[Raw, Standing]] = {}
@@ -132,6 +137,8 @@ class Sight:
     async def healths(self, questions: Sequence[Question]) -> list[Health]:
         """Ask each once. An answer over a port counts only if the same sockets of the workload's own group listened
         there before and after it."""
+        if not questions:
+            return []
         answers: list[Health] = [_UNASKED] * len(questions)
         limiter = anyio.CapacityLimiter(TOGETHER)
 
@@ -153,7 +160,8 @@ class Sight:
         who = question.workload["listening"]["who"]
         if who != "ours":
             return _not_ours(who, question.port)
-        return await probes.ask(check, question.address, question.port, question.declared.timeout)
+        timeout = question.declared.timeout
+        return await probes.ask(check, question.address, question.port, timeout, self._connected)
 
     async def _command(self, question: Question, check: CommandCheck) -> Health:
         seconds = question.declared.timeout.total_seconds()

@@ -5,6 +5,8 @@ What an operator should know:
 - It needs root, systemd 240 or newer and Python 3.8 on the host; all of it is looked at before the first change. What a
   root directory holds, and how releases come there, is as the process driver has it; the root's path may only have
   letters, digits and /._@+,:=- since units name it.
+- Over SSH (`connection.via: ssh`) nothing of ours has to be there before: the host's side is brought as one file. The
+  login must be root's.
 - Each release has a unit of its own, `holdfast-<component>[.<slot>]-<tag>-<release>.service`, the tag being of the
   placement's whole path, so that targets and installations share a host. It is a copy below /etc/systemd/system, since
   a link into a file system that is mounted later would not be there at boot. `systemctl list-units 'holdfast-*'` names

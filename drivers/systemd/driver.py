@@ -8,23 +8,28 @@ from desired_state.model import Placement
 from drivers.contract import Against, Verified
 from drivers.process.connection import Connection as PlainHost
 from drivers.process.driver import ProcessDriver
+from drivers.process.host import Eyes as PlainEyes
 from drivers.systemd import host, render
 from drivers.systemd.connection import Connection
+from drivers.systemd.parcel import parcel
 
 
 class SystemdDriver(ProcessDriver):
     """Workloads on plain hosts, each release a unit of its own."""
 
     kind: ClassVar[str] = "systemd"
-    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="a booted systemd in a container")
+    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="systemd 252 in a container, also behind OpenSSH")
     model: ClassVar[type[PlainHost]] = Connection
 
     def _new_eyes(self) -> host.Eyes:
         return host.Eyes()
 
-    def _new_session(self) -> host.Session:
-        assert isinstance(self._eyes, host.Eyes)
-        return host.Session(self._eyes)
+    def _new_session(self, eyes: PlainEyes) -> host.Session:
+        assert isinstance(eyes, host.Eyes)
+        return host.Session(eyes)
+
+    def _program(self) -> bytes:
+        return parcel()
 
     def _unsupported(self, placement: Placement) -> tuple[str, ...]:
         return render.unsupported(placement)

@@ -779,5 +779,8 @@ def _unlink(path: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     if list(arguments) == ["session"]:
         return host.session(Session())
-    sys.stderr.write("usage: session\n")
+    if list(arguments) == ["serve"]:
+        eyes = Eyes()
+        host.Desk(lambda _: Session(eyes), eyes).serve()
+    sys.stderr.write("usage: session | serve\n")
     return 2

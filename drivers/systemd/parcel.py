@@ -34,9 +34,14 @@ for name in ("drivers", "drivers.process", "drivers.systemd"):
     unfold(name, "")
 '''
 CLOSE: Final = """\
-main = sys.modules["drivers.systemd.host"].main
-if "SOURCE" in globals():
+SOURCE = b""  # the whole of this, where it stands in memory alone
+
+
+def main(arguments):
     sys.modules["drivers.process.host"].SOURCE = SOURCE
+    return sys.modules["drivers.systemd.host"].main(arguments)
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """

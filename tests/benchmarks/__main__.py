@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store documents docker compose]
+python -m tests.benchmarks [start turn core store documents docker compose ssh]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MINUTES: Final = {  # at the longest
     "documents": 5,
     "docker": 5,
     "compose": 10,
+    "ssh": 5,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from drivers.contract import Tools
+from drivers.process.host import Eyes
 from drivers.systemd import host
 from drivers.systemd.driver import SystemdDriver
 from tests.harness.machine import Door, Machine
@@ -15,5 +16,5 @@ class Beyond(SystemdDriver):
         self.machine = machine
         super().__init__(tools)
 
-    def _new_session(self) -> host.Session:
+    def _new_session(self, eyes: Eyes) -> host.Session:
         return cast(host.Session, Door(self.machine))

@@ -9,6 +9,7 @@ from typing import Any
 from desired_state.model import Placement, Target
 from drivers.process.host import Place
 from drivers.systemd import host
+from drivers.systemd.driver import SystemdDriver
 from stickers.names import target_id
 from tests.drivers.process.far import eventually
 from tests.drivers.process.yard import ENVIRONMENT, Yard
@@ -24,7 +25,10 @@ class Ground(Yard):
     def __init__(self, machine: Machine, root: Path, images: Path) -> None:
         super().__init__(root, images)
         self.machine = machine
-        self.driver = Beyond(self.tools, machine)
+        self.driver = self.new_driver()
+
+    def new_driver(self) -> SystemdDriver:
+        return Beyond(self.tools, self.machine)
 
     def target_at(self, root: Path, name: str, **connection: Any) -> Target:
         plain = {"root": str(root), "artifacts": f"oci:{self.images}"}
@@ -38,7 +42,7 @@ class Ground(Yard):
     async def begin_again(self) -> None:
         """Another driver, as after a start of the daemon."""
         await self.driver.aclose()
-        self.driver = Beyond(self.tools, self.machine)
+        self.driver = self.new_driver()
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 

@@ -26,8 +26,9 @@ def test_the_file_answers_requests_on_its_own(python: str, tmp_path: Path) -> No
 def test_the_source_can_be_executed_as_a_module(python: str) -> None:
     """As a host does that was brought the source and keeps no file of it."""
     loader = (
-        "import sys; source = sys.stdin.buffer.read(); module = type(sys)('far'); module.SOURCE = source;"
-        "exec(compile(source, 'far.py', 'exec'), module.__dict__); from drivers.process import host;"
+        "import sys; source = sys.stdin.buffer.read(); module = type(sys)('far');"
+        "exec(compile(source, 'far.py', 'exec'), module.__dict__); module.SOURCE = source;"
+        "from drivers.process import host;"
         "print(module.main(['help']), host.SOURCE == source)"
     )
     argv = [python, "-I", "-S", "-c", loader]

@@ -1,0 +1,65 @@
+"""Which commands deploy to a host, as a target's document says it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from desired_state import scalars
+from drivers.process.connection import absolute_directory, ip_address
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words or not words[0].startswith("/") or any("\0" in word for word in words):
+        raise ValueError("expected a list of words, the first of them the absolute path of a program")
+    return words
+
+
+def _inputs(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if not _VARIABLE.fullmatch(name) or name.startswith("HOLDFAST_") or "\0" in value:
+            raise ValueError(f"{name[:40]!r} is not a variable that can be given to commands")
+    return values
+
+
+def _within(text: str) -> str:
+    if not timedelta(0) < scalars.duration(text) <= timedelta(days=1):
+        raise ValueError("expected a duration of at most a day")
+    return text
+
+
+Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
+
+
+class Connection(BaseModel):
+    """One directory of one host, and the commands that are run there. Several targets may share a host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    via: Literal["local"] = "local"
+    root: Annotated[str, AfterValidator(absolute_directory)] = Field(
+        description="absolute directory on the target that belongs to this target alone"
+    )
+    version: Argv = Field(description="tells what stands, as JSON")
+    deploy: Argv = Field(description="makes what its standard input describes, again and again")
+    remove: Argv = Field(description="takes the workload away")
+    restart: Argv | None = Field(default=None, description="stops and starts; without it, deploy is run again")
+    health: Argv | None = Field(default=None, description="exits 0 when the workload is well")
+    inputs: Annotated[dict[str, str], AfterValidator(_inputs)] = Field(
+        default_factory=dict, description="variables that every command is given"
+    )
+    within: Annotated[str, AfterValidator(_within)] = Field(
+        default="10m", description="the longest that deploy, restart and remove may take"
+    )
+    address: Annotated[str, AfterValidator(ip_address)] = Field(
+        default="127.0.0.1", description="IP address of the target at which health is asked"
+    )
+
+    @property
+    def seconds(self) -> float:
+        return scalars.duration(self.within).total_seconds()

@@ -1,0 +1,331 @@
+"""The host's side of the script driver: somebody's commands are run, and what was asked of them is recorded.
+
+Stickers, journal and lock are those of `drivers.process.host`; in the placement's directory lie, beside them:
+
+    record.json     what was asked for, newest first, each with its key and as which instance
+    result.json     how the command ended that was asked for last; without it, nobody knows
+
+A command is run by a runner of its own, which holds the placement's lock until the command has ended and writes down
+how, whatever becomes of us. The command itself does not get the lock, so that nothing it leaves running holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from drivers.process import host
+from drivers.process.host import Claim, Place, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from drivers.process.host import Json, Listeners
+
+OUTPUT = 64 << 10  # bytes of a command's output that are read
+STATES = ("running", "starting", "restarting", "stopped")
+PATIENCE = 10.0  # seconds beyond its own deadline that a runner is waited for
+
+# Runs one command: what to run comes as JSON on standard input, how it ended goes there and into a file.
+RUNNER = """\
+import json, os, signal, subprocess, sys
+order = json.load(sys.stdin)
+child = None
+try:
+    child = subprocess.Popen(order["argv"], cwd=order["cwd"], env=order["env"], stdin=subprocess.PIPE,
+                             stdout=open(order["log"], "wb"), stderr=subprocess.STDOUT, start_new_session=True)
+    child.communicate(order["stdin"].encode(), order["within"])
+    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    why = "ended with exit code %d" % code
+except subprocess.TimeoutExpired:
+    code, why = None, "was not done within %g s" % order["within"]
+except OSError as error:
+    code, why = 127, "cannot be run: %s" % (error.strerror or error)
+if child is not None and code is None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait()
+said = []
+if child is not None:
+    with open(order["log"], "rb") as log:
+        log.seek(max(0, os.path.getsize(order["log"]) - 2000))
+        said = log.read().decode(errors="replace").strip().splitlines()
+found = {"format": order["format"], "token": order["token"], "exit_code": code, "why": why, "said": said[-1:]}
+if order["result"]:
+    beside = order["result"] + ".new"
+    with open(beside, "w") as file:
+        json.dump(found, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(beside, order["result"])
+print(json.dumps(found))
+"""
+
+
+def surroundings(place: Place, claim: Claim, ask: Mapping[str, Any], action: str) -> dict[str, str]:
+    """All that a command finds in its environment."""
+    component, _, slot = os.path.basename(place.path).partition(".")
+    found = {"PATH": host.PATH, **{str(name): str(value) for name, value in ask.get("inputs", {}).items()}}
+    names = {"ACTION": action, "INSTALLATION": claim.installation, "TARGET": claim.target, "COMPONENT": component}
+    names.update(SLOT=slot or "live", DIRECTORY=place.path)
+    found.update(("HOLDFAST_" + name, value) for name, value in names.items())
+    return found
+
+
+def ask_version(place: Place, claim: Claim, ask: Mapping[str, Any]) -> Json | None:
+    """What the version command says stands; None for nothing. Trouble where it cannot tell."""
+    argv = [str(word) for word in ask["version"]]
+    code, output = _run(argv, place, surroundings(place, claim, ask, "version"), float(ask["within"]))
+    if code != 0:
+        raise Trouble("unreachable", f"{argv[0][-80:]} {_ending(code)}, so what stands cannot be told")
+    if not output.strip():
+        return None
+    try:
+        return _told(json.loads(output.decode()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Trouble("unreachable", f"{argv[0][-80:]} did not print what was expected: {str(error)[:120]}") from None
+
+
+def _told(said: Any) -> Json | None:
+    if said is None:
+        return None
+    artifact, state = str(said["artifact"]).rpartition("@")[2], said.get("state", "running")
+    configuration, started = said.get("configuration"), said.get("started_at")
+    if not host.DIGEST.fullmatch(artifact) or not (configuration is None or host.DIGEST.fullmatch(configuration)):
+        raise ValueError("a digest is sha256: and 64 hexadecimal digits")
+    if state not in STATES:
+        raise ValueError(f"state is one of {', '.join(STATES)}")
+    return {
+        "artifact": artifact,
+        "configuration": configuration,
+        "state": state,
+        "instance": None if said.get("instance") is None else str(said["instance"])[:200],
+        "started_ms": None if started is None else int(float(started) * 1000),
+        "exit_code": None if said.get("exit_code") is None else int(said["exit_code"]),
+        "restarts": int(said.get("restarts", 0)),
+    }
+
+
+def _run(argv: Sequence[str], place: Place, environment: Mapping[str, str], within: float) -> tuple[int | None, bytes]:
+    """A command that only tells; None when its time was over."""
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    try:
+        child = subprocess.Popen(
+            argv, cwd=place.path, env=environment, stdin=null, stdout=pipe, stderr=null, start_new_session=True
+        )
+    except OSError as error:
+        raise Trouble("unreachable", f"{argv[0][-80:]} cannot be run: {error.strerror or error}") from None
+    try:
+        output, _ = child.communicate(timeout=within)
+        code: int | None = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    except subprocess.TimeoutExpired:
+        code, output = None, b""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.stdout is not None:
+            child.stdout.close()
+        child.wait()
+    if len(output) > OUTPUT:
+        raise Trouble("unreachable", f"{argv[0][-80:]} printed more than {OUTPUT} bytes")
+    return code, output
+
+
+def _ending(code: int | None) -> str:
+    return "did not answer in time" if code is None else f"ended with exit code {code}"
+
+
+def _leave(runner: subprocess.Popen[bytes]) -> None:
+    """Let a runner go on alone; somebody has to be there when it ends."""
+    if runner.stdout is not None:
+        runner.stdout.close()
+    threading.Thread(target=runner.wait, daemon=True).start()
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+class Eyes(host.Eyes):
+    """What stands is what the version command tells, held against what was asked for."""
+
+    def _listened(self, claim: Claim, name: str, ask: Mapping[str, Any], table: Callable[[], Listeners]) -> Json:
+        component, _, slot = name.partition(".")
+        return self.seen(claim, claim.place(component, slot or "live"), ask)
+
+    def seen(self, claim: Claim, place: Place, ask: Mapping[str, Any]) -> Json:
+        component, _, slot = os.path.basename(place.path).partition(".")
+        notes, ended = self.notes(place), self._ended(place)
+        made = bool(notes) or os.path.lexists(place.sticker)
+        told = ask_version(place, claim, ask) if made else None
+        now = None if told is None else workload(told, notes, ended)
+        serving = None if now is None else [now["artifact"], now["configuration"]]
+        contents = [[note["artifact"], note["configuration"]] for note in notes[0 if ended else 1 :]]
+        return {
+            "component": component,
+            "slot": slot or "live",
+            "sticker": self._sticker(place),
+            "workload": now,
+            "kept": [content for content in contents if content != serving],
+            "debris": [],
+            "fence": self.fence(place),
+        }
+
+    def notes(self, place: Place) -> list[Json]:
+        try:
+            body = self._read(place.path + "/record.json", host.parse)
+            return [] if body is None else list(body["notes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Trouble("refused", f"{place.path}/record.json cannot be read: {error}") from None
+
+    def _ended(self, place: Place) -> bool:
+        """Whether what was asked for last was done."""
+        notes = self.notes(place)
+        try:
+            found = self._read(place.path + "/result.json", host.parse)
+        except ValueError:
+            found = None
+        return bool(notes and found) and (found["token"], found["exit_code"]) == (notes[0]["token"], 0)
+
+
+def workload(told: Json, notes: Sequence[Json], ended: bool) -> Json:
+    """What stands, with the configuration that was recorded for it where nothing speaks against that."""
+    named = [note for note in notes if note["artifact"] == told["artifact"]]
+    named = [note for note in named if told["configuration"] in (None, note["configuration"])]
+    note = named[0] if named else None
+    differences = []
+    if note is None:
+        differences.append("artifact: found one that was not asked for")
+    if notes and not ended:
+        differences.append("change: found begun and not known to have ended well")
+    return {
+        **told,
+        "configuration": told["configuration"] or (None if differences or note is None else note["configuration"]),
+        "instance": told["instance"] or (note["instance"] if note else told["artifact"][:19]),
+        "instances": [note["instance"]] if note else [],
+        "key": note["key"] if note else None,
+        "differences": differences,
+    }
+
+
+# -- requests of the driver --------------------------------------------------------------------------------------------
+
+
+class Session(host.Session):
+    eyes: Eyes
+
+    def __init__(self, eyes: Eyes | None = None) -> None:
+        super().__init__(eyes or Eyes())
+        self.runners: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def standing(self, request: Mapping[str, Any]) -> Json:
+        claim = Claim.of(request)
+        claim.check(claim.read())
+        found = self.eyes.seen(claim, claim.place(str(request["component"]), str(request["slot"])), request)
+        place = self._named(request)
+        return {**found, "ended": self.eyes._ended(place), "notes": self.eyes.notes(place)}
+
+    def _named(self, request: Mapping[str, Any]) -> Place:
+        return Claim.of(request).place(str(request["component"]), str(request["slot"]))
+
+    def order(self, request: Mapping[str, Any]) -> Json:
+        """Begin a command, and do not wait for its end. With a note, that is what stands when it has ended well."""
+        place, order = self._held(request), request["order"]
+        note, token = order.get("note"), os.urandom(8).hex()
+        if note is not None:
+            past = self.eyes.notes(place)
+            past = past if self.eyes._ended(place) else past[1:]  # what did not end well is no way back
+            self._record(place, [{**note, "token": token}, *past])
+        within = float(order["within"])
+        ask = {
+            "format": host.FORMAT,
+            "argv": [str(word) for word in order["argv"]],
+            "cwd": place.path,
+            "env": surroundings(place, Claim.of(request), order, str(order["action"])),
+            "stdin": json.dumps(order["input"]),
+            "within": within,
+            "log": place.logs + "/output.log",
+            "token": token,
+            "result": place.path + "/result.json" if note is not None else "",
+        }
+        runner = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", RUNNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self.locks[place.path]],
+            start_new_session=True,
+            cwd="/",
+            env={"PATH": host.PATH},
+        )
+        assert runner.stdin is not None
+        with runner.stdin:
+            runner.stdin.write(json.dumps(ask).encode())
+        runner.stdin = None  # or waiting for it would close it once more
+        self.runners[runner.pid] = runner, time.monotonic() + within + PATIENCE
+        return {"token": runner.pid}
+
+    def awaited(self, request: Mapping[str, Any]) -> Json:
+        runner, until = self.runners.pop(int(request["token"]))
+        try:
+            output, _ = runner.communicate(timeout=max(0.1, until - time.monotonic()))
+            return dict(host.parse(output))
+        except (subprocess.TimeoutExpired, ValueError):
+            _leave(runner)
+            raise Trouble("unknown", "nobody tells how the command ended; what it did is to be looked at") from None
+
+    def close(self) -> None:
+        """What was begun goes on, and keeps the lock."""
+        while self.runners:
+            _leave(self.runners.popitem()[1][0])
+        super().close()
+
+    def collect(self, request: Mapping[str, Any]) -> Json:
+        """Forget what is neither the last one, nor among the `keep` before it, nor `spare`."""
+        place = self._held(request)
+        seen: list[list[str]] = []
+        kept: list[Json] = []
+        for note in self.eyes.notes(place):
+            content = [note["artifact"], note["configuration"]]
+            if content in seen:
+                continue
+            if len(seen) <= int(request["keep"]) or content == request.get("spare"):
+                kept.append(note)
+            seen.append(content)
+        self._record(place, kept)
+        return {}
+
+    def drop(self, request: Mapping[str, Any]) -> Json:
+        """Forget one that was asked for, and is not what was asked for last."""
+        place = self._held(request)
+        first, *past = self.eyes.notes(place)
+        self._record(place, [first, *(note for note in past if note["instance"] != request["instance"])])
+        return {}
+
+    def clear(self, request: Mapping[str, Any]) -> Json:
+        place = self._held(request)
+        for path in (place.path + "/record.json", place.path + "/result.json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        return {}
+
+    def ask(self, request: Mapping[str, Any]) -> Json:
+        """Run a command that asks how the workload is."""
+        place, order = self._named(request), request["order"]
+        environment = surroundings(place, Claim.of(request), order, "health")
+        code, _ = _run([str(word) for word in order["argv"]], place, environment, float(order["timeout"]))
+        return {"exit_code": code}
+
+    def _record(self, place: Place, notes: Sequence[Json]) -> None:
+        host.write_file(
+            place.path + "/record.json", host.serialise({"format": host.FORMAT, "notes": list(notes)}), 0o600
+        )
