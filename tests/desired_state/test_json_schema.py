@@ -11,6 +11,7 @@ import yaml
 
 from desired_state.json_schema import json_schema
 from desired_state.starter import starter
+from drivers.compose.connection import Connection as ComposeConnection
 from drivers.docker.connection import Connection as DockerConnection
 from drivers.process.connection import Connection as ProcessConnection
 from tests.desired_state.test_translation import WHOLE
@@ -19,7 +20,7 @@ from tests.desired_state.trees import CONNECTIONS, ENVIRONMENT, RELEASE, TARGET
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 SCHEMA = json_schema(CONNECTIONS)
-REAL = json_schema({"docker": DockerConnection, "process": ProcessConnection})
+REAL = json_schema({"compose": ComposeConnection, "docker": DockerConnection, "process": ProcessConnection})
 
 
 def valid(document: Any, schema: dict[str, Any] = SCHEMA) -> bool:
