@@ -49,7 +49,7 @@ from stickers.signature import Statement
 
 LOOK_AGAIN: Final = 5.0  # seconds between two looks at a target whose outcome is unknown
 MARGIN: Final = 10.0  # seconds beyond an action's deadline, after which its driver is not waited for any more
-TELLS: Final = 0.5  # seconds before the first write of progress, and between two
+TELLS: Final = 0.5  # seconds between two writes of progress
 GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it may be
 
 _UNTOUCHING: Final = (ChangeKind.LABEL, ChangeKind.ADOPT)  # what runs is left as it is
@@ -329,10 +329,7 @@ class _Flight:
         reached(STEPS[progress.step])
 
     async def _tell(self, done: anyio.Event) -> None:
-        """Write that it runs, and its progress, as it comes; what is done soon or cannot be written now is written at
-        the end."""
-        with anyio.move_on_after(TELLS):
-            await done.wait()
+        """Write that it runs, and its progress, as it comes; what cannot be written now is written at the end."""
         while not done.is_set():
             await self._told.wait()
             self._told = anyio.Event()

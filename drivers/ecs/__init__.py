@@ -25,6 +25,8 @@ What an operator should know:
   deployment circuit breaker on; what it gives up or takes back is answered as reverted, with its reason, and is seen
   later as a fact of the workload.
 - Stickers are tags of the service, eight or nine a component, of the fifty that ECS takes: four components fit.
+- Whoever else describes the service (Terraform, CloudFormation) must leave its task definition and the tags that begin
+  with holdfast: alone, or each undoes the other's work.
 - UpdateService knows no condition: whoever writes last wins. The service is read before each change and after it, and
   fences in its tags make a stale holder stop, but two changes in the same instant are not told apart.
 

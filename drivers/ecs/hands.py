@@ -380,10 +380,9 @@ class EcsHands:
         deploys = [change.placement for change in self.action.changes if isinstance(change, Deploy)]
         others = {one.id.component for one in deploys if one.running}
         if not placement.running and view.service.desired > 0:
-            mapped = self.place.connection.containers
-            others |= {ComponentName(mapped[name]) for name in self._running(view)} - {
-                one.id.component for one in deploys
-            }
+            component_of = self.place.connection.containers
+            standing = {ComponentName(component_of[name]) for name in self._running(view)}
+            others |= standing - {one.id.component for one in deploys}
         if not placement.running and others:
             raise InvalidAction(
                 f"{placement.id} is declared stopped and {min(others)} of the same task is not: "

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+import anyio
 import requests
 import urllib3
 from nomad import api  # type: ignore[import-untyped]
@@ -64,6 +65,8 @@ class Cluster:
         self.access, self._secret = access, secret
         self._threads = blocking.Threads(f"Nomad at {access.address}", limit=CALLS)
         self._session: requests.Session | None = None
+        self._denied = False
+        self._beginning = anyio.Lock()
         self._versions: dict[str, tuple[object, list[Job]]] = {}
         self._parsed: dict[str, Job] = {}
 
@@ -225,10 +228,12 @@ class Cluster:
 
     async def ready(self) -> None:
         """A session with the token of this moment; streams need one before they begin."""
-        if self._session is None:
+        async with self._beginning:
+            if self._session is not None and not self._denied:
+                return
             token = await self._secret(self.access.token) if self.access.token is not None else None
-            if self._session is None:
-                self._session = _session(self.access, token)
+            await self.aclose()
+            self._session, self._denied = _session(self.access, token), False
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -267,7 +272,7 @@ class Cluster:
             with _understood(changes=changes):
                 yield
         except _Denied as denied:
-            self._session = None  # the token may have been replaced: it is asked for again
+            self._denied = True  # the token may have been replaced: it is asked for again
             namespace = "" if "{" in needs else f" in namespace {self.access.namespace!r}"
             raise Refused(f"Nomad denies it: a policy of the token must allow {needs}{namespace} ({denied})") from None
 

@@ -21,7 +21,7 @@ from desired_state.health import Health
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers.contract import Action, Deploy, Tools
-from drivers.errors import Conflict, InvalidAction, Refused, StaleFence
+from drivers.errors import Busy, Conflict, InvalidAction, Refused, StaleFence
 from drivers.nomad import compare, look, render
 from drivers.nomad.cluster import Cluster
 from drivers.nomad.connection import Connection
@@ -36,6 +36,7 @@ from stickers.signature import Envelope
 from stickers.sticker import Phase, Sticker
 
 SCHEDULED: Final = 30.0  # seconds for Nomad's scheduler to say what it will do
+ENDING: Final = 120.0  # seconds for an allocation to end; one on a node that is lost may take longer
 PAUSE: Final = 0.02  # between two blocking queries, for a server that does not block
 TRIES: Final = 5  # to write a Variable that others write too
 SETTLED: Final = frozenset({"complete", "failed", "blocked", "canceled"})
@@ -222,7 +223,8 @@ class NomadHands:
             job = render.with_part(await self._outline(), deploy.id, part, scene.job, self._origin)
             job = render.at_count(job, part, count)
             scene = await self._reverted(job, version, scene)
-        await self._alone(deploy.id)
+        if not await self._alone(deploy.id):
+            raise Busy(f"{deploy.id}: what failed is out of the job, and has not ended in {ENDING:g} s")
         now = self._part(scene, deploy.id)
         if scene.job is None or now is None:
             raise Conflict(f"{deploy.id}: what was put back is gone from job {self._connection.job}")
@@ -281,16 +283,16 @@ class NomadHands:
         if good is not None and good in distinct:
             distinct.sort(key=lambda one: one != good)
         site.kept = tuple(one for index, one in enumerate(distinct) if index < deploy.keep or one == good)
-        await self._alone(deploy.id)
         await self._collect_secrets(deploy.id)
+        if not await self._alone(deploy.id):
+            raise Refused(f"{deploy.id}: what was replaced has not ended in {ENDING:g} s")
 
-    async def _alone(self, id: PlacementId) -> None:
-        """Once what is no more in the job has ended."""
+    async def _alone(self, id: PlacementId) -> bool:
+        """Once what is no more in the job has ended; False when it would not."""
         scene, _ = await self._guarded(id)
         part = self._part(scene, id)
-        if part is not None:
-            own = frozenset(str(one["ID"]) for one in look.members(scene, self._tools.installation, id))
-            await self._ended(part.group["Name"], own)
+        own = frozenset(str(one["ID"]) for one in look.members(scene, self._tools.installation, id))
+        return part is None or await self._ended(part.group["Name"], own)
 
     async def _collect_secrets(self, id: PlacementId) -> None:
         there = await self._outline()
@@ -334,24 +336,35 @@ class NomadHands:
         await self._without(scene, id)
 
     async def _without(self, scene: Scene, id: PlacementId) -> None:
-        part = self._part(scene, id)
-        if scene.job is None or part is None:
-            return
-        left = render.without_component(scene.job, id, self._tools.installation)
-        if left is None:
-            await self._cluster.deregister(scene.job["ID"])
-        else:
-            await self._registered(left, scene)
-        await self._ended(part.group["Name"], frozenset())
+        part, place = self._part(scene, id), self._connection.places.get(id.component)
+        if scene.job is not None and part is not None:
+            left, place = render.without_component(scene.job, id, self._tools.installation), part.place
+            if left is None:
+                await self._cluster.deregister(scene.job["ID"])
+            else:
+                await self._registered(left, scene)
+        if place is not None and not await self._ended(place.group, await self._of_now(place.group)):
+            raise Busy(f"{id}: is taken out of the job, and an allocation of it has not ended in {ENDING:g} s")
 
-    async def _ended(self, group: str, but: frozenset[str]) -> None:
-        """Once no allocation of the group runs but those: Nomad stops them in its own time, within their grace."""
+    async def _of_now(self, group: str) -> frozenset[str]:
+        """What runs of the group for others, since its job has changed."""
+        scene = await self._eyes.scene(self._connection.job)
+        if scene.job is None or scene.job.get("Stop"):
+            return frozenset()
+        now = [one for one in scene.allocations if one["JobVersion"] == scene.job["Version"]]
+        return frozenset(str(one["ID"]) for one in now if one["TaskGroup"] == group)
+
+    async def _ended(self, group: str, but: frozenset[str]) -> bool:
+        """Once no allocation of the group runs but those: Nomad stops them in its own time, within their grace. False
+        when one would not end."""
         index = 0
-        while True:
-            found, index = await self._cluster.allocations_after(self._connection.job, index)
-            if not any(one["TaskGroup"] == group and _runs(one) and one["ID"] not in but for one in found):
-                return
-            await anyio.sleep(PAUSE)
+        with anyio.move_on_after(ENDING):
+            while True:
+                found, index = await self._cluster.allocations_after(self._connection.job, index)
+                if not any(one["TaskGroup"] == group and _runs(one) and one["ID"] not in but for one in found):
+                    return True
+                await anyio.sleep(PAUSE)
+        return False
 
     # -- the sticker ------------------------------------------------------------------------------------------------
 

@@ -133,6 +133,7 @@ class Agent:
         self.behaviours: dict[str, Behaviour] = {}
         self.tokens: dict[str, frozenset[str]] | None = None  # None: no ACL; else capabilities by token
         self.nodes = 1
+        self.stuck: set[str] = set()  # allocations whose node does nothing more
         self.namespace = "default"
         self.build = "1.8.2+ent"
         self.requests: list[tuple[str, str]] = []
@@ -262,6 +263,8 @@ class Agent:
 
     def _client(self, one: Allocation) -> None:
         now = time.monotonic()
+        if one.id in self.stuck:
+            return
         if one.desired == "stop" and one.client in ("pending", "running"):
             one.due = one.due or now + STARTS
             if now >= one.due:
@@ -279,7 +282,7 @@ class Agent:
         return not one.canary and any(
             other.group == one.group and other.job["ID"] == one.job["ID"] and other.desired == "stop"
             for other in self.allocations
-            if other.client == "running"
+            if other.client == "running" and other.id not in self.stuck
         )
 
     def _starts(self, one: Allocation) -> None:

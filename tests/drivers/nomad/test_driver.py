@@ -18,8 +18,8 @@ from desired_state.secrets import SecretRef
 from drivers.conformance import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Look, Outcome, Result, Step
-from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
-from drivers.nomad import look, render
+from drivers.errors import Busy, Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.nomad import hands, look, render
 from drivers.nomad.cluster import Cluster
 from drivers.nomad.connection import Connection
 from drivers.nomad.driver import NomadDriver
@@ -250,6 +250,33 @@ async def test_what_crashes_again_and_again_is_put_back(stage: Stage, server: Se
     await stage.must_stand(one)
 
 
+async def test_what_is_proven_is_not_failed_by_an_old_one_that_does_not_end(
+    stage: Stage, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "ENDING", 0.2)
+    one = await stage.deployed(Wish())
+    server.agent.stuck = {one.id for one in server.agent.allocations}
+    outcome = await stage.one(await stage.deploy(Wish(version=Version.TWO), before=one))
+    assert outcome.result is Result.CHANGED, outcome.detail
+    assert any("has not ended in 0.2 s" in one.message for one in stage.said)
+
+
+async def test_a_removal_is_not_done_while_something_of_it_runs(
+    stage: Stage, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "ENDING", 0.2)
+    one = await stage.deployed(Wish())
+    action = stage.action(await stage.removal(one))
+    server.agent.stuck = {one.id for one in server.agent.allocations}
+    for _ in range(2):
+        with pytest.raises(Busy, match="has not ended"):
+            await stage.apply(action)
+    server.agent.stuck = set()
+    receipt = await stage.apply(action)
+    assert receipt.outcomes[0].result is Result.CHANGED
+    assert not await stage.raw()
+
+
 async def test_a_version_that_nomad_calls_unhealthy_is_said_to_be(stage: Stage, server: Server) -> None:
     server.agent.behaviours[artifact(Version.BAD).digest] = Behaviour.UNWELL
     outcome = await stage.one(await stage.deploy(Wish(version=Version.BAD)))
@@ -321,6 +348,8 @@ async def test_tasks_of_one_group_come_together_and_change_alone(stage: Stage, s
     )
     await stage.deployed(Wish(version=Version.TWO), before=stage.placement(Wish()))
     after = render.parts(server.agent.job("kit"), stage.bench.tools.installation, stage.bench.target.id)
+    gone = await stage.one(await stage.removal(stage.placement(Wish(version=Version.TWO))))
+    assert gone.result is Result.CHANGED
     assert after[web.id.component].task == before[web.id.component].task
     seen = await stage.standing(web.id)
     assert seen is not None
