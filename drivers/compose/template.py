@@ -119,7 +119,9 @@ def _refused(reason: str) -> Any:
     def refuse(value: object) -> None:
         raise ValueError(f"expected {reason}")
 
-    return Annotated[None, BeforeValidator(refuse), Field(exclude=True, description="refused")]
+    return Annotated[
+        None, BeforeValidator(refuse, json_schema_input_type=None), Field(exclude=True, description="refused")
+    ]
 
 
 def _address(text: str) -> str:
@@ -131,15 +133,15 @@ def _address(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_text)]
 Address = Annotated[str, AfterValidator(_address)]
-Told = Annotated[str, BeforeValidator(_plain_text), AfterValidator(_text)]
+Told = Annotated[str, BeforeValidator(_plain_text, json_schema_input_type=str | int), AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Variable = Annotated[str, AfterValidator(_variable)]
-Words = Annotated[list[Text], BeforeValidator(_words)]
+Words = Annotated[list[Text], BeforeValidator(_words, json_schema_input_type=list[Text])]
 Inside = Annotated[str, AfterValidator(_text), AfterValidator(_inside)]
 Duration = Annotated[str, AfterValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
-Cpus = Annotated[str, BeforeValidator(_cpus)]
-PortNumber = Annotated[int, BeforeValidator(_port_number), Field(ge=1, le=65535)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str | int), Field(ge=1)]
+Cpus = Annotated[str, BeforeValidator(_cpus, json_schema_input_type=str | float)]
+PortNumber = Annotated[int, BeforeValidator(_port_number, json_schema_input_type=str | int), Field(ge=1, le=65535)]
 
 
 # -- short forms ------------------------------------------------------------------------------------------------------
@@ -255,27 +257,40 @@ class Logging(Closed):
     options: dict[Text, Told] = Field(default_factory=dict)
 
 
+# What may stand for them in a document, short forms included.
+Environment = Annotated[
+    dict[Variable, Told], BeforeValidator(_pairs, json_schema_input_type=dict[str, str | int] | list[str])
+]
+Labels = Annotated[dict[Text, Told], BeforeValidator(_pairs, json_schema_input_type=dict[str, str | int] | list[str])]
+Published = Annotated[Port, BeforeValidator(_port, json_schema_input_type=Port | str | int)]
+Mounted = Annotated[Mount, BeforeValidator(_mount, json_schema_input_type=Mount | str)]
+Attached = Annotated[
+    dict[Text, Annotated[Attachment, BeforeValidator(_said)]],
+    BeforeValidator(_named, json_schema_input_type=dict[str, Attachment | None] | list[str]),
+]
+Depends = Annotated[
+    dict[Name, Annotated[Dependency, BeforeValidator(_said)]],
+    BeforeValidator(_named, json_schema_input_type=dict[str, Dependency | None] | list[str]),
+]
+
+
 class Service(Closed):
     """How one component runs. What its own declaration says takes the place of what stands here."""
 
     image: Text | None = Field(default=None, description="for people: the release says which image runs")
     command: Words | None = None
     entrypoint: Words | None = None
-    environment: Annotated[dict[Variable, Told], BeforeValidator(_pairs)] = Field(default_factory=dict)
-    ports: list[Annotated[Port, BeforeValidator(_port)]] = Field(default_factory=list)
-    volumes: list[Annotated[Mount, BeforeValidator(_mount)]] = Field(default_factory=list)
+    environment: Environment = Field(default_factory=dict)
+    ports: list[Published] = Field(default_factory=list)
+    volumes: list[Mounted] = Field(default_factory=list)
     tmpfs: list[Inside] = Field(default_factory=list)
-    networks: Annotated[dict[Text, Annotated[Attachment, BeforeValidator(_said)]], BeforeValidator(_named)] = Field(
-        default_factory=dict
-    )
-    depends_on: Annotated[dict[Name, Annotated[Dependency, BeforeValidator(_said)]], BeforeValidator(_named)] = Field(
-        default_factory=dict
-    )
+    networks: Attached = Field(default_factory=dict)
+    depends_on: Depends = Field(default_factory=dict)
     healthcheck: Healthcheck | None = None
-    user: Annotated[Text, BeforeValidator(_plain_text)] | None = None
+    user: Told | None = None
     working_dir: Inside | None = None
     hostname: Text | None = None
-    labels: Annotated[dict[Text, Told], BeforeValidator(_pairs)] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
     init: bool = True
     read_only: bool = False
     stop_signal: Text | None = None
@@ -348,8 +363,12 @@ class Template(Closed):
 
     version: Text | None = Field(default=None, exclude=True, description="without meaning")
     services: Annotated[dict[Name, Service], Field(min_length=1)]
-    networks: dict[Text, Annotated[Network, BeforeValidator(_said)]] = Field(default_factory=dict)
-    volumes: dict[Text, Annotated[Shared, BeforeValidator(_said)]] = Field(default_factory=dict)
+    networks: dict[Text, Annotated[Network, BeforeValidator(_said, json_schema_input_type=Network | None)]] = Field(
+        default_factory=dict
+    )
+    volumes: dict[Text, Annotated[Shared, BeforeValidator(_said, json_schema_input_type=Shared | None)]] = Field(
+        default_factory=dict
+    )
 
     include: _refused("the services themselves: no other file is read") = None  # type: ignore[valid-type]
     name: _refused("no name: the project is named after the installation and the target") = None  # type: ignore[valid-type]

@@ -43,6 +43,7 @@ def _on_path(program: str) -> Callable[[], bool]:
 
 NEEDS = (
     Need("docker.io", _on_path("dockerd")),
+    Need("docker-compose", _on_path("docker-compose")),
     Need("iptables", _on_path("iptables")),
     Need("docker-registry", _on_path("docker-registry")),
     Need("busybox-static", lambda: _is_static_busybox()),

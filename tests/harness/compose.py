@@ -51,6 +51,8 @@ def _fetch(kept: Path, program: Path) -> None:
     with tempfile.TemporaryDirectory(dir=kept) as scratch:
         place = Path(scratch)
         (place / "source.list").write_text(SOURCE)
+        for directory in ("lists/partial", "cache/archives/partial"):
+            (place / directory).mkdir(parents=True)
         options = [
             f"Dir::Etc::sourcelist={place}/source.list",
             "Dir::Etc::sourceparts=-",

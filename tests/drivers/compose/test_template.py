@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -141,6 +142,15 @@ def test_a_part_changes_with_its_service_and_with_nothing_else() -> None:
     assert before.template_of("mail") != after.template_of("mail")
     other["networks"]["back"] = {"internal": False}
     assert samples.connection(other).template_of("api") != before.template_of("api")
+
+
+def test_an_editor_is_told_of_short_forms_and_of_what_is_refused() -> None:
+    schema = Connection.model_json_schema()
+    whole = {"root": "/srv/holdfast", "template": samples.TEMPLATE, "host_mounts": ["/etc"]}
+    checked = jsonschema.Draft202012Validator(schema)
+    assert [error.message for error in checked.iter_errors(whole)] == []
+    for service in ({"build": "."}, {"devices": []}, {"command": "a line"}, {"ports": [{"target": {}}]}):
+        assert not checked.is_valid({"root": "/srv", "template": {"services": {"api": service}}})
 
 
 # -- in the documents -------------------------------------------------------------------------------------------------
