@@ -11,24 +11,14 @@ import yaml
 
 from desired_state.json_schema import json_schema
 from desired_state.starter import starter
-<<<<<<< HEAD
 from drivers import registry
-=======
-from drivers.compose.connection import Connection as ComposeConnection
-from drivers.docker.connection import Connection as DockerConnection
-from drivers.process.connection import Connection as ProcessConnection
->>>>>>> be6b369477062c4727e5efb3f605f665797c2132
 from tests.desired_state.test_translation import WHOLE
 from tests.desired_state.trees import CONNECTIONS, ENVIRONMENT, RELEASE, TARGET
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 SCHEMA = json_schema(CONNECTIONS)
-<<<<<<< HEAD
 REAL = json_schema({kind: registry.connection_model(kind) for kind in registry.BUILT_IN})
-=======
-REAL = json_schema({"compose": ComposeConnection, "docker": DockerConnection, "process": ProcessConnection})
->>>>>>> be6b369477062c4727e5efb3f605f665797c2132
 
 
 def valid(document: Any, schema: dict[str, Any] = SCHEMA) -> bool:
