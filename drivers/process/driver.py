@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+=======
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+>>>>>>> 7f80a703a3fbea3d4328fe535958b8149468385c
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import anyio
@@ -51,13 +56,14 @@ class Host:
     def __init__(self, sight: Sight, line: Callable[[], Asks], station: Station | None = None) -> None:
         self.sight, self.line, self.station = sight, line, station
 
-    @contextmanager
-    def acting(self) -> Iterator[Asks]:
+    @asynccontextmanager
+    async def acting(self) -> AsyncIterator[Asks]:
         line = self.line()
         try:
             yield line
         finally:
-            line.close()
+            with anyio.CancelScope(shield=True):
+                await line.aclose()
 
 
 class ProcessDriver:
@@ -110,14 +116,14 @@ class ProcessDriver:
         return await journey.persist(action, once, report)
 
     async def _carry_out(self, action: Action, where: Host, connection: Connection, report: Report) -> Receipt:
-        with where.acting() as line:
+        async with where.acting() as line:
             hands = Hands(action, connection, where.sight, line, report)
             for id in sorted({change.id for change in action.changes}):
                 await hands.hold(id)
             return await sequence.carry_out(action, hands, self.tools, report=report)
 
     async def aclose(self) -> None:
-        self._looking.close()
+        await self._looking.aclose()
         far, self._far = list(self._far.values()), {}
         self._ways.clear()
         for where in far:

@@ -2288,7 +2288,7 @@ class Desk:
         self.new, self.eyes = new, eyes or Eyes()
         self.holders: dict[str, Session] = {}
         self.changing: dict[str, int] = {}
-        self.closing: set[str] = set()
+        self.closing: dict[str, Json] = {}  # holder -> the request that is answered when everything is let go
         self.heard = time.monotonic()
 
     def serve(self) -> None:
@@ -2305,7 +2305,7 @@ class Desk:
         do, name = str(request["do"]), str(request.get("of"))
         body = self._body(int(request["bytes"])) if "bytes" in request else None
         if do == "close":
-            self._close(name)
+            self._close(name, request)
         elif "id" in request and name not in self.closing:
             holder = self.holders.setdefault(name, self.new(self.eyes))
             if body is not None:
@@ -2335,27 +2335,31 @@ class Desk:
             found = holder.answer(request)
         except Exception as error:  # a fault of ours; nobody may wait for an answer that never comes
             found = {"error": {"code": "unknown", "text": f"{type(error).__name__}: {error}", "missing": []}}
-        with self.turn, contextlib.suppress(OSError, ValueError):
-            sys.stdout.buffer.write(json.dumps({"id": request["id"], **found}).encode() + b"\n")
-            sys.stdout.buffer.flush()
+        self._say(request, found)
         if do not in HARMLESS:
             with self.changed:
                 self.changing[name] -= 1
                 self._let_go(name)
                 self.changed.notify_all()
 
-    def _close(self, name: str) -> None:
+    def _say(self, request: Json, found: Json) -> None:
+        with self.turn, contextlib.suppress(OSError, ValueError):
+            sys.stdout.buffer.write(json.dumps({"id": request["id"], **found}).encode() + b"\n")
+            sys.stdout.buffer.flush()
+
+    def _close(self, name: str, request: Json) -> None:
         with self.changed:
-            self.closing.add(name)
+            self.closing[name] = request
             self._let_go(name)
 
     def _let_go(self, name: str) -> None:
         if name in self.closing and not self.changing.get(name):
-            self.closing.discard(name)
+            request = self.closing.pop(name)
             self.changing.pop(name, None)
             holder = self.holders.pop(name, None)
             if holder is not None:
                 holder.close()
+            self._say(request, {"answer": {}})
 
     def _miss(self) -> None:
         """A machine that is gone without a word must not keep others out."""

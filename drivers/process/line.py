@@ -73,7 +73,9 @@ class Asks(Protocol):
         """Those layers as the staged tree of the host."""
         ...
 
-    def close(self) -> None: ...
+    async def aclose(self) -> None:
+        """Let go of everything."""
+        ...
 
 
 class Line:
@@ -101,7 +103,7 @@ class Line:
         """Cancelled, it waits for its end."""
         await self._doors.acting.run(partial(unpack, fetched.layers, Path(staged["tree"])))
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self.session.close()
 
 

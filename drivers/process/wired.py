@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -21,7 +22,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from drivers.errors import OutcomeUnknown, Unreachable
+from drivers.errors import DriverError, OutcomeUnknown, Unreachable
 from drivers.oci import artifacts, manifest
 from drivers.oci.artifacts import Fetched
 from drivers.oci.unpack import unpack
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from drivers.oci.registry import Access
 
 CHANGED_WITHIN: Final = 300.0  # seconds for one change; the longest hashes and syncs a whole unpacked tree
-MARGIN: Final = 10.0  # seconds beyond the time that a request itself says it may wait
+CLOSED_WITHIN: Final = 10.0
 PIECE: Final = 4 << 20  # bytes of a tree that are sent at once; whoever looks meanwhile waits for one of them
 ROOTS: Final = 16  # places at which a host is asked for a kept file
 
@@ -106,11 +107,13 @@ class FarLine:
             wire = self._wire or await self.station.running.wire()
             return read(await wire.ask({**request, "of": self._name}, within=within, body=body))
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        """Everything is let go when this returns, unless the host is lost, which lets go by itself."""
         if self._wire is not None:
-            self._wire.tell({"do": "close", "of": self._name})
-            self._wire.let_go()
-            self._wire = None
+            wire, self._wire = self._wire, None
+            with suppress(DriverError):
+                await wire.ask({"do": "close", "of": self._name}, within=CLOSED_WITHIN)
+            wire.let_go()
         self._clear()
 
     def _clear(self) -> None:
