@@ -71,6 +71,7 @@ KEPT = re.compile(r"holdfast_[0-9a-f]{16}\.py")
 RELEASE = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}(?:\.[0-9]{1,6})?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PATIENCE = 45.0  # seconds without a word after which who holds something from another machine has gone
+LONGEST_CHANGE = 600.0  # seconds after which a change that does not end keeps nobody out any more
 SOURCE = b""  # this file's content, where it was brought by another machine and stands in memory alone
 PDEATHSIG, SUBREAPER = 1, 36  # options of prctl(2)
 SOCK_DIAG, DIAG_BY_FAMILY, DUMP, TCP_LISTEN, NETLINK_ERROR, NETLINK_DONE = 4, 20, 0x301, 10, 2, 3  # sock_diag(7)
@@ -2371,7 +2372,7 @@ class Desk:
 
     def _leave(self) -> NoReturn:
         with self.changed:
-            self.changed.wait_for(lambda: not any(self.changing.values()))
+            self.changed.wait_for(lambda: not any(self.changing.values()), LONGEST_CHANGE)
             for holder in list(self.holders.values()):
                 holder.close()
             os._exit(0)
