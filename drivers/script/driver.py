@@ -53,7 +53,8 @@ class ScriptDriver:
                 await hands.hold(id)
             return await sequence.carry_out(action, hands, self.tools, report=report)
         finally:
-            line.close()
+            with anyio.CancelScope(shield=True):
+                await line.aclose()
 
     async def aclose(self) -> None:
-        self._line.close()
+        await self._line.aclose()

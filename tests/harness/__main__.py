@@ -44,6 +44,9 @@ def _on_path(program: str) -> Callable[[], bool]:
 NEEDS = (
     Need("docker.io", _on_path("dockerd")),
     Need("docker-compose", _on_path("docker-compose")),
+    Need("openssh-server", _on_path("sshd")),
+    Need("openssh-client", _on_path("ssh-agent")),
+    Need("mmdebstrap", _on_path("mmdebstrap")),
     Need("iptables", _on_path("iptables")),
     Need("docker-registry", _on_path("docker-registry")),
     Need("busybox-static", lambda: _is_static_busybox()),
@@ -99,7 +102,7 @@ def _install_missing() -> None:
 
 
 def _run_tests(more: Sequence[str]) -> int:
-    workers = str(max(2, os.cpu_count() or 2))
+    workers = str(1 + max(2, os.cpu_count() or 2))  # much of it is waiting
     with ExitStack() as stack:
         environment = os.environ | _services(stack)
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all of it anew costs each command a second
