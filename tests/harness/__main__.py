@@ -94,7 +94,7 @@ def _install_missing() -> None:
         print(f"not here, and not installed without root and apt: {', '.join(missing)}", flush=True)
         return
     print(f"installing {', '.join(missing)}", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # their daemons stay down
     for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", *missing]):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
