@@ -1,1 +1,14 @@
-"""Compose projects: the user's template with every image pinned, brought up by the compose program on a lock file."""
+"""Compose projects: the user's template with every image pinned, brought up by the compose program on a lock file.
+
+What an operator should know:
+
+- The template stands in the target's document, in the words of a compose file. What is not understood is refused by
+  file, line and field: `build`, `extends`, variables and tags in images, privileged services, mounts of the host that
+  `host_mounts` does not allow. A service is a component of the same name; one that no component names is not started.
+- `<root>/<project>/locks/<hash>.yaml` is all that compose is told, and `sha256sum -c` accepts the file beside it.
+  Compose is called with that file and this project alone; orphans are removed by our own labels.
+- Stickers are files below `root`, one for each service. While compose is at work nobody else acts on the project, also
+  when the daemon was killed meanwhile.
+- Secrets reach compose as variables of its own environment and the services as theirs: `docker inspect` shows them.
+- Both `docker compose` and `docker-compose` 1.29 do; the proof of health is ours with either.
+"""

@@ -1,1 +1,15 @@
-"""Placements as containers of a Docker engine, found by their labels and ids, never by name."""
+"""Placements as containers of a Docker engine, found by their labels and ids, never by name.
+
+What an operator should know:
+
+- Whatever is made here carries the label `holdfast.installation`, and only that is ever changed; other containers, also
+  those of the same name, are left alone. `docker ps -a --filter label=holdfast.installation` shows all of it.
+- Beside each placement stands a container that is never started: it holds the signed sticker in its labels, and pins
+  the image. Removing it by hand means that the placement is proven and labelled anew; nothing is restarted.
+- Images are pulled by digest, and what the engine has pulled must be known to it by exactly that digest. Predecessors
+  are kept, stopped, as many as `keep` says, so that going back needs no registry.
+- A component without a host port, and without a volume it writes to, is replaced beside the old one, and requests by
+  its name on the network are not lost. With one, the old container ends before the new one starts.
+- Environment variables, secrets among them, can be read with `docker inspect` by whoever may ask the engine.
+- The engine's API has no compare-and-swap: a reconciler that was paused between two calls may still finish the second.
+"""
