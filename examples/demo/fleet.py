@@ -196,10 +196,10 @@ class Fleet:
     def _judged(self, target: str) -> list[dict[str, Any]]:
         """How the target's placement stood, newest first."""
         environment = target.rpartition("-")[0]
-        return list(self.ask("history", environment, "--target", target)["placements"])
+        return _ours(self.ask("history", environment, "--target", target)["placements"])
 
     def placement(self, target: str) -> dict[str, Any]:
-        return dict(self.ask("why", target)["placements"][0])
+        return _ours(self.ask("why", target)["placements"])[0]
 
     def serves(self, target: str) -> str:
         """What the target's shop answers over HTTP, or that it does not."""
@@ -214,7 +214,7 @@ class Fleet:
         found = {}
         for environment in self.environments:
             answer = json.loads(self.holdfast("status", environment, "--output", "json", check=False))
-            for cell in answer["environments"][0]["placements"] if "environments" in answer else []:
+            for cell in _ours(answer["environments"][0]["placements"] if "environments" in answer else []):
                 found[cell["target"].partition("/")[2]] = cell["verdict"]
         return found
 
@@ -243,3 +243,8 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _ours(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An engine may hold other containers, too."""
+    return [cell for cell in cells if cell["component"] == "web"]

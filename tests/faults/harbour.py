@@ -110,7 +110,13 @@ class Harbour:
         deadline = "1s" if APPS[version].health != 200 else "30s"
         self.held.environment(
             version,
-            {COMPONENT: {"health": check | {"deadline": deadline}, "stop_grace": "2s"}},
+            {
+                COMPONENT: {
+                    "health": check | {"deadline": deadline},
+                    "hooks": {"pre_deploy": {"command": ["true"]}},
+                    "stop_grace": "2s",
+                }
+            },
             sync={"mode": "automatic", "heal": "automatic", "prune": True, "removal_limit": "100%", "interval": "1s"},
             strategy={"kind": "all-at-once", "max_failures": 0},
             rollback="automatic",

@@ -67,7 +67,7 @@ class Held:
     def start(self, failpoint: str | None = None) -> None:
         """Begin a daemon; with a failpoint it will be dead when it gets there."""
         assert self.process is None
-        environment = os.environ | ({failpoints.VARIABLE: failpoint} if failpoint else {})
+        environment = os.environ | {"HOLDFAST_HOOKS": "on"} | ({failpoints.VARIABLE: failpoint} if failpoint else {})
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
