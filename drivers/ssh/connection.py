@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from desired_state import scalars
 from desired_state.secrets import SecretRef
@@ -201,8 +202,14 @@ class Reach(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(step) for step in first["loc"])
-            reason = "is needed for via: ssh" if first["type"] == "missing" else first["msg"]
-            raise ValueError(f"{place} {reason}".strip()) from None
+            raise ValueError(f"{place} {_reason(first)}".strip()) from None
+
+
+def _reason(failed: ErrorDetails) -> str:
+    """What is wrong, in the words of whoever has found it."""
+    if failed["type"] == "missing":
+        return "is needed for via: ssh"
+    return str(failed.get("ctx", {}).get("error", failed["msg"]))
 
 
 _OF_SSH: Final = tuple(name for name in Reach.model_fields if name != "via")

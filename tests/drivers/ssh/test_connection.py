@@ -82,3 +82,9 @@ def test_no_field_turns_the_check_of_the_host_off() -> None:
 def test_the_model_needs_no_sdk() -> None:
     code = "import sys, drivers.ssh.connection; sys.exit('asyncssh' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_wrong_is_said_in_our_own_words() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Reach.model_validate(said(key=None))
+    assert str(wrong.value.errors()[0]["ctx"]["error"]) == "key or agent is needed: passwords are not sent"
