@@ -33,7 +33,7 @@ class ComposeBench(Bench):
 
     def __init__(self, yard: Yard) -> None:
         super().__init__(yard.tools)
-        self.yard = yard
+        self.yard, self.apps = yard, dict(APPS)
         self._ports: dict[str, int] = {}
 
     @property
@@ -48,7 +48,13 @@ class ComposeBench(Bench):
         return ComposeDriver(self.tools)
 
     def artifact(self, version: Version) -> Artifact:
-        return Artifact(f"{self.yard.registry}/{self.yard.repository}", images.built(APPS[version])[1].digest)
+        return Artifact(f"{self.yard.registry}/{self.yard.repository}", images.built(self.apps[version])[1].digest)
+
+    def keep_to_itself(self) -> None:
+        """Use images of a content that no other test's containers can hold."""
+        self.apps = {version: replace(app, version=f"{app.version}-{self.yard.mark}") for version, app in APPS.items()}
+        for app in self.apps.values():
+            self.yard.artifact(app)
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         plain = self.yard.configuration(component, stop_grace=timedelta(seconds=3))
@@ -99,7 +105,7 @@ class ComposeBench(Bench):
         self.yard.sticker(id).write_text('{"format": "nobody.knows/v9"}')
 
     async def swap(self, id: PlacementId, version: Version) -> None:
-        artifact = self.yard.pulled(APPS[version])
+        artifact = self.yard.pulled(self.apps[version])
         for one in self.yard.running(id):
             self.yard.client.start(self.yard.remade(one, Image=str(artifact)))
 

@@ -256,6 +256,8 @@ async def test_the_old_lock_holds_until_the_new_one_stands_beside_it(stage: Stag
 
 
 async def test_lock_files_and_images_do_not_pile_up(stage: Stage, yard: Yard) -> None:
+    assert isinstance(stage.bench, ComposeBench)
+    stage.bench.keep_to_itself()
     before = None
     for version in (Version.ONE, Version.TWO, Version.THREE):
         before = await stage.deployed(Wish(version=version), before=before, keep=0)
