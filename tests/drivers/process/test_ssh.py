@@ -326,7 +326,7 @@ async def test_black_holes_beside_a_good_host_cost_one_deadline_and_then_nothing
             for number in range(1, 51)
         ]
         looks = [Look(target=target) for target in (*lost, there.target)]
-        for limit in (12.0, 2.9):
+        for limit in (12.0, 2.7):
             began = time.monotonic()
             seen = await there.driver.observe(looks)
             assert time.monotonic() - began < limit

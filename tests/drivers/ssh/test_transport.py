@@ -294,7 +294,7 @@ async def test_fifty_black_holes_do_not_keep_a_good_host_waiting(standing: Sshd,
         began = time.monotonic()
         with pytest.raises(Silent, match="no connection within 2 s"):
             await holes[0].run(["true"])
-        assert time.monotonic() - began < 1.9, "a silent host is not waited for by everybody who asks"
+        assert time.monotonic() - began < 0.5, "a silent host is not waited for by everybody who asks"
 
 
 async def test_the_last_driver_that_leaves_closes_the_connections(standing: Sshd, pool: Pool, kept: Keep) -> None:
