@@ -129,15 +129,16 @@ async def load(means: Means, environment: EnvironmentId) -> View | None:
     now = means.tools.now()
 
     def read(c: Connection) -> View | None:
-        row, desired = environments.load(c, environment), environments.desired(c, environment)
-        if row is None or desired is None:
+        found = environments.load_declared(c, environment)
+        if found is None:
             return None
-        newest = jobs.page(c, environment=environment, limit=2).items
+        (row, desired), newest = found, jobs.newest(c, environment)
+        active = next((job for job in newest if job.state not in JOB_TERMINAL), None)
         return View(
             row=row,
             desired=desired,
-            known=memories.known(c, environment, now),
-            active=next((job for job in newest if job.state not in JOB_TERMINAL), None),
+            known=memories.known_of(c, row, now, at_work=active is not None),
+            active=active,
             last=next((job for job in newest if job.state in JOB_TERMINAL), None),
         )
 
