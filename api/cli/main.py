@@ -302,6 +302,25 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("backup",),
+        "Copy everything that is kept into one file, while the daemon goes on.",
+        "api.cli.backup:backup",
+        (option("file", metavar="FILE", help="a new file, on the host of the daemon"),),
+        ("holdfast backup /var/backups/holdfast-2026-11-21.backup",),
+        detail="One moment of the database, whichever it is. The signing keys are not in it.",
+    ),
+    Command(
+        ("restore",),
+        "Read a backup into an empty database.",
+        "api.cli.backup:restore",
+        (option("file", metavar="FILE", help="what `holdfast backup` wrote"),),
+        (
+            "holdfast restore /var/backups/holdfast-2026-11-21.backup",
+            "HOLDFAST_DATABASE=postgresql+psycopg://… holdfast restore FILE   # from SQLite to PostgreSQL",
+        ),
+        detail="The database is the one of the settings. It has to be empty, and no daemon may run on it.",
+    ),
+    Command(
         ("job", "list"),
         "List jobs, newest first.",
         "api.cli.jobs:index",

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, jobs, logs
+from api.commands import act, backup, fleet, history, jobs, logs
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "backup": backup.backup,
 }
 
 
