@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, se
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.columns import canonical
 from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
 from reconciler.store.statements import append_all, insert
@@ -29,6 +29,7 @@ from stickers.sticker import Sticker
 PAGE: Final = 50
 
 _CHUNK: Final = 1_000
+_SHOWN: Final = 20  # placements that an event names
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
@@ -61,7 +62,15 @@ def standings(
     for part in _parts(over):
         c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
     append_all(c, table, fresh)
+    if fresh or over:
+        chronicle.tell(c, environment, chronicle.Kind.VERDICTS, now, _told(fresh, len(over)))
     return len(fresh)
+
+
+def _told(fresh: Sequence[Mapping[str, Any]], over: int) -> dict[str, Any]:
+    """How many placements stand otherwise and since when they do, with the first of them by name."""
+    first = [[row["target"], row["component"], row["slot"], row["verdict"]] for row in fresh[:_SHOWN]]
+    return {"opened": len(fresh), "closed": over, "placements": first}
 
 
 def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInterval, ...]:
