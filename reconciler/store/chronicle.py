@@ -100,6 +100,11 @@ def after(
     return tuple(_entry(row) for row in c.execute(ordered))
 
 
+def all_told(c: Connection, job: JobId) -> bool:
+    """Whether nothing of the job is written and not told yet, since an older transaction has not ended."""
+    return c.execute(select(table.c.number).where(table.c.job == job, ~_final()).limit(1)).first() is None
+
+
 def end(c: Connection) -> Cursor:
     """Where whoever begins to follow now begins."""
     newest = select(table.c.written_by, table.c.number).where(_final())

@@ -79,6 +79,49 @@ def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInt
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
 
 
+def standing_of(c: Connection, environment: EnvironmentId, targets: Sequence[TargetId]) -> tuple[StandingInterval, ...]:
+    """How the placements of these targets stand."""
+    query = select(table).where(
+        table.c.environment == environment, table.c.until.is_(None), table.c.target.in_(targets)
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def drifted_now(
+    c: Connection, environment: EnvironmentId, *, after: int = 0, limit: int | None = None
+) -> tuple[StandingInterval, ...]:
+    """How every placement stands that is not in sync, by the number of its interval."""
+    query = select(table).where(
+        table.c.environment == environment,
+        table.c.until.is_(None),
+        table.c.verdict != Verdict.IN_SYNC,
+        table.c.number > after,
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.number).limit(limit)))
+
+
+def counts_now(c: Connection, environment: EnvironmentId | None = None) -> dict[EnvironmentId, dict[str, int]]:
+    """How many placements stand how, by environment."""
+    query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))
+    if environment is not None:
+        query = query.where(table.c.environment == environment)
+    found: dict[EnvironmentId, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.environment, table.c.verdict)):
+        found.setdefault(EnvironmentId(name), {})[verdict] = count
+    return found
+
+
+def components_now(c: Connection, environment: EnvironmentId) -> dict[str, dict[str, int]]:
+    """How many placements stand how, by component."""
+    query = select(table.c.component, table.c.verdict, func.count()).where(
+        table.c.environment == environment, table.c.until.is_(None)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.component, table.c.verdict)):
+        found.setdefault(name, {})[verdict] = count
+    return found
+
+
 def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:
     """Whose intervals are open."""
     query = select(table.c.target, table.c.component, table.c.slot).where(
