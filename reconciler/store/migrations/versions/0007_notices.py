@@ -10,7 +10,7 @@ from alembic import op
 from reconciler.store.columns import Serial
 
 revision: Final = "0007"
-down_revision: Final = "0001"
+down_revision: Final = "0006"
 
 
 def upgrade() -> None:
