@@ -75,7 +75,7 @@ async def suspend(house: House, given: Given) -> Events:
 async def resume(house: House, given: Given) -> Events:
     id, lift = given.environment(), given.flag("lift_refused")
     await lookup.environment(house, id)
-    await house.store.write(lambda c: environments.resume(c, id))
+    await house.store.write(lambda c: environments.resume(c, id, given.actor, house.now()))
     lifted = await house.store.write(lambda c: memories.lift(c, id, given.actor, house.now())) if lift else 0
     house.reconciler.request(reconcile(id))
     more = f"; {lifted} refused placements may be tried again" if lift else ""
