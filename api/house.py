@@ -12,7 +12,7 @@ from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
 from stickers.names import InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Keyring
+from stickers.signature import Keyring, Sign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,5 +23,6 @@ class House:
     reconciler: Reconciler
     drivers: Mapping[str, Driver]
     keyring: Keyring
+    sign: Sign
     redactor: Redactor
     now: Callable[[], datetime]

@@ -25,6 +25,11 @@ class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
     on: whoever writes the documents may have programs run here.
+
+    `public_url` is what browsers call us; forwarded addresses are believed from `trusted_proxies` alone (addresses and
+    networks, with commas between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has
+    one, name the OpenID Connect provider; `oidc_groups_claim` is the claim that lists groups, `oidc_scope` what is
+    asked for. The first admin's password is the content of `admin_password_file`, or random and printed once.
     """
 
     documents: Path = Path("holdfast")
@@ -35,6 +40,14 @@ class Settings:
     concurrency: int = 64
     history_days: int = 90
     hooks: str = "off"
+    public_url: str = ""
+    trusted_proxies: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: str = ""
+    oidc_groups_claim: str = "groups"
+    oidc_scope: str = "openid profile email"
+    admin_password_file: str = ""
 
     @property
     def database_url(self) -> str:

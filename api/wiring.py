@@ -113,6 +113,7 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
         now=utc,
     )

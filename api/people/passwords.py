@@ -1,6 +1,6 @@
 """Passwords: kept as scrypt hashes that carry their parameters, so that harder ones can be asked for one day.
 
-    scrypt$<n>$<r>$<p>$<salt>$<hash>    base64 without padding
+scrypt$<n>$<r>$<p>$<salt>$<hash>    base64 without padding
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Cost:
 
 
 COST: Final = Cost()
-NOBODYS: Final = "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"  # fits no password
+NOBODYS: Final = (
+    "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"  # fits no password
+)
 
 
 def made() -> str:
@@ -49,7 +51,9 @@ def made() -> str:
 def check(password: str) -> None:
     """`BAD_PASSWORD` says what is wrong with a new one. Length is all that is asked for."""
     if not SHORTEST <= len(password) <= LONGEST:
-        raise Problem("BAD_PASSWORD", f"a password has from {SHORTEST} to {LONGEST} characters, this one {len(password)}")
+        raise Problem(
+            "BAD_PASSWORD", f"a password has from {SHORTEST} to {LONGEST} characters, this one {len(password)}"
+        )
 
 
 async def encoded(password: str, cost: Cost = COST) -> str:
@@ -84,7 +88,9 @@ def _read(kept: str) -> tuple[Cost, bytes, bytes]:
             raise ValueError(kind)
         return cost, _bytes(salt), _bytes(found)
     except (ValueError, binascii.Error):
-        raise Problem("CORRUPT", "a kept password does not read as one; set it anew with `holdfast user passwd`") from None
+        raise Problem(
+            "CORRUPT", "a kept password does not read as one; set it anew with `holdfast user passwd`"
+        ) from None
 
 
 def _base64(content: bytes) -> str:

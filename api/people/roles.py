@@ -6,9 +6,9 @@ No role holds everything: whoever administers people cannot approve, and whoever
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
-from api.people.principal import EVERYWHERE, Grant, Verb
+from api.people.principal import EVERYWHERE, Grant, Principal, Verb
 from api.problem import Problem
 from reconciler.store.people import Granted
 from stickers import names
@@ -64,7 +64,8 @@ def within(grant: Grant, others: Iterable[Grant]) -> bool:
     return any(
         other.verb is grant.verb
         and (
-            other.where in (EVERYWHERE, grant.where) or (other.where.endswith("/*") and _starts(grant.where, other.where))
+            other.where in (EVERYWHERE, grant.where)
+            or (other.where.endswith("/*") and _starts(grant.where, other.where))
         )
         for other in others
     )
@@ -72,3 +73,12 @@ def within(grant: Grant, others: Iterable[Grant]) -> bool:
 
 def _starts(place: str, project: str) -> bool:
     return place != EVERYWHERE and place.startswith(project[:-1])
+
+
+def described(principal: Principal) -> dict[str, Any]:
+    """A principal as they are told of themselves."""
+    places: dict[str, list[str]] = {}
+    for grant in principal.grants:
+        if grant.verb not in places.setdefault(grant.where, []):
+            places[grant.where].append(grant.verb)
+    return {"actor": principal.actor, "natural": principal.natural, "grants": places}
