@@ -29,7 +29,7 @@ from api.settings import BadSetting, Settings
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet
 
-ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")  # never `none`, never a shared secret
+ALGORITHMS: Final = ("RS256", "PS256", "ES256", "Ed25519")  # never `none`, never a shared secret
 SECONDS: Final = 10.0  # for one answer of the provider
 LARGEST: Final = 1024 * 1024  # bytes of one
 LEEWAY: Final = 60  # seconds that clocks may differ
