@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from desired_state.model import DesiredState, Target
 from reconciler.core.conditions import Condition
-from reconciler.store import audit, contents, leases
+from reconciler.store import audit, chronicle, contents, leases
 from reconciler.store.contents import Kind
 from reconciler.store.errors import Missing
 from reconciler.store.records import Accepted, EnvironmentRow, HandSuspension, Lease
@@ -42,8 +42,10 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime, actor: str = 
     }
     offered = insert(c, table).values(id=desired.environment.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
-    said = {"release": desired.environment.release, "revision": desired.revision, "desired": desired.digest}
-    _told(c, desired.environment.id, actor, "documents.accepted", {"generation": generation, **said}, now)
+    heard = {"release": desired.environment.release, "revision": desired.revision, "desired": desired.digest}
+    _audited(c, desired.environment.id, actor, "documents.accepted", {"generation": generation, **heard}, now)
+    said = {"generation": generation, "release": desired.environment.release, "revision": desired.revision}
+    chronicle.tell(c, desired.environment.id, chronicle.Kind.DESIRED, now, said)
     return Accepted(generation=generation, changed=True)
 
 
@@ -67,7 +69,7 @@ def mark_undeclared(c: Connection, ids: Iterable[EnvironmentId], now: datetime) 
     """The documents name them no more. What was accepted stays in force."""
     declared = update(table).where(table.c.id.in_(list(ids)), table.c.undeclared_at.is_(None))
     for id in sorted(c.execute(declared.values(undeclared_at=now).returning(table.c.id)).scalars()):
-        _told(c, EnvironmentId(id), audit.HOLDFAST, "environment.undeclared", {}, now)
+        _audited(c, EnvironmentId(id), audit.HOLDFAST, "environment.undeclared", {}, now)
 
 
 def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> None:
@@ -77,8 +79,11 @@ def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> Non
         "suspended_at": suspension.since,
         "suspended_until": suspension.until,
     })  # fmt: skip
-    said = {"reason": suspension.reason, "until": suspension.until}
-    _told(c, id, suspension.actor, "environment.suspended", said, suspension.since)
+    heard = {"reason": suspension.reason, "until": suspension.until}
+    _audited(c, id, suspension.actor, "environment.suspended", heard, suspension.since)
+    until = suspension.until.isoformat() if suspension.until else None
+    said = {"by": suspension.actor, "reason": suspension.reason, "until": until}
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, suspension.since, said)
 
 
 def resume(c: Connection, id: EnvironmentId, actor: str, now: datetime) -> None:
@@ -86,7 +91,8 @@ def resume(c: Connection, id: EnvironmentId, actor: str, now: datetime) -> None:
     row = load(c, id)
     _written(c, id, _RESUMED)
     if row is not None and row.suspended is not None:
-        _told(c, id, actor, "environment.resumed", {"suspended_by": row.suspended.actor}, now)
+        _audited(c, id, actor, "environment.resumed", {"suspended_by": row.suspended.actor}, now)
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, now, {"by": actor, "reason": None, "until": None})
 
 
 def set_conditions(c: Connection, id: EnvironmentId, conditions: Sequence[Condition], lease: Lease) -> None:
@@ -117,7 +123,7 @@ def known_targets(c: Connection, id: EnvironmentId) -> tuple[Target, ...]:
     return tuple(found[name] for name in digests)
 
 
-def _told(
+def _audited(
     c: Connection, id: EnvironmentId, actor: str, action: str, detail: Mapping[str, object], now: datetime
 ) -> None:
     audit.append(c, environment=id, actor=actor, action=action, subject=id, detail=detail, now=now)

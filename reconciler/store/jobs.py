@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, select, tuple_, update
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, JOB_TERMINAL, JobEvent, JobState
 from reconciler.core.plan import JobKind, Plan
-from reconciler.store import audit, contents, leases, tasks
+from reconciler.store import audit, chronicle, contents, leases, tasks
 from reconciler.store.contents import Kind
 from reconciler.store.errors import JobActive, JobOver, Missing, Stale
 from reconciler.store.records import Direction, Job, Lease, NewJob, Page, Wish
@@ -45,9 +45,10 @@ def create(c: Connection, new: NewJob, lease: Lease, now: datetime) -> Job:
     if row is None:
         raise _busy(c, new.environment)
     job = _job(row)
+    _tell(c, job, now)
     tasks.add(c, job, new.plan, Direction.FORWARD, lease, now)
     said = {"kind": job.kind, "generation": job.generation, "plan": job.plan_hash, "reason": job.reason}
-    _told(c, job, job.requested_by, "job.created", said, now)
+    _audited(c, job, job.requested_by, "job.created", said, now)
     return job
 
 
@@ -63,8 +64,9 @@ def advance(c: Connection, job: Job, event: JobEvent, lease: Lease, now: datetim
     state = machine.advance(JOB, job.state, event)
     ended = now if state in JOB_TERMINAL else None
     moved = _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    _tell(c, moved, now)
     if state in TOLD:
-        _told(c, moved, audit.HOLDFAST, f"job.{state}", {"message": moved.message}, now)
+        _audited(c, moved, audit.HOLDFAST, f"job.{state}", {"message": moved.message}, now)
     return moved
 
 
@@ -80,7 +82,8 @@ def request(c: Connection, id: JobId, wish: Wish, actor: str, now: datetime) -> 
     row = c.execute(asked.values(wish=wish, wished_by=actor, wished_at=now).returning(*table.c)).first()
     if row is not None:
         wished = _job(row)
-        _told(c, wished, actor, f"job.{wish}.asked", {}, now)
+        _tell(c, wished, now)
+        _audited(c, wished, actor, f"job.{wish}.asked", {}, now)
         return wished
     job = load(c, id)
     if job is None:
@@ -133,6 +136,11 @@ def page(
     return Page(items=tuple(jobs[:limit]), before=_cursor(jobs[limit - 1]) if more else None)
 
 
+def _tell(c: Connection, job: Job, now: datetime) -> None:
+    said = {"of": job.kind, "state": job.state, "detail": job.message or job.reason, "wish": job.wish}
+    chronicle.tell(c, job.environment, chronicle.Kind.JOB, now, said, job.id)
+
+
 def _cursor(job: Job) -> str:
     return f"{job.created_at.isoformat()} {job.id}"
 
@@ -176,7 +184,7 @@ def _row(new: NewJob, number: int, plan: Digest, lease: Lease, now: datetime) ->
     }
 
 
-def _told(c: Connection, job: Job, actor: str, action: str, detail: Mapping[str, object], now: datetime) -> None:
+def _audited(c: Connection, job: Job, actor: str, action: str, detail: Mapping[str, object], now: datetime) -> None:
     audit.append(c, environment=job.environment, actor=actor, action=action, subject=job.id, detail=detail, now=now)
 
 
