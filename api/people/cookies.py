@@ -26,6 +26,7 @@ LOGIN: Final = "login"  # suffix of the cookie that remembers a login under way 
 LOGIN_SECONDS: Final = 600
 CSRF_HEADER: Final = "x-csrf-token"
 CSRF_FIELD: Final = "csrf_token"
+AT_A_TERMINAL: Final = re.compile(r"holdfast_session_(?P<secret>[A-Za-z0-9_-]{43})")  # as the command line sends one
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 

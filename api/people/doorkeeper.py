@@ -1,8 +1,9 @@
-"""Who asks: known by a machine's token, or by the session of a browser. Nobody else is let in.
+"""Who asks: known by a machine's token, or by the session of a person. Nobody else is let in.
 
-A request with an `Authorization` header is judged by it alone, whatever cookies it carries. A session changes nothing
-unless the browser says that our own page asks, and the page knows the session's token (header `X-CSRF-Token`, or the
-field `csrf_token` of a form); pages find it in `request.state.csrf`.
+A request with an `Authorization` header is judged by it alone, whatever cookies it carries: a machine's token, or the
+session that a person began at the command line. A session in a cookie changes nothing unless the browser says that our
+own page asks, and the page knows the session's token (header `X-CSRF-Token`, or the field `csrf_token` of a form);
+pages find it in `request.state.csrf`.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class Doorkeeper:
     async def _machine(self, said: str, peer: Peer) -> Principal:
         self._let(self._limits.token, network(peer.address))
         scheme, _, text = said.partition(" ")
+        if scheme.lower() == "bearer" and (begun := await self._begun_at_a_terminal(text.strip())) is not None:
+            return await self._person(begun)
         presented = machine.presented(text.strip()) if scheme.lower() == "bearer" else None
         found = await self._read(lambda c: _by_token(c, presented)) if presented else None
         if presented is None or found is None or not self._is_in_force(*found, presented):
@@ -126,10 +129,17 @@ class Doorkeeper:
         if request.method not in peers.SAFE:
             peers.insist_on_own_origin(request, self._house.settings.public_url)
             await _insist_on_token(request, secret)
+        return await self._person(begun)
+
+    async def _person(self, begun: _Begun) -> Principal:
         now = self._house.now()
         if now - begun.session.seen_at >= people.SEEN_EVERY:
             await self._write(lambda c: people.seen(c, begun.session.hash, now))
         return Principal(actor=begun.person.name, grants=roles.grants(begun.granted), natural=True)
+
+    async def _begun_at_a_terminal(self, text: str) -> _Begun | None:
+        found = cookies.AT_A_TERMINAL.fullmatch(text)
+        return None if found is None else await self._begun(found["secret"])
 
     async def _begun(self, secret: str) -> _Begun | None:
         """The session, unless it has ended in any of the ways in which one ends."""

@@ -1,6 +1,8 @@
-"""Passwords: kept as scrypt hashes that carry their parameters, so that harder ones can be asked for one day.
+"""Passwords, kept as scrypt hashes that carry their parameters, so that harder ones can be asked for one day:
 
-scrypt$<n>$<r>$<p>$<salt>$<hash>    base64 without padding
+    scrypt$<n>$<r>$<p>$<salt>$<hash>
+
+Salt and hash are base64 without padding.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Logging in and out over HTTP, and asking who one is.
 
-POST /login                  {"name": …, "password": …} as JSON, or a form; sets the session's cookie
-POST /logout                 ends the session
-GET  /login/oidc             to the provider, and back to …
-GET  /login/oidc/callback
-GET  /api/v1/whoami          actor, grants, and the token that a session's changes have to carry
+    POST /login                  {"name": …, "password": …} as JSON, or a form; sets the session's cookie
+    POST /logout                 ends the session
+    POST /api/v1/login           {"user": …, "password": …}; answers a session for the command line, sent as Bearer
+    GET  /login/oidc             to the provider, and back to …
+    GET  /login/oidc/callback
+    GET  /api/v1/whoami          actor, grants, and the token that a session's changes have to carry
+
+The page with the form is the dashboard's; a form that is refused leads back to it with the problem's code.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 from fastapi import APIRouter
+from pydantic import BaseModel, Field, SecretStr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -31,6 +35,13 @@ GO_ON: Final = (
     f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={HOME}">'
     f'<title>Logged in</title></head><body><main><p>Logged in. <a href="{HOME}">Go on</a></p></main></body></html>'
 )
+
+
+class Login(BaseModel):
+    """Name and password; neither is repeated in what is said of them."""
+
+    user: str = Field(max_length=200)
+    password: SecretStr = Field(max_length=1000)
 
 
 def router(house: House) -> APIRouter:
@@ -85,6 +96,11 @@ def router(house: House) -> APIRouter:
         cookies.put(answer, peer, secret)
         cookies.take(answer, peer, cookies.LOGIN)
         return answer
+
+    @router.post("/api/v1/login", dependencies=[open_to_all("whoever logs in is not known yet")])
+    async def log_in_at_a_terminal(request: Request, said: Login) -> dict[str, str]:
+        secret = await _keeper(request).log_in(request, said.user, said.password.get_secret_value())
+        return {"token": f"holdfast_session_{secret}"}
 
     @router.get("/api/v1/whoami", dependencies=[for_the_known("about nobody but who asks")])
     async def whoami(request: Request) -> dict[str, Any]:

@@ -413,6 +413,32 @@ async def test_wrong_tokens_are_limited_by_peer(house: House) -> None:
         assert [(await client.get(PROBE, headers=wrong)).status_code for _ in range(5)] == [401] * 3 + [429] * 2
 
 
+@pytest.mark.usefixtures("ada")
+async def test_the_command_line_is_given_a_session_to_send_as_bearer(
+    house: House, keeper: Doorkeeper, clock: Clock
+) -> None:
+    async with browser(house, keeper) as client:
+        answer = await client.post("/api/v1/login", json={"user": "ada", "password": PASSWORD})
+        assert "set-cookie" not in answer.headers
+        bearer = {"authorization": f"Bearer {answer.json()['token']}"}
+        assert (await client.post(PROBE, headers=bearer)).json()["actor"] == "ada"
+        said = (await client.get("/api/v1/whoami", headers=bearer)).json()
+        assert (said["natural"], said["csrf"]) == (True, None)
+        clock.on(minutes=30)
+        assert (await client.post(PROBE, headers=bearer)).status_code == 401
+
+
+async def test_the_command_line_is_refused_like_everybody(house: House) -> None:
+    keeper = Doorkeeper(house, limits(account=2))
+    async with browser(house, keeper) as client:
+        wrong = {"user": "ada", "password": "a wrong one, which is long"}
+        answers = [await client.post("/api/v1/login", json=wrong) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [401, 401, 429]
+        odd = await client.post("/api/v1/login", json={"user": "ada", "password": ["a wrong one"]})
+        assert odd.status_code == 422
+        assert "a wrong one" not in odd.text
+
+
 # -- passwords --------------------------------------------------------------------------------------------------------
 
 
