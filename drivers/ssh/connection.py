@@ -202,10 +202,10 @@ class Reach(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(step) for step in first["loc"])
-            raise ValueError(f"{place} {_reason(first)}".strip()) from None
+            raise ValueError(f"{place} {reason(first)}".strip()) from None
 
 
-def _reason(failed: ErrorDetails) -> str:
+def reason(failed: ErrorDetails) -> str:
     """What is wrong, in the words of whoever has found it."""
     if failed["type"] == "missing":
         return "is needed for via: ssh"
