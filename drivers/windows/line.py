@@ -86,14 +86,28 @@ class Grip:
         """Cancelled, it waits for the host to be done with this one, so that nothing goes on unheld."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         with anyio.CancelScope(shield=True):
-            if self.wire is None:
-                self.wire = await self.station.wire()
+            wire = await self._standing()
             try:
-                found = await self.wire.ask({"do": do, **fields}, within)
+                found = await wire.ask({"do": do, **fields}, within)
             except Silent as error:
                 raise OutcomeUnknown(str(error)) from None
         await anyio.lowlevel.checkpoint()
         return found
+
+    async def _standing(self) -> Wire:
+        """The helper that holds for us, from the first request on: a kept one that still answers, or a new one."""
+        if self.wire is not None:
+            return self.wire
+        kept = self.station.free()
+        if kept is not None:
+            try:
+                await kept.ask({"do": "beat"}, self.station.answers_within)
+                self.wire = kept
+                return kept
+            except DriverError:
+                self.station.give_back(kept)
+        self.wire = await self.station.wire()
+        return self.wire
 
     async def beat(self) -> None:
         """For as long as something is held."""
@@ -110,7 +124,9 @@ class Grip:
             if wire.lost is None:
                 with suppress(DriverError):
                     await wire.ask({"do": "close"}, CLOSED_WITHIN)
-            await wire.aclose()
+                self.station.give_back(wire)
+            else:
+                await wire.aclose()
 
 
 @asynccontextmanager

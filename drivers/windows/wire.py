@@ -192,8 +192,8 @@ class SshChannel:
 
 
 class Station:
-    """The helpers on one host: a few for those who look, kept until nobody has looked for a while, and one more for
-    each who acts."""
+    """The helpers on one host: one to each who acts and a few to those who look, kept until nobody has needed them for a
+    while."""
 
     def __init__(self, name: str, answers_within: float, closes_after: float, channel: Callable[[], Channel]) -> None:
         self.name, self.answers_within, self._closes_after = name, answers_within, closes_after
@@ -225,10 +225,22 @@ class Station:
         self.made += 1
         return wire
 
+    def free(self) -> Wire | None:
+        """A helper that nobody uses now; it may have been lost meanwhile."""
+        return self._free.pop()[0] if self._free else None
+
+    def give_back(self, wire: Wire) -> None:
+        if wire.lost is not None or len(self._free) >= TOGETHER:
+            self._end(wire)
+            return
+        self._free.append((wire, asyncio.get_running_loop().time()))
+        if self._check is None:
+            self._check = asyncio.get_running_loop().call_later(self._closes_after, self._close_unused)
+
     async def see(self, request: Mapping[str, Any], within: float) -> dict[str, Any]:
         """Asked of any helper. One that was lost while nobody used it is replaced, once: nothing was to be changed."""
         async with self._places:
-            kept = self._free.pop()[0] if self._free else None
+            kept = self.free()
             if kept is not None:
                 try:
                     return await self._seen(kept, request, within)
@@ -243,15 +255,7 @@ class Station:
         try:
             return await wire.ask(request, within)
         finally:
-            if wire.lost is None:
-                self._free.append((wire, asyncio.get_running_loop().time()))
-                self._look_later()
-            else:
-                self._end(wire)
-
-    def _look_later(self) -> None:
-        if self._check is None:
-            self._check = asyncio.get_running_loop().call_later(self._closes_after, self._close_unused)
+            self.give_back(wire)
 
     def _close_unused(self) -> None:
         self._check = None
@@ -261,7 +265,7 @@ class Station:
                 self._end(wire)
         self._free = [(wire, since) for wire, since in self._free if since > old]
         if self._free:
-            self._look_later()
+            self._check = asyncio.get_running_loop().call_later(self._closes_after, self._close_unused)
 
     def _end(self, wire: Wire) -> None:
         task = asyncio.get_running_loop().create_task(wire.aclose())
