@@ -25,7 +25,6 @@ WORDS: Final = 2000  # bytes of standard error that are kept for a sentence
 PIECE: Final = 64 << 10  # bytes of one Send; its envelope is half as large again, and hosts take 150 KiB
 RECEIVES: Final = 20  # seconds of one Receive that nothing comes for; then it is asked again
 UNUSED: Final = 900  # seconds after which a host itself ends a shell that nobody speaks to
-SLOW: Final = "2150858793"  # the fault of an operation in which nothing happened
 
 
 def missing(winrm: WinRm) -> str | None:
@@ -238,10 +237,10 @@ def translated(winrm: WinRm, error: Exception, *, began: bool) -> DriverError:
 
 def _why_not_believed(error: Exception) -> str:
     found = str(error)
-    for inner in ("hostname mismatch", "IP address mismatch", "certificate has expired", "self-signed certificate"):
+    for inner in ("hostname mismatch", "IP address mismatch", "certificate has expired"):
         if inner.lower() in found.lower():
             return inner
-    if "unable to get local issuer" in found:
+    if "unable to get local issuer" in found or "self-signed certificate" in found:
         return "no authority that is believed has signed it"
     return found.rpartition("(_ssl.c")[0][-160:] or "the TLS connection failed"
 
