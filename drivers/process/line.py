@@ -59,13 +59,17 @@ class Sees(Protocol):
         ...
 
 
-class Asks(Sees, Protocol):
+class Acts(Sees, Protocol):
     """Requests to one session of a host, which holds locks and orders until it is closed."""
 
     async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         """For requests that change something: cancelled, it waits for the host to be done with this one, so that
         nothing goes on unheld. All of them are short."""
         ...
+
+
+class Asks(Acts, Protocol):
+    """A session of a host to which releases are brought."""
 
     async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
         """The artifact's layers, for the machine that the host is."""

@@ -192,8 +192,8 @@ class SshChannel:
 
 
 class Station:
-    """The helpers on one host: one to each who acts and a few to those who look, kept until nobody has needed them for a
-    while."""
+    """The helpers on one host: one to each who acts and a few to those who look, kept for a while after nobody needs
+    them."""
 
     def __init__(self, name: str, answers_within: float, closes_after: float, channel: Callable[[], Channel]) -> None:
         self.name, self.answers_within, self._closes_after = name, answers_within, closes_after

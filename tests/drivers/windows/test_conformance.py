@@ -58,6 +58,7 @@ class WindowsBench(Bench):
     """One root on a Windows in memory; its hands reach into that memory."""
 
     pause = timedelta(milliseconds=5)
+    doomed = timedelta(milliseconds=250)
 
     def __init__(self, world: World, server: wsman.Server, directory: Path) -> None:
         super().__init__(admitted_tools())
@@ -110,7 +111,7 @@ class WindowsBench(Bench):
             interval=timedelta(milliseconds=20),
             timeout=timedelta(seconds=2),
             successes=2,
-            deadline=timedelta(milliseconds=600),
+            deadline=timedelta(seconds=5),
         )
 
     # -- eyes --------------------------------------------------------------------------------------------------------

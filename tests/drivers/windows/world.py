@@ -66,6 +66,20 @@ class Root:
     places: dict[str, Place] = field(default_factory=dict)
 
 
+@dataclass
+class App:
+    """What somebody's own tool has started."""
+
+    artifact: str
+    version: str
+    character: str
+    key: str
+    port: int
+    pid: int
+    up: bool
+    started_at: float
+
+
 Command = Callable[["World", str, Mapping[str, Any]], tuple[int | None, str]]
 
 
@@ -78,7 +92,7 @@ class World:
         self.services: dict[str, Service] = {}
         self.held: dict[tuple[str, str], Helper] = {}
         self.running: set[tuple[str, str]] = set()  # places where a command that was ordered has not ended
-        self.files: dict[str, bytes] = {}  # what programs of the host keep
+        self.apps: dict[str, App] = {}  # by the directory in which a tool keeps it
         self.programs: dict[str, Command] = {}
         self.broken: set[str] = set()  # versions
         self.administrator = True
@@ -126,6 +140,13 @@ class World:
         return {
             self.port(one): name for name, one in self.services.items() if one.state == "Running" and self.port(one)
         }
+
+    def answering(self, port: int) -> tuple[str, str] | None:
+        """Which version, of which character, answers on the port."""
+        name = self.listeners().get(port)
+        if name is not None:
+            return self.version(name), self.character(name)
+        return next(((one.version, one.character) for one in self.apps.values() if one.up and one.port == port), None)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -358,10 +379,10 @@ class World:
 
     def exchange(self, helper: Helper, ask: Mapping[str, Any]) -> dict[str, Any]:
         with self.lock:
-            name = self.listeners().get(ask["port"])
-            if name is None or ask["address"] != "127.0.0.1":
+            found = self.answering(ask["port"]) if ask["address"] == "127.0.0.1" else None
+            if found is None:
                 return {"refused": True, "content": ""}
-            character, version = self.character(name), self.version(name)
+            version, character = found
         sent = base64.b64decode(ask["content"])
         if not sent:
             return {"refused": False, "content": ""}
