@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from drivers import registry
 from drivers.windows.connection import Connection
 
 SAID: dict[str, Any] = {
@@ -71,3 +72,10 @@ def test_nothing_of_the_sdk_is_imported_before_a_host_is_spoken_to() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.stderr == "\n", ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["docker", "process", "systemd"])
+def test_what_does_not_run_over_winrm_says_what_does(kind: str) -> None:
+    model = registry.connection_model(kind)
+    with pytest.raises(ValidationError, match="Windows behind WinRM is for the drivers windows and script"):
+        model.model_validate({"via": "winrm", "host": "win-1", "root": "/srv"})
