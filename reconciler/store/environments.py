@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from desired_state.model import DesiredState, Target
 from reconciler.core.conditions import Condition
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.contents import Kind
 from reconciler.store.errors import Missing
 from reconciler.store.records import Accepted, EnvironmentRow, HandSuspension, Lease
@@ -19,6 +19,7 @@ from reconciler.store.tables import environment as table
 from reconciler.store.tables import known_target
 from stickers.names import Digest, EnvironmentId, ReleaseName
 
+_ONE: Final = select(table).where(table.c.id == bindparam("id_is"))  # built once: building it takes longer than asking
 _RESUMED: Final = {"suspended_reason": None, "suspended_by": None, "suspended_at": None, "suspended_until": None}
 
 
@@ -42,12 +43,20 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime) -> Accepted:
     }
     offered = insert(c, table).values(id=desired.environment.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
+    said = {"generation": generation, "release": desired.environment.release, "revision": desired.revision}
+    chronicle.tell(c, desired.environment.id, chronicle.Kind.DESIRED, now, said)
     return Accepted(generation=generation, changed=True)
 
 
 def load(c: Connection, id: EnvironmentId) -> EnvironmentRow | None:
-    row = c.execute(select(table).where(table.c.id == id)).first()
+    row = c.execute(_ONE, {"id_is": id}).first()
     return None if row is None else _environment(row)
+
+
+def load_declared(c: Connection, id: EnvironmentId) -> tuple[EnvironmentRow, DesiredState] | None:
+    """The environment beside what is in force there."""
+    row = c.execute(_ONE, {"id_is": id}).first()
+    return None if row is None else (_environment(row), contents.load(c, Kind.DESIRED_STATE, Digest(row.desired)))
 
 
 def all(c: Connection) -> tuple[EnvironmentRow, ...]:
@@ -73,11 +82,15 @@ def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> Non
         "suspended_at": suspension.since,
         "suspended_until": suspension.until,
     })  # fmt: skip
+    until = suspension.until.isoformat() if suspension.until else None
+    said = {"by": suspension.actor, "reason": suspension.reason, "until": until}
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, suspension.since, said)
 
 
-def resume(c: Connection, id: EnvironmentId) -> None:
+def resume(c: Connection, id: EnvironmentId, actor: str, now: datetime) -> None:
     """Ends a suspension by hand; one that the documents declare is ended there."""
     _written(c, id, _RESUMED)
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, now, {"by": actor, "reason": None, "until": None})
 
 
 def set_conditions(c: Connection, id: EnvironmentId, conditions: Sequence[Condition], lease: Lease) -> None:
@@ -134,6 +147,7 @@ def _environment(row: Row[Any]) -> EnvironmentRow:
         conditions=contents.read(tuple[Condition, ...], row.conditions),
         last_attempted=row.last_attempted,
         last_applied=row.last_applied,
+        memories=row.memories or "",
     )
 
 
