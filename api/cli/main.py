@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
-from api.settings import BadSetting, Settings, read
+from api.settings import ROLES, BadSetting, Settings, read
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as t
 HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
 PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
 PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
-ROLES: Final = (
+GRANTABLE: Final = (
     "viewer     read\n"
     "developer  read, request\n"
     "operator   read, request, deploy, rollback, freeze\n"
@@ -191,6 +191,50 @@ COMMANDS: Final = (
         ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another daemon holds the state, or bad input")),
         detail="Follows the document tree, looks at every target at the environment's interval and when something\n"
         "happens there, and closes the gaps. SIGTERM drains: running actions are given their time.",
+    ),
+    Command(
+        ("serve",),
+        "Run the daemon and listen for people and programs: API, dashboard, and the loop.",
+        "api.cli.daemon:serve",
+        (
+            option("--listen", metavar="HOST:PORT", help="where (HOLDFAST_LISTEN)"),
+            option("--role", choices=ROLES, help="what this process does (HOLDFAST_ROLE, default both)"),
+            option("--tls-certificate", metavar="FILE", help="PEM, with its chain (HOLDFAST_TLS_CERTIFICATE)"),
+            option("--tls-key", metavar="FILE", help="PEM (HOLDFAST_TLS_KEY)"),
+            option(
+                "--plain-http",
+                action="store_const",
+                const="on",
+                help="listen without TLS where others reach it, behind a proxy that has it",
+            ),
+        ),
+        (
+            "holdfast serve --listen 127.0.0.1:8420",
+            "holdfast serve --listen 0.0.0.0:8420 --tls-certificate cert.pem --tls-key key.pem",
+        ),
+        ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another daemon holds the state, or bad input")),
+        detail="Everything that `holdfast run` does, and HTTP over TCP besides. The names that clients may\n"
+        "call it by, beside addresses, are listed in HOLDFAST_HOSTS.",
+    ),
+    Command(
+        ("login",),
+        "Keep a token for the server that HOLDFAST_SERVER names.",
+        "api.cli.login:login",
+        (
+            option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),
+            option("--user", metavar="NAME", help="ask for the password, and have the server make a token"),
+        ),
+        ("holdfast login https://holdfast.example.com", "holdfast login --user ada"),
+        ((OK, "the token is kept"), (ERROR, "the server does not know it, or was not reached")),
+        detail="Without --user the token is asked for, or read from what is piped in. It is kept in your\n"
+        "configuration directory, for you alone to read.",
+    ),
+    Command(
+        ("logout",),
+        "Forget the token for a server.",
+        "api.cli.login:logout",
+        (option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),),
+        ("holdfast logout",),
     ),
     Command(
         ("status",),
@@ -374,7 +418,7 @@ COMMANDS: Final = (
             "holdfast user add ada --grant operator --in shop/staging",
             "holdfast user add joe --grant viewer --password-file joe.txt",
         ),
-        detail="Without --password-file the password is random and shown once.\n\n" + ROLES,
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "list"),
@@ -397,7 +441,7 @@ COMMANDS: Final = (
         "api.cli.people:grant",
         (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
         ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
-        detail="Whoever it is granted to logs in anew.\n\n" + ROLES,
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "revoke"),
@@ -432,7 +476,7 @@ COMMANDS: Final = (
         ),
         ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
         detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
-        + ROLES,
+        + GRANTABLE,
     ),
     Command(
         ("token", "list"),
@@ -483,6 +527,8 @@ COMMANDS: Final = (
     ),
 )
 
+SETTINGS: Final = ("listen", "role", "tls_certificate", "tls_key", "plain_http", "server")  # options of some
+
 GROUPS: Final = {
     "user": "people and their grants",
     "token": "tokens of machines",
@@ -515,7 +561,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     documents, state = arguments.documents, arguments.state
-    return read(documents=documents and Path(documents), state=state and Path(state), database=arguments.database)
+    named: dict[str, Any] = {name: getattr(arguments, name, None) for name in SETTINGS}
+    named |= {"documents": documents and Path(documents), "state": state and Path(state)}
+    return read(database=arguments.database, **named)
 
 
 def _report(problem: Problem, output: str) -> int:
