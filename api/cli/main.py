@@ -52,7 +52,7 @@ WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as t
 HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
 PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
 PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
-GRANTED: Final = (
+GRANTABLE: Final = (
     "viewer     read\n"
     "developer  read, request\n"
     "operator   read, request, deploy, rollback, freeze\n"
@@ -437,7 +437,7 @@ COMMANDS: Final = (
             "holdfast user add ada --grant operator --in shop/staging",
             "holdfast user add joe --grant viewer --password-file joe.txt",
         ),
-        detail="Without --password-file the password is random and shown once.\n\n" + GRANTED,
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "list"),
@@ -460,7 +460,7 @@ COMMANDS: Final = (
         "api.cli.people:grant",
         (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
         ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
-        detail="Whoever it is granted to logs in anew.\n\n" + GRANTED,
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "revoke"),
@@ -495,7 +495,7 @@ COMMANDS: Final = (
         ),
         ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
         detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
-        + GRANTED,
+        + GRANTABLE,
     ),
     Command(
         ("token", "list"),
