@@ -34,6 +34,11 @@ class Settings:
     Of whoever asks: `server` is the address of a Holdfast that listens (else the socket in the state directory is
     asked), `server_ca` the file of authorities that its certificate is checked against, `token` who asks, where
     `holdfast login` has kept none.
+
+    Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
+    between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has
+    one, name the OpenID Connect provider; `oidc_groups_claim` is the claim that lists groups, `oidc_scope` what is
+    asked for. The first admin's password is the content of `admin_password_file`, or random and printed once.
     """
 
     documents: Path = Path("holdfast")
@@ -54,6 +59,13 @@ class Settings:
     server: str = ""
     server_ca: str = ""
     token: str = field(default="", repr=False)
+    trusted_proxies: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: str = ""
+    oidc_groups_claim: str = "groups"
+    oidc_scope: str = "openid profile email"
+    admin_password_file: str = ""
 
     @property
     def database_url(self) -> str:

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from api import keys, logging
 from api.bell import Bell
-from api.house import House
+from api.house import House, signs_nothing
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
@@ -30,9 +30,9 @@ from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId
+from stickers.names import InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError, Statement
+from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -81,17 +81,13 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
     redactor = Redactor()
     resolver = Resolver(redactor)
     installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
-    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    tools = Tools(installation=installation, sign=signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
     drivers = Drivers(tools)
     try:
         yield drivers, tools, redactor
     finally:
         await drivers.aclose()
         await resolver.aclose()
-
-
-def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
-    raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
 def _house(
@@ -121,6 +117,7 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
         now=utc,
         bell=bell,
