@@ -105,6 +105,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _broken)
 
 
 def broken(error: Exception, where: str) -> Problem:
@@ -116,6 +117,10 @@ def broken(error: Exception, where: str) -> Problem:
 def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return response(error)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return response(broken(error, request.url.path))
 
 
 def _invalid(request: Request, error: Exception) -> Response:
