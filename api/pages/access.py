@@ -1,5 +1,5 @@
-"""What whoever looks may see, and what they may do in an environment: asked before a link or a button is shown, and again
-by the command behind it."""
+"""What whoever looks may see and may do in an environment: asked before a link or a button is shown, and again by the
+command behind it."""
 
 from __future__ import annotations
 

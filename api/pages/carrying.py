@@ -1,4 +1,4 @@
-"""Pages ask what the command line asks, through the same commands, so that both are told the same and may do the same."""
+"""Pages ask what the command line asks, through the same commands: both are told the same and may do the same."""
 
 from __future__ import annotations
 

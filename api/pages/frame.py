@@ -3,6 +3,7 @@ the page that an error becomes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
-from jinja2.runtime import Context
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -87,15 +87,12 @@ def templates() -> Environment:
         "task_tone": words.task_tone,
         "mark": words.mark,
         "path": lambda text: quote(text, safe="/"),
-        "ago": _ago,
+        "age_text": words.ago,
+        "instant": datetime.fromisoformat,
+        "pretty": lambda content: json.dumps(content, indent=2, ensure_ascii=False, default=str),
     }
     made.globals |= {"asset": _asset, "SYMBOLS": words.SYMBOLS, "MARKS": words.MARKS, "query": _query}
     return made
-
-
-@pass_context
-def _ago(context: Context, at: datetime | None) -> str:
-    return words.ago(at, context["now"])
 
 
 def _query(**given: object) -> str:

@@ -99,22 +99,22 @@ def _lines(standing: StandingInterval, goal: Mapping[str, Any] | None) -> Iterab
     claim = worn["claim"] if worn else None
     yield Line(
         name="release",
-        desired=_text(goal and goal["release"], "nothing"),
-        sticker=_against(goal and goal["release"], claim and claim["release"], _no_sticker(standing)),
+        desired=_text(_of(goal, "release"), "nothing"),
+        sticker=_against(_of(goal, "release"), _of(claim, "release"), _no_sticker(standing)),
         observed=Cell(text="a runtime knows no releases", known=False),
     )
     for name in ("artifact", "configuration"):
-        wanted, said = goal and goal[name], claim and claim[name]
+        wanted, said = _of(goal, name), _of(claim, name)
         yield Line(
             name=name,
             desired=_digest(wanted),
             sticker=_against(wanted, said, _no_sticker(standing)),
-            observed=_against(wanted, workload and workload[name], _unseen(standing)),
+            observed=_against(wanted, _of(workload, name), _unseen(standing)),
         )
     yield Line(
         name="state",
-        desired=_text(goal and ("running" if goal["running"] else "stopped"), "nothing"),
-        sticker=_text(worn and str(worn["phase"]).replace("_", " "), _no_sticker(standing)),
+        desired=_text(None if goal is None else "running" if goal["running"] else "stopped", "nothing"),
+        sticker=_text(None if worn is None else str(worn["phase"]).replace("_", " "), _no_sticker(standing)),
         observed=_state(goal, workload, standing),
     )
 
@@ -126,6 +126,10 @@ def _state(goal: Mapping[str, Any] | None, workload: Mapping[str, Any] | None, s
     wanted = "running" if goal is None or goal["running"] else "stopped"
     text = workload["state"] if health == "unchecked" else f"{workload['state']}, {health}"
     return Cell(text=text, differs=workload["state"] != wanted or health == "unhealthy")
+
+
+def _of(side: Mapping[str, Any] | None, name: str) -> str | None:
+    return None if side is None else side[name]
 
 
 def _workload(standing: StandingInterval) -> Mapping[str, Any] | None:

@@ -75,7 +75,9 @@ def healing(episodes: Sequence[Episode]) -> Stroke | None:
     ordered = sorted(episodes, key=lambda each: each.until)[-60:]
     lengths = [each.seconds for each in ordered]
     middle = sorted(lengths)[len(lengths) // 2]
-    words = f"time to heal of the last {len(lengths)}: {_seconds(middle)} in the middle, {_seconds(max(lengths))} at most"
+    words = (
+        f"time to heal of the last {len(lengths)}: {_seconds(middle)} in the middle, {_seconds(max(lengths))} at most"
+    )
     return _stroke(lengths, words=words, latest=_seconds(middle), most=_seconds(max(lengths)))
 
 
@@ -102,9 +104,7 @@ def _stroke(values: Sequence[float], *, words: str, latest: str, most: str) -> S
     if len(heights) == 1:
         heights, step = heights * 2, WIDTH
     points = " ".join(f"{index * step:.1f},{height:.1f}" for index, height in enumerate(heights))
-    return Stroke(
-        points=points, area=f"0,{HEIGHT} {points} {WIDTH},{HEIGHT}", words=words, latest=latest, most=most
-    )
+    return Stroke(points=points, area=f"0,{HEIGHT} {points} {WIDTH},{HEIGHT}", words=words, latest=latest, most=most)
 
 
 def _hours(length: timedelta) -> str:
