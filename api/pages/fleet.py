@@ -25,7 +25,9 @@ from reconciler.store.overview import Looked, Tally
 from reconciler.store.records import EnvironmentRow, Job
 from stickers.names import EnvironmentId, TargetId
 
-CELLS: Final = 40  # of one environment; above, only those not in sync are drawn
+CELLS: Final = 1_600  # on one page, shared by its environments
+LEAST: Final = 16  # of one environment; above its share, only targets not in sync are drawn
+MOST: Final = 64
 ROWS: Final = 100  # environments on one page
 NAMED: Final = 12  # targets up to which cells show their names
 OVERDUE: Final = timedelta(seconds=60)  # after it should have been looked at again, what was seen says little
@@ -64,6 +66,7 @@ class Sheet:
 
     rows: tuple[FleetRow, ...]
     more: EnvironmentId | None
+    cells: int  # of one environment, at most
     total: Mapping[Verdict, int]
     targets: int
     attention: int
@@ -99,10 +102,12 @@ def _sheet(c: Connection, known: Sequence[EnvironmentRow], now: datetime, *, onl
     for row in rows:
         total.update(row.tally.placements)
     wanted = [row for row in rows if (row.needs_attention or not only) and row.environment.id > after]
-    shown = [replace(row, cells=overview.cells(c, row.environment.id, row.tally, most=CELLS)) for row in wanted[:ROWS]]
+    most = min(MOST, max(LEAST, CELLS // max(1, len(wanted[:ROWS]))))
+    shown = [replace(row, cells=overview.cells(c, row.environment.id, row.tally, most=most)) for row in wanted[:ROWS]]
     return Sheet(
         rows=tuple(shown),
         more=shown[-1].environment.id if len(wanted) > ROWS else None,
+        cells=most,
         total={verdict: total[verdict] for verdict in overview.GRAVITY if verdict in total},
         targets=sum(row.tally.targets for row in rows),
         attention=sum(row.needs_attention for row in rows),

@@ -101,7 +101,7 @@ def _lines(standing: StandingInterval, goal: Mapping[str, Any] | None) -> Iterab
         name="release",
         desired=_text(_of(goal, "release"), "nothing"),
         sticker=_against(_of(goal, "release"), _of(claim, "release"), _no_sticker(standing)),
-        observed=Cell(text="a runtime knows no releases", known=False),
+        observed=_running_release(standing, goal, claim),
     )
     for name in ("artifact", "configuration"):
         wanted, said = _of(goal, name), _of(claim, name)
@@ -117,6 +117,19 @@ def _lines(standing: StandingInterval, goal: Mapping[str, Any] | None) -> Iterab
         sticker=_text(None if worn is None else str(worn["phase"]).replace("_", " "), _no_sticker(standing)),
         observed=_state(goal, workload, standing),
     )
+
+
+def _running_release(
+    standing: StandingInterval, goal: Mapping[str, Any] | None, claim: Mapping[str, Any] | None
+) -> Cell:
+    """A runtime knows no releases: it is told by the content, where that is one of a release at hand."""
+    workload = _workload(standing)
+    if workload is None:
+        return Cell(text=_unseen(standing), known=False)
+    for side in (goal, claim):
+        if side and all(side[name] == workload[name] for name in ("artifact", "configuration")):
+            return _against(_of(goal, "release"), side["release"], "")
+    return Cell(text="none that is known", known=False)
 
 
 def _state(goal: Mapping[str, Any] | None, workload: Mapping[str, Any] | None, standing: StandingInterval) -> Cell:

@@ -64,8 +64,9 @@ def _stepped(steps: Sequence[tuple[datetime, int]], since: datetime, now: dateti
             standing += steps[at][1]
             highest, at = max(highest, standing), at + 1
         heights.append(highest)
-    words = f"drifted placements over {_hours(now - since)}: {standing} now, {max(heights)} at most"
-    return _stroke(heights, words=words, latest=str(standing), most=str(max(heights)))
+    most, heights[-1] = max(heights), standing  # the line ends at how things are
+    words = f"drifted placements over {_hours(now - since)}: {standing} now, {most} at most"
+    return _stroke(heights, words=words, latest=str(standing), most=str(most))
 
 
 def healing(episodes: Sequence[Episode]) -> Stroke | None:

@@ -1,5 +1,5 @@
-"""A dashboard to look at: real parts on a fleet in memory, real time, a port of loopback. The reconciler runs in a thread
-of its own, so that a browser can be driven from the test's.
+"""A dashboard to look at: real parts on a fleet in memory, in real time, at a port of loopback. It runs in a thread of
+its own, so that a browser can be driven from the test's.
 
     .venv/bin/python -m tests.api.pages.stand        # to look at it by hand
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,16 +26,21 @@ from api.http.serving import on_port
 from api.pages.routes import router
 from api.people.principal import Grant, Principal, Verb, owner
 from api.settings import Settings
-from desired_state.model import Policy, StrategyKind, Strategy, Sync
-from drivers.memory import World
+from desired_state.model import DesiredState, Policy, Strategy, StrategyKind, Sync
+from drivers.memory import MemoryDriver, World
+from reconciler.core.drift import Verdict
+from reconciler.store import overview
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId
 from stickers.redaction import Redactor
-from tests.reconciler.rig import HERE, Rig, Shelf, around, declared, keyring, tools
+from tests.reconciler.rig import HERE, Rig, Shelf, around, artifact, declared, keyring, place, tools
 
 T = TypeVar("T")
 
 PROD: Final = EnvironmentId("default/prod")
+EDGE: Final = EnvironmentId("default/edge")
+REPORTED: Final = Sync(interval=timedelta(seconds=2), heal=Policy.REPORT)
+HOSTILE: Final = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`{{7*7}}"
 STAGING: Final = EnvironmentId("default/staging")
 
 
@@ -77,42 +82,43 @@ class Stand:
             time.sleep(0.05)
 
 
-def states(prod: str = "1.0.0", **changes: Any) -> list[Any]:
+def states(prod: str = "1.0.0", **changes: Any) -> list[DesiredState]:
+    """Three environments: one of many small targets, one whose drift stays to be seen, one that is healed."""
     common: dict[str, Any] = {
         "sync": Sync(interval=timedelta(seconds=2)),
         "strategy": Strategy(kind=StrategyKind.ALL_AT_ONCE),
     }
     quick = [
         declared(prod, targets=6, components=("api", "worker"), environment=PROD, **(common | changes)),
-        declared("1.0.0", targets=3, environment=STAGING, **common),
-        declared("1.0.0", targets=60, environment=EnvironmentId("default/edge"), **common),
+        declared("1.0.0", targets=6, environment=STAGING, **common | {"sync": REPORTED}),
+        declared("1.0.0", targets=130, environment=EDGE, **common),
     ]
     return [replace(each, placements=tuple(replace(one, health=None) for one in each.placements)) for each in quick]
 
 
 @contextmanager
-def stand(*desired: Any, running: bool = True) -> Iterator[Stand]:
+def stand(*desired: DesiredState, running: bool = True) -> Iterator[Stand]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         portal = stack.enter_context(start_blocking_portal("asyncio"))
         yield stack.enter_context(portal.wrap_async_context_manager(_served(portal, home, desired, running)))
 
 
-from collections.abc import AsyncIterator  # noqa: E402
-from contextlib import asynccontextmanager  # noqa: E402
-
-
 @asynccontextmanager
-async def _served(portal: BlockingPortal, home: Path, desired: Any, running: bool) -> AsyncIterator[Stand]:
+async def _served(
+    portal: BlockingPortal, home: Path, desired: tuple[DesiredState, ...], running: bool
+) -> AsyncIterator[Stand]:
     store = await Store.open(f"sqlite:///{home / 'holdfast.db'}", now=utc)
     real = replace(tools(), now=utc)
-    async with around(World(now=utc), store, Shelf(*desired), running=running, tools=real) as rig:
+    world = World(now=utc)
+    drivers = {"memory": MemoryDriver(real, world)}
+    async with around(world, store, Shelf(*desired), running=running, tools=real, drivers=drivers) as rig:
         house = House(
             settings=Settings(documents=Path("holdfast"), state=home),
             installation=HERE,
             store=store,
             reconciler=rig.reconciler,
-            drivers={"memory": rig.driver},
+            drivers=drivers,
             keyring=keyring(),
             redactor=Redactor(),
             now=utc,
@@ -126,7 +132,35 @@ async def _served(portal: BlockingPortal, home: Path, desired: Any, running: boo
     await store.aclose()
 
 
+def settled(made: Stand) -> None:
+    """Everything that is declared stands, and was seen to."""
+    made.until(lambda: _verdicts(made) == {Verdict.IN_SYNC}, 20)
+
+
+def _verdicts(made: Stand) -> set[Verdict]:
+    found = made.read(overview.tallies)
+    return {verdict for tally in found.values() for verdict in tally.placements} if len(found) == 3 else set()
+
+
+def unsettled(made: Stand) -> None:
+    """Staging after a bad night, with a stranger whose name is an attack."""
+    made.portal.call(_unsettle, made.rig.world)
+    made.until(lambda: len(made.read(lambda c: overview.tally(c, STAGING)).placements) >= 5)
+
+
+async def _unsettle(world: World) -> None:
+    world.host(place(0, environment=STAGING).target).kill(place(0, environment=STAGING))
+    world.host(place(1, environment=STAGING).target).forge(place(1, environment=STAGING))
+    world.host(place(2, environment=STAGING).target).swap(place(2, environment=STAGING), artifact("api", "0.9.0"))
+    world.host(place(3, environment=STAGING).target).cut()
+    world.host(place(4, environment=STAGING).target).intrude(HOSTILE, artifact("api", "0.1.0"))
+    thing = next(iter(world.host(place(5, environment=STAGING).target).things))
+    world.host(place(5, environment=STAGING).target).say(thing, HOSTILE)
+
+
 if __name__ == "__main__":
     with stand(*states()) as made:
+        settled(made)
+        unsettled(made)
         print(made.address, flush=True)
         time.sleep(3600)
