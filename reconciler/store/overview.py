@@ -219,9 +219,7 @@ class Looked:
 
 def looked(c: Connection) -> dict[EnvironmentId, Looked]:
     """Of every environment that any turn has decided about."""
-    last = (
-        select(func.max(_LATER.c.number)).where(_LATER.c.environment == decision.c.environment).scalar_subquery()
-    )
+    last = select(func.max(_LATER.c.number)).where(_LATER.c.environment == decision.c.environment).scalar_subquery()
     query = (
         select(decision.c.environment, decision.c.until, decision.c.again_at)
         .select_from(environment.join(decision, decision.c.environment == environment.c.id))
@@ -242,9 +240,7 @@ class TargetRow:
     verdicts: tuple[tuple[ComponentName, Verdict, datetime], ...]
 
 
-def targets(
-    c: Connection, ids: Iterable[EnvironmentId], *, after: str | None = None, limit: int
-) -> Page[TargetRow]:
+def targets(c: Connection, ids: Iterable[EnvironmentId], *, after: str | None = None, limit: int) -> Page[TargetRow]:
     """Targets by environment and name. The cursor is `environment target` of the last one shown."""
     key = (table.c.environment, table.c.target)
     where = [_OPEN, table.c.environment.in_(list(ids)), table.c.verdict != Verdict.UNMANAGED]
