@@ -50,6 +50,10 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "follow": Right(Verb.READ, Where.JOB),
     "request": Right(Verb.DEPLOY, Where.JOB),
     "logs": Right(Verb.READ, Where.FOUND),
+    "targets": Right(Verb.READ, Where.ENVIRONMENT),
+    "components": Right(Verb.READ, Where.ENVIRONMENT),
+    "releases": Right(Verb.READ, Where.FOUND),  # in projects where anything may be read
+    "release": Right(Verb.READ, Where.FOUND),
 }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, select, tuple_, update
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, JOB_TERMINAL, JobEvent, JobState
 from reconciler.core.plan import JobKind, Plan
-from reconciler.store import contents, leases, tasks
+from reconciler.store import chronicle, contents, leases, tasks
 from reconciler.store.contents import Kind
 from reconciler.store.errors import JobActive, JobOver, Missing, Stale
 from reconciler.store.records import Direction, Job, Lease, NewJob, Page, Wish
@@ -44,6 +44,7 @@ def create(c: Connection, new: NewJob, lease: Lease, now: datetime) -> Job:
     if row is None:
         raise _busy(c, new.environment)
     job = _job(row)
+    _tell(c, job, now)
     tasks.add(c, job, new.plan, Direction.FORWARD, lease, now)
     return job
 
@@ -59,7 +60,9 @@ def advance(c: Connection, job: Job, event: JobEvent, lease: Lease, now: datetim
     `IllegalTransition` when the table does not list the event."""
     state = machine.advance(JOB, job.state, event)
     ended = now if state in JOB_TERMINAL else None
-    return _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    after = _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    _tell(c, after, now)
+    return after
 
 
 def revise(c: Connection, job: Job, lease: Lease, now: datetime, **changes: Unpack[Changes]) -> Job:
@@ -73,6 +76,7 @@ def request(c: Connection, id: JobId, wish: Wish, actor: str, now: datetime) -> 
     asked = update(table).where(table.c.id == id, ACTIVE, table.c.wish.is_distinct_from(Wish.CANCEL))
     row = c.execute(asked.values(wish=wish, wished_by=actor, wished_at=now).returning(*table.c)).first()
     if row is not None:
+        _tell(c, _job(row), now)
         return _job(row)
     job = load(c, id)
     if job is None:
@@ -123,6 +127,11 @@ def page(
     jobs = [_job(row) for row in c.execute(_after(query, before))]
     more = len(jobs) > limit
     return Page(items=tuple(jobs[:limit]), before=_cursor(jobs[limit - 1]) if more else None)
+
+
+def _tell(c: Connection, job: Job, now: datetime) -> None:
+    said = {"of": job.kind, "state": job.state, "detail": job.message or job.reason, "wish": job.wish}
+    chronicle.tell(c, job.environment, chronicle.Kind.JOB, now, said, job.id)
 
 
 def _cursor(job: Job) -> str:

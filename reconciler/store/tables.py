@@ -29,7 +29,7 @@ from sqlalchemy import (
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
-from reconciler.store.columns import Instant, Plain, Sentence, Serial
+from reconciler.store.columns import Instant, Plain, Sentence, Serial, this_transaction
 from reconciler.store.records import Direction, Wish
 from stickers.signature import Statement
 
@@ -373,3 +373,32 @@ Index(
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
+
+event = Table(
+    "event",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    Column("written_by", BigInteger, nullable=False, server_default=this_transaction()),
+    _text("environment"),
+    _text("job", null=True),
+    _text("kind"),
+    _instant("at"),
+    Column("content", Plain, nullable=False),
+    sqlite_autoincrement=True,  # whoever follows goes by the numbers
+)
+Index("event_in_order", event.c.written_by, event.c.number)
+Index("event_by_environment", event.c.environment, event.c.written_by, event.c.number)
+Index("event_by_job", event.c.job, event.c.written_by, event.c.number)
+Index("event_by_age", event.c.at)
+
+answer = Table(
+    "answer",
+    metadata,
+    _text("actor"),
+    _text("key"),
+    _text("request"),
+    Column("content", Plain, nullable=False),
+    _instant("at"),
+    PrimaryKeyConstraint("actor", "key"),
+)
+Index("answer_by_age", answer.c.at)
