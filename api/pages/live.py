@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 import anyio
 from fastapi import APIRouter
 from sqlalchemy import Connection
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
+from api.http import streams
 from api.http.guard import SOMEWHERE, guarded
 from api.pages.access import environment_of
 from api.pages.frame import HEADERS, Desk, Live, pages
@@ -25,7 +26,7 @@ from stickers.names import EnvironmentId, JobId
 
 GLANCE: Final = 0.5  # seconds between two looks, shared by all that watch the same
 SIGN_OF_LIFE: Final = 15.0  # seconds, after which a silent stream says that it is still there
-SESSION: Final = 300.0  # seconds, after which a watcher comes in again through the door, with the rights of then
+SESSION: Final = 60.0  # seconds, after which a watcher comes in again through the door, with the rights of then
 KEPT: Final = 512
 
 Query = Callable[[Connection], str]
@@ -71,36 +72,36 @@ def router(desk: Desk) -> APIRouter:
 
     @made.get("/live", dependencies=[guarded(Verb.READ, SOMEWHERE)])
     async def watch_fleet(request: Request) -> Response:
-        return _stream(pulses, "fleet", overview.pulse)
+        return _stream(desk, request, pulses, "fleet", overview.pulse)
 
     @made.get("/live/environments/{project}/{environment}", dependencies=[guarded(Verb.READ)])
     async def watch_environment(request: Request, project: str, environment: str) -> Response:
         id = environment_of(project, environment)
-        return _stream(pulses, id, lambda c: overview.pulse_of(c, id))
+        return _stream(desk, request, pulses, id, lambda c: overview.pulse_of(c, id))
 
     @made.get("/live/jobs/{project}/{environment}/{number}", dependencies=[guarded(Verb.READ)])
     async def watch_job(request: Request, project: str, environment: str, number: int) -> Response:
         id = names.job_id(environment_of(project, environment), number)
-        return _stream(pulses, id, lambda c: overview.pulse_of_job(c, id))
+        return _stream(desk, request, pulses, id, lambda c: overview.pulse_of_job(c, id))
 
     return made
 
 
-def _stream(pulses: Pulses, key: str, query: Query) -> Response:
-    headers = HEADERS | {"X-Accel-Buffering": "no"}
-    return StreamingResponse(_beats(pulses, key, query), headers=headers, media_type="text/event-stream")
+def _stream(desk: Desk, request: Request, pulses: Pulses, key: str, query: Query) -> Response:
+    answer = streams.response(request, lambda: _beats(desk, pulses, key, query))
+    answer.headers.update(HEADERS)
+    return answer
 
 
-async def _beats(pulses: Pulses, key: str, query: Query) -> AsyncIterator[str]:
+async def _beats(desk: Desk, pulses: Pulses, key: str, query: Query) -> AsyncGenerator[bytes, None]:
     told, quiet, end = "", 0.0, time.monotonic() + SESSION
-    yield "retry: 1000\n\n"
-    while time.monotonic() < end:
+    while time.monotonic() < end and not desk.house.bell.closing:
         try:
             token = await pulses.token(key, query)
         except StoreError:  # the page stays as it is; the watcher comes again
             return
         if token != told or quiet >= SIGN_OF_LIFE:
-            yield f"event: pulse\ndata: {token}\n\n"
+            yield f"event: pulse\ndata: {token}\n\n".encode()
             told, quiet = token, 0.0
         await anyio.sleep(GLANCE)
         quiet += GLANCE

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.house import House
-from api.pages import acting, assets, drift, environment, fleet, jobs, live, past, shelves, targets
+from api.pages import acting, assets, drift, entry, environment, fleet, jobs, live, past, shelves, targets
 from api.pages.frame import desk
 
-ROUTERS = (fleet, environment, acting, past, jobs, targets, drift, shelves, live, assets)
+ROUTERS = (fleet, environment, acting, past, jobs, targets, drift, shelves, live, entry, assets)
 
 
 def router(house: House) -> APIRouter:

@@ -178,12 +178,6 @@ def placements(
     return Page(items=tuple(found[:limit]), before=cursor)
 
 
-def drifted(c: Connection, id: EnvironmentId) -> tuple[StandingInterval, ...]:
-    """Every open placement of the environment that is not in sync."""
-    query = select(table).where(_OPEN, table.c.environment == id, table.c.verdict != Verdict.IN_SYNC)
-    return tuple(_standing(row) for row in c.execute(query.order_by(*_PLACE)))
-
-
 def environments_of(c: Connection, target: TargetId) -> tuple[EnvironmentId, ...]:
     """Where the target wears stickers."""
     query = select(table.c.environment).where(_OPEN, table.c.target == target).distinct()
