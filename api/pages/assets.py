@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from api.http.guard import open_to_all
 from api.pages.carrying import form
-from api.pages.frame import HEADERS, STATIC, THEME_COOKIE, THEMES, Desk, local, pages, sent_to
+from api.pages.frame import HEADERS, THEME_COOKIE, THEMES, Desk, local, pages, sent_to
+from api.pages.templating import STATIC
 from api.problem import Problem
 
 KINDS: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}

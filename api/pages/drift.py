@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -16,7 +17,7 @@ from api.pages.access import readable
 from api.pages.carrying import answer
 from api.pages.frame import HEADERS, Desk, pages, show
 from api.people.principal import Verb
-from reconciler.store import environments, overview
+from reconciler.store import environments
 
 ROWS: Final = 200
 
@@ -24,14 +25,13 @@ ROWS: Final = 200
 def router(desk: Desk) -> APIRouter:
     made = APIRouter(route_class=pages(desk), include_in_schema=False)
 
-    async def drifted(request: Request) -> list[dict[str, Any]]:
+    async def drifted(request: Request) -> list[Mapping[str, Any]]:
         named = request.query_params.get("environment")
         asked: dict[str, Any] = {"environment": named} if named else {}
         found = await answer(desk, request, "drift", **asked)
         wanted = request.query_params.get("verdict")
         rows = [row for row in found["placements"] if not wanted or row["verdict"] == wanted]
-        rank = {verdict.value: number for number, verdict in enumerate(overview.GRAVITY)}
-        return sorted(rows, key=lambda row: (rank[row["verdict"]], row["environment"], overview.natural(row["target"])))
+        return report.ordered(rows)
 
     @made.get("/drift", dependencies=[guarded(Verb.READ, SOMEWHERE)])
     async def page(request: Request) -> Response:
@@ -62,8 +62,7 @@ def router(desk: Desk) -> APIRouter:
     @made.get("/drift.html", dependencies=[guarded(Verb.READ, SOMEWHERE)])
     async def as_html(request: Request) -> Response:
         rows = await drifted(request)
-        made = report.as_html(rows, installation=desk.house.installation, now=desk.now)
-        return _file(made, "text/html; charset=utf-8", "drift.html")
+        return _file(report.as_html(rows, now=desk.now), "text/html; charset=utf-8", "drift.html")
 
     return made
 

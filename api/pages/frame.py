@@ -3,29 +3,24 @@ the page that an error becomes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.house import House
 from api.http.problems import broken, status_of
-from api.pages import words
+from api.pages.templating import query, templates
 from api.people.principal import Principal
 from api.problem import Problem
 from drivers.errors import DriverError
 from reconciler.store.errors import StoreError
 
-STATIC: Final = Path(__file__).parent / "static"
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -65,50 +60,6 @@ class Live:
 
 def desk(house: House) -> Desk:
     return Desk(house=house, templates=templates())
-
-
-def templates() -> Environment:
-    """Templates with the words of `words`; a name that a page does not hand over is an error."""
-    made = Environment(
-        loader=PackageLoader("api.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    made.filters |= {
-        "short": words.short,
-        "bare": words.bare,
-        "moment": words.moment,
-        "machine": words.machine,
-        "span": words.span,
-        "job_tone": words.job_tone,
-        "task_tone": words.task_tone,
-        "mark": words.mark,
-        "path": lambda text: quote(text, safe="/"),
-        "age_text": words.ago,
-        "instant": datetime.fromisoformat,
-        "pretty": lambda content: json.dumps(content, indent=2, ensure_ascii=False, default=str),
-    }
-    made.globals |= {"asset": _asset, "SYMBOLS": words.SYMBOLS, "MARKS": words.MARKS, "query": _query}
-    return made
-
-
-def _query(**given: object) -> str:
-    """A query of what is given; empty without."""
-    pairs = {name: value for name, value in given.items() if value not in (None, "")}
-    return f"?{urlencode(pairs)}" if pairs else ""
-
-
-_VERSIONS: Final[dict[str, str]] = {}
-
-
-def _asset(name: str) -> str:
-    """The address of a static file; another content has another address, so it may be kept for ever."""
-    if name not in _VERSIONS:
-        _VERSIONS[name] = sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={_VERSIONS[name]}"
 
 
 def show(
@@ -209,6 +160,6 @@ def refused(desk: Desk, request: Request, problem: Problem) -> Response:
     status = status_of(problem)
     if status == 401 and request.method == "GET":
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return sent_to(f"{LOGIN}{_query(next=here)}")
+        return sent_to(f"{LOGIN}{query(next=here)}")
     advice = _WHAT_TO_DO.get(status, "The log of the daemon says more.")
     return show(desk, request, "problem.html", title="That did not work", status=status, problem=problem, advice=advice)

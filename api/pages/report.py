@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from api.pages.templating import templates
+from api.pages.words import MARKS
+
 COLUMNS: Final = (
     "environment",
     "target",
@@ -32,19 +35,27 @@ def as_csv(placements: Iterable[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    for placement in placements:
+    for placement in ordered(placements):
         writer.writerow([_harmless(_text(placement.get(column))) for column in COLUMNS])
     return out.getvalue()
 
 
-def as_html(placements: Iterable[Mapping[str, Any]], *, installation: str, now: datetime) -> str:
+def as_html(placements: Iterable[Mapping[str, Any]], *, now: datetime) -> str:
     """A file that needs nothing beside it: its style is inside, and it has no script."""
-    from api.pages.frame import templates  # jinja2, only where a report is made
-
     rows = [{**row, "since": _moment(row.get("since"))} for row in placements]
     by_verdict = Counter(str(row["verdict"]) for row in rows)
-    made = templates().get_template("report.html")
-    return made.render(rows=rows, counts=by_verdict.most_common(), installation=installation, now=now)
+    return templates().get_template("report.html").render(rows=ordered(rows), counts=by_verdict.most_common(), now=now)
+
+
+def ordered(placements: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The gravest first; `web-9` before `web-10`."""
+    rank = {verdict.value: number for number, verdict in enumerate(MARKS)}
+    return sorted(placements, key=lambda row: (rank[row["verdict"]], row["environment"], natural(row["target"])))
+
+
+def natural(text: str) -> tuple[str, int]:
+    digits = len(text) - len(text.rstrip("0123456789"))
+    return (text[: len(text) - digits], int(text[-digits:][:18])) if digits else (text, -1)
 
 
 def _text(value: Any) -> str:

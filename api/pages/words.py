@@ -33,21 +33,21 @@ class Mark:
 
 
 MARKS: Final[Mapping[Verdict, Mark]] = {
-    Verdict.IN_SYNC: Mark("✓", Tone.GOOD, "declared, labelled and running agree, and health is proven"),
-    Verdict.IN_TRANSIT: Mark("→", Tone.MOVING, "a change is under way"),
-    Verdict.UNKNOWN: Mark("?", Tone.UNKNOWN, "could not be looked at: neither good nor bad is known"),
-    Verdict.BEHIND: Mark("↓", Tone.WARN, "runs an earlier release than wanted"),
-    Verdict.AHEAD: Mark("↑", Tone.WARN, "runs a later release than wanted"),
-    Verdict.WRONG_CONFIGURATION: Mark("≈", Tone.WARN, "runs the right artifact with another configuration"),
-    Verdict.UNLABELLED: Mark("◇", Tone.WARN, "runs as wanted, but no sticker that can be believed says so"),
-    Verdict.FOREIGN: Mark("◆", Tone.WARN, "ours, and declared by nobody any more"),
-    Verdict.WRONG_ARTIFACT: Mark("✕", Tone.BAD, "runs another artifact than wanted"),
-    Verdict.LYING: Mark("≠", Tone.BAD, "the sticker says one thing, what runs is another"),
+    Verdict.UNHEALTHY: Mark("!", Tone.BAD, "runs and does not serve"),
     Verdict.MISSING: Mark("∅", Tone.BAD, "declared, and nothing stands there"),
     Verdict.STOPPED: Mark("■", Tone.BAD, "stands there and does not run"),
-    Verdict.UNHEALTHY: Mark("!", Tone.BAD, "runs and does not serve"),
+    Verdict.LYING: Mark("≠", Tone.BAD, "the sticker says one thing, what runs is another"),
+    Verdict.WRONG_ARTIFACT: Mark("✕", Tone.BAD, "runs another artifact than wanted"),
+    Verdict.WRONG_CONFIGURATION: Mark("≈", Tone.WARN, "runs the right artifact with another configuration"),
+    Verdict.BEHIND: Mark("↓", Tone.WARN, "runs an earlier release than wanted"),
+    Verdict.AHEAD: Mark("↑", Tone.WARN, "runs a later release than wanted"),
+    Verdict.UNLABELLED: Mark("◇", Tone.WARN, "runs as wanted, but no sticker that can be believed says so"),
+    Verdict.FOREIGN: Mark("◆", Tone.WARN, "ours, and declared by nobody any more"),
+    Verdict.UNKNOWN: Mark("?", Tone.UNKNOWN, "could not be looked at: neither good nor bad is known"),
+    Verdict.IN_TRANSIT: Mark("→", Tone.MOVING, "a change is under way"),
+    Verdict.IN_SYNC: Mark("✓", Tone.GOOD, "declared, labelled and running agree, and health is proven"),
     Verdict.UNMANAGED: Mark("·", Tone.QUIET, "not ours: left alone"),
-}
+}  # the gravest first
 JOB_TONES: Final[Mapping[JobState, Tone]] = {
     JobState.PENDING: Tone.MOVING,
     JobState.PREPARING: Tone.MOVING,
