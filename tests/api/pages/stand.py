@@ -23,8 +23,9 @@ from starlette.requests import Request
 from api.house import House
 from api.http.app import application
 from api.http.serving import on_port
-from api.pages.routes import router
+from api.pages.routes import lost, router
 from api.people.principal import Grant, Principal, Verb, owner
+from api.problem import Problem
 from api.settings import Settings
 from desired_state.model import DesiredState, Policy, Strategy, StrategyKind, Sync
 from drivers.memory import MemoryDriver, World
@@ -55,6 +56,8 @@ class Doorkeeper:
         match request.cookies.get("who"):
             case "reader":
                 return Principal(actor="reader", grants=(Grant(verb=Verb.READ, where=str(STAGING)),))
+            case "nobody":
+                raise Problem("UNAUTHENTICATED", "log in")
             case _:
                 return owner("ada")
 
@@ -123,7 +126,7 @@ async def _served(
             redactor=Redactor(),
             now=utc,
         )
-        server = on_port(application(house, Doorkeeper(), more=(router,)), "127.0.0.1", 0)
+        server = on_port(application(house, Doorkeeper(), more=(router, lost)), "127.0.0.1", 0)
         async with anyio.create_task_group() as group:
             port = await group.start(server.run_until_stopped)
             yield Stand(address=f"http://127.0.0.1:{port}", portal=portal, rig=rig, house=house)
