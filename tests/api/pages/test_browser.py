@@ -198,7 +198,7 @@ def test_hostile_texts_are_shown_and_never_run(made: Stand, chromium: Any) -> No
                 assert page.locator("main img, main script").count() == 0, path
             page.wait_for_timeout(100)
     finally:
-        made.write(lambda c: environments.resume(c, STAGING))
+        made.write(lambda c: environments.resume(c, STAGING, "ada", utc()))
 
 
 def test_a_change_is_seen_without_a_reload_and_what_was_opened_stays_open(made: Stand, chromium: Any) -> None:
@@ -213,7 +213,7 @@ def test_a_change_is_seen_without_a_reload_and_what_was_opened_stays_open(made: 
             assert page.evaluate("window.unloaded") is False
             assert page.evaluate("document.querySelectorAll('#env-placements details')[1].open") is True
         finally:
-            made.write(lambda c: environments.resume(c, EDGE))
+            made.write(lambda c: environments.resume(c, EDGE, "ada", utc()))
         page.wait_for_selector("#env-notes .note", state="detached", timeout=5_000)
 
 
@@ -228,7 +228,7 @@ def test_the_focus_survives_an_exchange(made: Stand, chromium: Any) -> None:
             page.wait_for_function("(old) => old !== document.getElementById('fleet-rows')", arg=old, timeout=8_000)
             assert page.evaluate("document.activeElement.textContent") == "edge"
         finally:
-            made.write(lambda c: environments.resume(c, EDGE))
+            made.write(lambda c: environments.resume(c, EDGE, "ada", utc()))
 
 
 def test_without_a_script_everything_is_there_and_works(made: Stand, chromium: Any) -> None:
