@@ -38,6 +38,7 @@ class Command:
     examples: tuple[str, ...] = ()
     exits: tuple[tuple[int, str], ...] = ((OK, "done"), (ERROR, "bad input, or it could not be asked"))
     detail: str = ""
+    formats: tuple[str, ...] = ("text", "json")
 
 
 def option(*flags: str, **words: Any) -> Option:
@@ -248,8 +249,10 @@ COMMANDS: Final = (
         "Show every placement that is not in sync, and why.",
         "api.cli.fleet:drift",
         (option("environment", nargs="?", metavar="ENV", help="name, or project/name"),),
-        ("holdfast drift", "holdfast drift staging"),
+        ("holdfast drift", "holdfast drift staging", "holdfast drift --output html > drift.html"),
         ((OK, "everything is in sync"), (CHANGES, "something drifts or is unknown"), (ERROR, "it could not be asked")),
+        formats=("text", "json", "csv", "html"),
+        detail="csv is for spreadsheets; html is one file that can be mailed, with everything it needs inside.",
     ),
     Command(
         ("plan",),
@@ -659,7 +662,7 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
-    line.add_argument("--output", choices=("text", "json"), default="text", help="json: the whole answer, for programs")
+    line.add_argument("--output", choices=command.formats, default="text", help="json: the whole answer, for programs")
     line.set_defaults(run=command.run)
 
 

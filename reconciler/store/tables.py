@@ -361,6 +361,14 @@ Index(
     sqlite_where=OPEN,
     postgresql_where=OPEN,
 )
+Index(
+    "open_standing_by_verdict",
+    standing.c.environment,
+    standing.c.verdict,
+    standing.c.target,
+    sqlite_where=OPEN,
+    postgresql_where=OPEN,
+)  # a fleet at a glance, without reading one row
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
