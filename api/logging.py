@@ -17,6 +17,7 @@ from reconciler.events import (
     LeaseLost,
     Progressed,
     SourceRefused,
+    SourceStale,
     StickerDistrusted,
     TaskMoved,
     TurnFailed,
@@ -25,7 +26,7 @@ from reconciler.events import (
 from stickers.redaction import Redactor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-ALARMS: Final = (LeaseLost, SourceRefused, StickerDistrusted, TurnFailed, WatchLost)
+ALARMS: Final = (LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
 DETAILS: Final = (Progressed, TaskMoved)
 
 

@@ -24,6 +24,7 @@ from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
 from reconciler.means import Limits
+from reconciler.sources import Followed
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
@@ -101,7 +102,7 @@ def _house(
         tools=tools,
         keyring=keyring,
         holder=f"{tools.installation}@{settings.state.absolute()}",
-        source=Directory(settings.documents),
+        sources={"documents": Followed(source=Directory(settings.documents))},
         load=_load,
         sink=logging.write,
         limits=Limits(actions=settings.concurrency),

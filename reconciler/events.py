@@ -13,8 +13,9 @@ from stickers.names import EnvironmentId, JobId, PlacementId, TargetId, TaskId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRead:
-    """The documents were read and accepted; `changed` are the environments whose desire has a new meaning."""
+    """A source was read and accepted; `changed` are the environments whose desire has a new meaning."""
 
+    source: str
     revision: str
     changed: tuple[EnvironmentId, ...]
     undeclared: tuple[EnvironmentId, ...]
@@ -22,10 +23,20 @@ class SourceRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRefused:
-    """The documents could not be read, were empty or invalid; the last accepted desire stays in force."""
+    """A source could not be read, was empty, or what it says may not be taken; the last accepted desire stays in
+    force."""
 
+    source: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStale:
+    """An alarm: for so many seconds, more than it may be, nothing could be taken from a source."""
+
+    source: str
+    age: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +136,7 @@ class Drained:
 Event = (
     SourceRead
     | SourceRefused
+    | SourceStale
     | VerdictChanged
     | StickerDistrusted
     | JobMoved
