@@ -34,6 +34,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 LOCKED: Final = "STORE_LOCKED"
+MOST: Final = 64 * 1024  # bytes read of a refusal
 STARTING: Final = 5.0  # seconds that a daemon may hold the store without listening yet
 
 
@@ -96,9 +97,7 @@ def _lines(connection: http.client.HTTPConnection, answer: http.client.HTTPRespo
 
 def _events_of(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     if answer.status != http.client.OK:
-        raise Problem(
-            "BAD_REQUEST", f"the daemon answered {answer.status}: {answer.read(200).decode(errors='replace')}"
-        )
+        raise _refusal(answer)
     finished = False
     try:
         for line in answer:
@@ -109,3 +108,13 @@ def _events_of(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         pass
     if not finished:
         raise Problem("DAEMON_LOST", "the daemon ended before it answered; what was asked may go on when it returns")
+
+
+def _refusal(answer: http.client.HTTPResponse) -> Problem:
+    said = answer.read(MOST)
+    try:
+        document = json.loads(said)
+        document = {name: value for name, value in document.items() if name not in ("type", "title", "status")}
+        return Problem.from_document(document)
+    except (ValueError, KeyError, AttributeError):
+        return Problem("BAD_REQUEST", f"the daemon answered {answer.status}: {said[:200].decode(errors='replace')}")

@@ -11,7 +11,9 @@ import anyio
 import structlog
 
 from api.house import House
-from api.http.server import CommandServer
+from api.http.app import AtTheSocket, application, gated
+from api.http.caps import Caps
+from api.http.serving import on_socket
 from api.problem import OK
 from api.settings import Settings
 from api.wiring import built
@@ -28,7 +30,8 @@ def run(settings: Settings, given: Namespace) -> int:
 
 async def _run(settings: Settings) -> None:
     async with built(settings) as house:
-        log, server = structlog.get_logger(), CommandServer(house, settings.socket)
+        log = structlog.get_logger()
+        server = on_socket(gated(application(house, AtTheSocket()), Caps()), settings.socket)
         async with anyio.create_task_group() as group:
             await group.start(server.run_until_stopped)
             group.start_soon(_until_signalled, house.reconciler.stop)

@@ -28,7 +28,7 @@ Events = AsyncGenerator[dict[str, Any], None]
 async def status(house: House, given: Given) -> Events:
     """Every environment in a line, or one with its placements."""
     wanted = given.environment_or_none()
-    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
+    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house, given)
     rows = [await _environment(house, row, desired, whole=wanted is not None) for row, desired in pairs]
     source = {"problem": house.reconciler.source_problem}
     yield {"result": {"installation": house.installation, "environments": rows, "source": source}}
@@ -82,7 +82,7 @@ def standing_row(standing: StandingInterval) -> dict[str, Any]:
 async def drift(house: House, given: Given) -> Events:
     """Every placement that is not in sync, with what blocks it."""
     wanted = given.environment_or_none()
-    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
+    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house, given)
     yield {"result": {"placements": [cell for row, _ in pairs for cell in await _drifted(house, row.id)]}}
 
 
@@ -161,7 +161,7 @@ def _side(content: Content | None) -> str:
 
 async def why(house: House, given: Given) -> Events:
     """Everything known about a target: declared, worn, running, the rule that fired, and what happens next."""
-    row, target = await lookup.target(house, given.target())
+    row, target = await lookup.target(house, given.target(), given)
     _, desired = await lookup.environment(house, row.id)
     standings = await house.store.read(lambda c: history.why(c, target.id))
     decision = await house.store.read(lambda c: history.last_decision(c, row.id))
@@ -237,7 +237,7 @@ async def evidence(house: House, given: Given) -> Events:
     except names.InvalidName as error:
         raise Problem("BAD_ARGUMENT", str(error)) from None
     row = await house.store.read(lambda c: evidence_rows.load(c, id))
-    if row is None:
+    if row is None or not given.sees(row.environment):
         raise Problem(
             "NO_EVIDENCE", f"no statement {id} is kept; ids are shown by `holdfast why` and `holdfast job show`"
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any, Final
 
 import anyio
 
+from api.commands import lookup
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
@@ -19,6 +21,7 @@ from stickers.names import JobId, TaskId
 Events = AsyncGenerator[dict[str, Any], None]
 
 GLANCE: Final = 0.2  # seconds between two looks at a job that somebody watches
+MOST: Final = 200  # characters of a job id
 DONE: Final = frozenset({JobState.COMPLETED})
 
 
@@ -27,10 +30,21 @@ async def index(house: House, given: Given) -> Events:
     if state is not None and state not in list(JobState):
         raise Problem("BAD_ARGUMENT", f"{state[:40]!r} is no state of a job; known are {', '.join(JobState)}")
     before, limit = given.text_or_none("before"), given.count("limit", 20, 500)
-    page = await house.store.read(
-        lambda c: jobs.page(c, environment, JobState(state) if state else None, before=before, limit=limit)
-    )
+    _insist_on_cursor(before)
+    among = None if environment else await lookup.visible(house, given)
+    wanted = JobState(state) if state else None
+    page = await house.store.read(lambda c: jobs.page(c, environment, wanted, among=among, before=before, limit=limit))
     yield {"result": {"jobs": [summary(job) for job in page.items], "next": page.before}}
+
+
+def _insist_on_cursor(before: str | None) -> None:
+    moment, _, id = (before or "").partition(" ")
+    try:
+        good = before is None or (datetime.fromisoformat(moment).tzinfo is not None and len(id) <= MOST)
+    except ValueError:
+        good = False
+    if not good:
+        raise Problem("BAD_ARGUMENT", f"{str(before)[:40]!r} is no cursor; take the one of the page before")
 
 
 async def show(house: House, given: Given) -> Events:

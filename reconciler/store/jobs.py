@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
@@ -119,15 +120,18 @@ def page(
     environment: EnvironmentId | None = None,
     state: JobState | None = None,
     *,
+    among: Collection[EnvironmentId] | None = None,
     before: str | None = None,
     limit: int = PAGE,
 ) -> Page[Job]:
-    """Newest first; `before` is what the page before answered."""
+    """Newest first, of `among` alone when it is given; `before` is what the page before answered."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit + 1)
     if environment is not None:
         query = query.where(table.c.environment == environment)
     if state is not None:
         query = query.where(table.c.state == state)
+    if among is not None:
+        query = query.where(table.c.environment.in_(sorted(among)))
     jobs = [_job(row) for row in c.execute(_after(query, before))]
     more = len(jobs) > limit
     return Page(items=tuple(jobs[:limit]), before=_cursor(jobs[limit - 1]) if more else None)
