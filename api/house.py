@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.settings import Settings
+from desired_state.secrets import Resolve
+from desired_state.sources.declared import Source
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
@@ -24,4 +26,6 @@ class House:
     drivers: Mapping[str, Driver]
     keyring: Keyring
     redactor: Redactor
+    secret: Resolve
+    sources: Mapping[str, Source]
     now: Callable[[], datetime]

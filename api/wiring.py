@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from anyio import to_thread
 
-from api import keys, logging
+from api import keys, logging, sources
 from api.house import House
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
@@ -18,13 +18,12 @@ from api.settings import Settings
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
-from desired_state.sources.directory import Directory
+from desired_state.sources.declared import Source
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
 from reconciler.means import Limits
-from reconciler.sources import Followed
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
@@ -45,6 +44,7 @@ def utc() -> datetime:
 async def built(settings: Settings) -> AsyncIterator[House]:
     """The house, its store open and locked; nothing runs in it yet."""
     redactor = Redactor()
+    declared = sources.read(settings)
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
@@ -66,7 +66,7 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            yield _house(settings, store, drivers, tools, keyring, redactor)
+            yield _house(settings, declared, store, drivers, tools, keyring, redactor)
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -94,7 +94,13 @@ def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: ob
 
 
 def _house(
-    settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
+    settings: Settings,
+    declared: Mapping[str, Source],
+    store: Store,
+    drivers: Drivers,
+    tools: Tools,
+    keyring: Keyring,
+    redactor: Redactor,
 ) -> House:
     parts = Parts(
         store=store,
@@ -102,7 +108,7 @@ def _house(
         tools=tools,
         keyring=keyring,
         holder=f"{tools.installation}@{settings.state.absolute()}",
-        sources={"documents": Followed(source=Directory(settings.documents))},
+        sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
         sink=logging.write,
         limits=Limits(actions=settings.concurrency),
@@ -115,6 +121,8 @@ def _house(
         drivers=drivers,
         keyring=keyring,
         redactor=redactor,
+        secret=tools.secret,
+        sources=declared,
         now=utc,
     )
 

@@ -114,7 +114,7 @@ async def _take(means: Means, before: SourceRow, tree: Tree, resolved: Resolved)
 
 def _sound(reading: Reading, tree: Tree, now: datetime) -> None:
     reading.content, reading.revision, reading.signer = _content(tree), tree.revision, tree.signer
-    reading.fault, reading.read_at, reading.alarmed = None, now, False
+    reading.fault, reading.read_at, reading.alarmed, reading.refusals = None, now, False, 0
 
 
 def _written(
@@ -167,6 +167,7 @@ def _targets(c: Connection, rows: list[EnvironmentRow]) -> Iterator[tuple[Enviro
 async def _kept(means: Means, before: SourceRow, fault: SourceFault, revision: str | None) -> Taken:
     """Nothing changes but what is said of the source."""
     reading, now = means.sources[before.name], means.tools.now()
+    reading.refusals += 1
     if (before.fault, before.fault_message, before.fault_revision) != (fault.reason, fault.message, revision):
         await means.store.write(lambda c: sources.refused(c, before.name, fault.reason, fault.message, revision, now))
     if reading.fault != fault:

@@ -33,7 +33,7 @@ from reconciler.triggers import Ask, Runtimes, follow
 from stickers.names import EnvironmentId, JobId, TargetId
 from stickers.signature import Keyring
 
-READS_AGAIN: Final = 5.0  # seconds after a read that was not taken over, at most
+READS_AGAIN: Final = 5.0  # seconds after a read that was not taken over; twice as many after each that follows
 SWEEPS: Final = 30.0  # seconds between two looks for what nobody has asked for
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
@@ -236,8 +236,14 @@ class Reconciler:
         await self._inherit()
         await self._accept(name)
         reading = self._sources[name]
-        pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, READS_AGAIN)
+        sooner = READS_AGAIN * 2.0 ** min(reading.refusals - 1, 20)
+        pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, sooner)
         return pause * self._parts.random.uniform(0.9, 1.1)
+
+    async def read(self, name: str) -> Reading:
+        """Read a source now, whatever its interval is; what is known of it then."""
+        await self._accept(name)
+        return self._sources[name]
 
     async def _accept(self, name: str) -> None:
         if self._parts.load is None:

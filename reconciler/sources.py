@@ -35,6 +35,7 @@ class Reading:
     read_at: datetime | None = None
     written_at: datetime | None = None  # when `read_at` was last written down
     alarmed: bool = False
+    refusals: int = 0  # in a row
 
     def age(self, now: datetime) -> timedelta:
         """For how long nothing could be taken; since the start, when nothing ever was."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, jobs, logs, rights
+from api.commands import act, documents, fleet, history, jobs, logs, rights, sources
 from api.commands.given import Given
 from api.house import House
 from api.people.principal import Principal
@@ -39,6 +39,11 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "sources": sources.index,
+    "source": sources.show,
+    "refresh": sources.refresh,
+    "apply": documents.apply,
+    "export": documents.export,
 }
 
 
