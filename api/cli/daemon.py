@@ -29,6 +29,8 @@ def run(settings: Settings, given: Namespace) -> int:
 
 
 async def _run(settings: Settings) -> None:
+    from api.statuses import Statuses  # with what speaks HTTP to a forge
+
     async with built(settings) as house:
         log = structlog.get_logger()
         server = on_socket(gated(application(house, AtTheSocket()), Caps()), settings.socket)
@@ -36,7 +38,8 @@ async def _run(settings: Settings) -> None:
             await group.start(server.run_until_stopped)
             group.start_soon(_until_signalled, house.reconciler.stop)
             group.start_soon(_archive_daily, house)
-            log.info("holding", documents=str(settings.documents), state=str(settings.state))
+            group.start_soon(Statuses(house).run)
+            log.info("holding", documents=str(settings.sources or settings.documents), state=str(settings.state))
             await house.reconciler.run()
             server.should_exit = True
             group.cancel_scope.deadline = anyio.current_time() + 5
