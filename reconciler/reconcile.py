@@ -116,6 +116,14 @@ async def _turn(means: Means, view: View, lease: Lease) -> float:
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
     note.busy, note.took = job is not None, anyio.current_time() - began
+    means.tell(
+        events.Looked(
+            environment=view.row.id,
+            placements=len(surveyed.diffed.drifts),
+            drifted=len(surveyed.diffed.drifted),
+            took=round(note.took, 6),
+        )
+    )
     if job is not None:
         means.ask(execute(job.id), 0.0)
     return ended.again
@@ -236,7 +244,7 @@ async def make(means: Means, surveyed: Survey, plan: Plan, lease: Lease, asked: 
     reached("before_job")
     job = await means.store.write(create)
     reached("after_job")
-    means.tell(events.JobMoved(environment=job.environment, job=job.id, state=job.state, message=job.reason))
+    means.tell(events.job_moved(job, view.desired.release.name, job.reason))
     means.ask(execute(job.id), 0.0)
     return job
 

@@ -82,6 +82,13 @@ def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInt
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
 
 
+def tally(c: Connection) -> tuple[tuple[EnvironmentId, Verdict, int], ...]:
+    """How many placements of each environment stand how."""
+    query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))
+    rows = c.execute(query.group_by(table.c.environment, table.c.verdict).order_by(table.c.environment))
+    return tuple((EnvironmentId(environment), Verdict(verdict), count) for environment, verdict, count in rows)
+
+
 def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:
     """Whose intervals are open."""
     query = select(table.c.target, table.c.component, table.c.slot).where(
