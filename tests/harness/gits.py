@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -99,6 +100,7 @@ class Served:
         self.location = ""
         self.login: str | None = None  # user:password that is asked for
         self.pause = 0.0  # seconds before each byte of an answer
+        self.closed = False  # every connection is ended without an answer
         self.seen: list[str] = []  # the requests' Authorization
         self.port = 0
 
@@ -135,6 +137,9 @@ def served(root: Path) -> Iterator[Served]:
 
 
 def answer(asked: BaseHTTPRequestHandler, state: Served) -> None:
+    if state.closed:
+        asked.connection.shutdown(socket.SHUT_RDWR)
+        return
     state.seen.append(asked.headers.get("Authorization", ""))
     body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0)) if asked.command == "POST" else b""
     if state.status is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncssh
 import pytest
 
 from desired_state.load import load
@@ -18,6 +19,7 @@ from desired_state.sources.git import Git, Repository
 from desired_state.sources.git_trust import Verify
 from tests.desired_state.trees import CONNECTIONS, ENVIRONMENT, RELEASE, TARGET
 from tests.harness.gits import Served, Work, git, served
+from tests.harness.sshd import Sshd
 
 DOCUMENTS = {
     "deploy/release.yaml": RELEASE,
@@ -369,3 +371,38 @@ async def test_locks_of_a_process_that_was_killed_are_taken_away(work: Work) -> 
     (of._git.repository / "refs/holdfast/fetched.lock").touch()
     work.commit({"deploy/release.yaml": RELEASE + "# new\n"})
     assert (await of.read()).revision == work.head()
+
+
+# -- over ssh ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Sshd]:
+    made = Sshd(tmp_path / "sshd")
+    made.start()
+    yield made
+    made.stop()
+
+
+def over_ssh(work: Work, host: Sshd, key: str | None = None, known: str | None = None) -> Git:
+    hosts = work.home / "known hosts"
+    hosts.write_text(f"[{host.address}]:{host.port} {known or host.public}\n")
+    url = f"ssh://{host.user}@{host.address}:{host.port}{work.bare}"
+    return source(work, key or host.key.export_private_key().decode(), url=url, known_hosts=hosts)
+
+
+async def test_a_key_is_used_for_the_fetch_and_gone_afterwards(work: Work, host: Sshd) -> None:
+    assert (await over_ssh(work, host).read()).revision == work.head()
+    left = [path for path in (work.home / "clone").rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    assert not left
+
+
+async def test_a_host_with_another_key_than_the_known_one_is_not_talked_to(work: Work, host: Sshd) -> None:
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    public = other.export_public_key().decode().strip()
+    assert (await refusal(over_ssh(work, host, known=public))).reason == "SourceUntrusted"
+
+
+async def test_a_key_that_the_host_does_not_know_is_refused(work: Work, host: Sshd) -> None:
+    other = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+    assert (await refusal(over_ssh(work, host, key=other))).reason == "SourceUnauthenticated"
