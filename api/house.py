@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.bell import Bell
+from api.problem import Problem
 from api.settings import Settings
 from desired_state.secrets import Resolve
 from desired_state.sources.declared import Source
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
-from stickers.names import InstallationId
+from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Keyring
+from stickers.signature import Envelope, Keyring, Sign, Statement
+
+
+def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
+    """Stands where there are no keys."""
+    raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +36,5 @@ class House:
     secret: Resolve
     sources: Mapping[str, Source]
     now: Callable[[], datetime]
+    sign: Sign = signs_nothing
+    bell: Bell = field(default_factory=Bell)

@@ -11,7 +11,8 @@ from typing import Final
 from anyio import to_thread
 
 from api import keys, logging, sources
-from api.house import House
+from api.bell import Bell
+from api.house import House, signs_nothing
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
@@ -23,14 +24,15 @@ from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
+from reconciler.events import Event
 from reconciler.means import Limits
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId
+from stickers.names import InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError, Statement
+from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -80,17 +82,13 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
     redactor = Redactor()
     resolver = Resolver(redactor)
     installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
-    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    tools = Tools(installation=installation, sign=signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
     drivers = Drivers(tools)
     try:
         yield drivers, tools, redactor
     finally:
         await drivers.aclose()
         await resolver.aclose()
-
-
-def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
-    raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
 def _house(
@@ -102,6 +100,12 @@ def _house(
     keyring: Keyring,
     redactor: Redactor,
 ) -> House:
+    bell = Bell()
+
+    def sink(event: Event) -> None:
+        logging.write(event)
+        bell.ring()
+
     parts = Parts(
         store=store,
         drivers=drivers,
@@ -110,7 +114,7 @@ def _house(
         holder=f"{tools.installation}@{settings.state.absolute()}",
         sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=logging.write,
+        sink=sink,
         limits=Limits(actions=settings.concurrency),
     )
     return House(
@@ -120,10 +124,12 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
         secret=tools.secret,
         sources=declared,
         now=utc,
+        bell=bell,
     )
 
 

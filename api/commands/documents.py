@@ -22,7 +22,7 @@ from desired_state.findings import Finding, Flaw, Notes, escaped
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
-from reconciler.store import documents, environments
+from reconciler.store import audit, documents, environments
 from reconciler.store.documents import DocumentRow, Name
 from reconciler.store.records import EnvironmentRow
 from stickers import digest
@@ -73,9 +73,21 @@ async def apply(house: House, given: Given) -> Events:
     if changes and not given.flag("dry_run"):
         bodies = {key: _body(document.content) for key, document in offer.documents.items()}
         now, actor = house.now(), given.actor
-        answer["revision"] = await house.store.write(
-            lambda c: documents.write(c, bodies, offer.gone, expected=held.revision, actor=actor, now=now)
-        )
+
+        def written(c: Connection) -> int:
+            for environment in touched:
+                audit.append(
+                    c,
+                    environment=environment,
+                    actor=actor,
+                    action="documents.written",
+                    subject=environment,
+                    detail={"revision": held.revision + 1, "changes": changes},
+                    now=now,
+                )
+            return documents.write(c, bodies, offer.gone, expected=held.revision, actor=actor, now=now)
+
+        answer["revision"] = await house.store.write(written)
         reading = await house.reconciler.read(source)
         answer["fault"] = digest.plain(reading.fault) if reading.fault else None
     yield {"result": answer}

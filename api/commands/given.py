@@ -26,6 +26,10 @@ class Given:
         """Whether who sent them may know of the environment."""
         return self.principal.may(Verb.READ, environment)
 
+    def about(self) -> dict[str, Any]:
+        """What is asked for, whether or not somebody waits for its end."""
+        return {name: value for name, value in self._arguments.items() if name != "wait"}
+
     def text(self, name: str) -> str:
         value = self._arguments.get(name)
         if not isinstance(value, str) or not value:

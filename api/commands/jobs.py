@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import anyio
+from sqlalchemy import Connection
 
-from api.commands import lookup
+from api.commands import lookup, once
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
@@ -63,10 +64,15 @@ async def request(house: House, given: Given) -> Events:
     what = given.text("what")
     if what not in list(Wish):
         raise Problem("BAD_ARGUMENT", f"{what[:40]!r} cannot be asked of a job; known are {', '.join(Wish)}")
-    id = given.job()
-    job = await house.store.write(lambda c: jobs.request(c, id, Wish(what), given.actor, house.now()))
-    house.reconciler.request(execute(job.id))
-    yield {"result": summary(job) | {"message": f"asked {job.id} to {what}; it is {job.state} now"}}
+    id = (await found(house, given.job())).id
+
+    def effect(c: Connection) -> once.Answer:
+        job = jobs.request(c, id, Wish(what), given.actor, house.now())
+        return summary(job) | {"message": f"asked {job.id} to {what}; it is {job.state} now"}
+
+    answer = await once.written(house, "request", given, effect)
+    house.reconciler.request(execute(id))
+    yield {"result": answer}
 
 
 async def found(house: House, id: JobId) -> Job:

@@ -7,11 +7,13 @@ import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from sqlalchemy import Connection
+
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
 from reconciler.sources import Reading
-from reconciler.store import environments, sources
+from reconciler.store import audit, environments, sources
 from reconciler.store.sources import SourceRow
 
 Events = AsyncGenerator[dict[str, Any], None]
@@ -32,9 +34,22 @@ async def refresh(house: House, given: Given) -> Events:
     if allow is not None:
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", allow):
             raise Problem("BAD_ARGUMENT", f"allow is {allow[:80]!r}; expected the whole id of a commit")
-        await house.store.write(lambda c: sources.allow(c, name, allow))
+        await house.store.write(lambda c: _allowed(c, house, given, name, allow))
     await house.reconciler.read(name)
     yield {"result": await described(house, given, name)}
+
+
+def _allowed(c: Connection, house: House, given: Given, name: str, commit: str) -> None:
+    sources.allow(c, name, commit)
+    audit.append(
+        c,
+        environment=None,
+        actor=given.actor,
+        action="source.allowed",
+        subject=name,
+        detail={"revision": commit},
+        now=house.now(),
+    )
 
 
 def named(house: House, name: str) -> str:

@@ -13,15 +13,23 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from api.house import House
-from api.http import guard, problems
+from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
-from api.http.routes import wire
+from api.http.routes import acts, fleet, jobs, records, wire
+from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
 
 Router = Callable[[House], APIRouter]
 
-ROUTERS: tuple[Router, ...] = (wire.router,)
+ROUTERS: tuple[Router, ...] = (
+    wire.router,
+    contract.router,
+    fleet.router,
+    acts.router,
+    jobs.router,
+    records.router,
+)
 
 
 class AtTheSocket:
@@ -35,6 +43,7 @@ def application(house: House, doorkeeper: Doorkeeper, *, more: Iterable[Router] 
     """Every route of every router, each with its guard. `more` are routers of other parts, such as the pages."""
     app = FastAPI(title="Holdfast", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.house, app.state.doorkeeper = house, doorkeeper
+    app.state.seats, app.state.pace = Seats(), Pace()
     app.router.redirect_slashes = False
     app.router.routes.clear()
     for router in (*ROUTERS, *more):

@@ -3,6 +3,7 @@ headers that every answer carries."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -36,9 +37,9 @@ _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """`hosts` are the names that clients may call us by (None: any, where no browser can come). `body` in bytes,
-    `bodies` the same for addresses that begin so; `depth` of JSON; seconds for the body to arrive, for the answer to
-    begin, and for a client to take what it is sent."""
+    """`hosts` are the names that clients may call us by beside addresses (None: any, where no browser can come).
+    `body` in bytes, `bodies` the same for addresses that begin so; `depth` of JSON; seconds for the body to arrive, for
+    the answer to begin, and for a client to take what it is sent."""
 
     hosts: frozenset[str] | None = None
     requests: int = 256
@@ -120,7 +121,8 @@ class _Passage:
     def enter(self) -> None:
         self._gate.take_seat()
         self._seated = True
-        if self._caps.hosts is not None and (host := _host(Headers(scope=self._scope))) not in self._caps.hosts:
+        host = _host(Headers(scope=self._scope))
+        if self._caps.hosts is not None and host not in self._caps.hosts and not _is_address(host):
             raise Problem("BAD_HOST", f"{host[:60]!r} is no name of this server; HOLDFAST_HOSTS lists those it has")
 
     def leave(self) -> None:
@@ -188,6 +190,15 @@ def _host(headers: Headers) -> str:
     """The name without its port; brackets of an IPv6 address stay."""
     host = headers.get("host", "").lower()
     return host.rpartition(":")[0] if re.search(r":\d*$", host) and not host.endswith("]") else host
+
+
+def _is_address(host: str) -> bool:
+    """No name, so nobody's name server can have it lead here."""
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -95,7 +95,9 @@ def on_socket(app: ASGIApp, path: Path) -> Server:
 def on_port(app: ASGIApp, host: str, port: int, *, certificate: Path | None = None, key: Path | None = None) -> Server:
     """Over TCP, with TLS when there is a certificate."""
     tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key) if key else None} if certificate else {}
-    return Server(_config(app, http=Protocol, **tls), closing(_bound(host, port)))
+    config = _config(app, http=Protocol, **tls)
+    config.load()  # what is wrong with the certificate is said here
+    return Server(config, closing(_bound(host, port)))
 
 
 def _config(app: ASGIApp, **more: Any) -> uvicorn.Config:
