@@ -57,6 +57,18 @@ async def accept(means: Means, name: str, load: Load) -> Taken:
     return await _take(means, before, tree, resolved)
 
 
+async def hear(means: Means) -> None:
+    """Of sources that this process has not read itself: what whoever reads them has written down."""
+    unread = [reading for reading in means.sources.values() if reading.content is None and not reading.refusals]
+    if not unread:
+        return
+    rows = {row.name: row for row in await means.store.read(sources.all)}
+    for name, reading in means.sources.items():
+        if reading in unread and (row := rows.get(name)) is not None:
+            reading.revision, reading.signer, reading.read_at = row.revision, row.signer, row.read_at
+            reading.fault = SourceFault(reason=row.fault, message=row.fault_message or "") if row.fault else None
+
+
 def _content(tree: Tree) -> str:
     return tree.content or tree.revision
 

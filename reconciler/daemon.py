@@ -274,6 +274,7 @@ class Reconciler:
     async def _sweep(self) -> float:
         """Ask for every environment and job that nobody has asked for: a lost request costs one interval."""
         await self._inherit()
+        await accept.hear(self._means)
         known, active, targets = await self._parts.store.read(_everything)
         for key in (*map(loop.reconcile, known), *map(loop.execute, active)):
             if self._queue.due(key) is None and not self._queue.running(key):

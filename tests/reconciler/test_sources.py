@@ -16,7 +16,7 @@ from reconciler.store import sources
 from reconciler.store.sources import SourceRow
 from stickers.names import EnvironmentId
 from tests.harness import virtual_time
-from tests.reconciler.rig import PROD, Rig, Shelf, declared, rig
+from tests.reconciler.rig import PROD, Rig, Shelf, around, declared, rig
 
 anyio_backend = virtual_time.backend()
 
@@ -176,3 +176,19 @@ async def test_what_is_in_force_is_told_to_the_source_also_after_a_restart_and_m
         await made.reconciler.read("one")
         await made.until(lambda: made.runs("0.9.0") == 3)
         assert (await row(made, "one")).allowed is None
+
+
+async def test_a_process_that_has_not_read_a_source_says_what_the_reader_wrote_down() -> None:
+    one = Named("a")
+    one.put(declared("1.0.0"))
+    async with rig(sources={"one": Followed(source=one)}, load=one.load) as made:
+        await made.until(lambda: made.runs("1.0.0") == 3)
+        one.broken = "gone"
+        await made.reconciler.read("one")
+        async with around(made.world, made.store, one, sources={"one": Followed(source=one)}, load=None) as other:
+
+            async def told() -> bool:
+                fault = other.reconciler.sources["one"].fault
+                return fault is not None and fault.reason == "SourceUnavailable"
+
+            await other.until(told)
