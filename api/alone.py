@@ -20,7 +20,7 @@ from api.settings import Settings
 from api.wiring import built
 
 LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen last: that is now
-QUIET: Final = frozenset({"jobs", "job", "history", "evidence", "logs"})  # need no look at the world
+QUIET: Final = frozenset({"jobs", "job", "artifacts", "history", "evidence", "logs"})  # need no look at the world
 END: Final[dict[str, Any]] = {}
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, jobs, logs
+from api.commands import act, artifacts, fleet, history, jobs, logs
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = {
     "job": jobs.show,
     "follow": jobs.follow,
     "request": jobs.request,
+    "artifacts": artifacts.index,
     "logs": logs.logs,
 }
 

@@ -5,12 +5,12 @@ They are laid anew by every migration that changes them; `fingerprint` is what s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, TASK, JobState, TaskState
@@ -100,6 +100,7 @@ RULES: Final = (
     _never("release", "update"),
     _never("release", "delete"),
     _never("content", "update"),
+    _never("artifact", "update"),
     _never("evidence", "update"),
     _fixed("decision", "environment", "number", "since", "digest", "rule", "content"),
     Rule(
@@ -142,8 +143,9 @@ RULES: Final = (
 
 
 def install(connection: Connection) -> None:
-    """Lay the rules anew, whatever was laid before."""
-    for statement in _statements(connection.dialect.name):
+    """Lay the rules anew, whatever was laid before; those of tables that a later step makes are laid by that step."""
+    there = set(inspect(connection).get_table_names())
+    for statement in _statements(connection.dialect.name, [rule for rule in RULES if rule.table in there]):
         connection.exec_driver_sql(statement)
 
 
@@ -152,12 +154,12 @@ def fingerprint() -> Digest:
     return digest.of(list(RULES))
 
 
-def _statements(dialect: str) -> Iterator[str]:
-    yield from _sqlite() if dialect == "sqlite" else _postgresql()
+def _statements(dialect: str, rules: Sequence[Rule]) -> Iterator[str]:
+    yield from _sqlite(rules) if dialect == "sqlite" else _postgresql(rules)
 
 
-def _sqlite() -> Iterator[str]:
-    for rule in RULES:
+def _sqlite(rules: Sequence[Rule]) -> Iterator[str]:
+    for rule in rules:
         when = f"when {rule.when.format(differs='is not')} " if rule.when else ""
         yield f"drop trigger if exists {rule.name}"
         yield (
@@ -166,12 +168,12 @@ def _sqlite() -> Iterator[str]:
         )
 
 
-def _postgresql() -> Iterator[str]:
+def _postgresql(rules: Sequence[Rule]) -> Iterator[str]:
     yield (
         "create or replace function holdfast_refuse() returns trigger language plpgsql as $$ begin "
         "raise using message = TG_ARGV[0], errcode = 'check_violation', constraint = TG_NAME; end $$"
     )
-    for rule in RULES:
+    for rule in rules:
         when = f"when ({rule.when.format(differs='is distinct from')}) " if rule.when else ""
         yield f"drop trigger if exists {rule.name} on {rule.table}"
         yield (
