@@ -14,7 +14,7 @@ from desired_state.findings import Flaw, Path, escaped
 from desired_state.health import Check, CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.hooks import Hook, Hooks
 from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 
 ONE_CHECK: Final = "exactly one of http, tcp and command"
 
@@ -37,6 +37,12 @@ def nulls(layer: schema.Component, base: schema.Component | None) -> Iterator[Fl
             expected = 'a text ("" for an empty one) or {secret: …}; null takes away an inherited variable, and none is'
             yield Flaw(code="NULL_TAKES_NOTHING", path=("environment", name), found="null", expected=expected)
 
+    below = (base.secrets if base else None) or {}
+    for name, value in (layer.secrets or {}).items():
+        if value is None and below.get(name) is None:
+            expected = "{secret: …}; null takes away an inherited secret, and none is"
+            yield Flaw(code="NULL_TAKES_NOTHING", path=("secrets", name), found="null", expected=expected)
+
 
 def flaws(component: schema.Component) -> Iterator[Flaw]:
     """What is wrong with the whole; empty when it can be settled."""
@@ -50,6 +56,7 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
             yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
     yield from _twice("ports", [_published(port) for port in component.ports or ()])
     yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
+    yield from _taken(component)
     yield from _twice("networks", list(component.networks or ()))
 
 
@@ -67,6 +74,7 @@ def _configuration(said: schema.Component) -> Configuration:
     return Configuration(
         command=tuple(said.command) if said.command is not None else None,
         environment=_environment(said.environment),
+        secrets=_secret_files(said),
         ports=tuple(
             sorted(said.ports or (), key=lambda port: (port.container, port.protocol, port.host or 0, port.address))
         ),
@@ -94,6 +102,14 @@ def _value(said: str | schema.SecretReference) -> str | SecretRef:
 
 def _secret(said: schema.SecretReference) -> SecretRef:
     return SecretRef(reference=said.secret, version=said.version)
+
+
+def _secret_files(said: schema.Component) -> tuple[SecretFile, ...]:
+    return tuple(
+        SecretFile(name=name, secret=_secret(file), path=file.path)
+        for name, file in sorted((said.secrets or {}).items())
+        if file is not None
+    )
 
 
 def _healthcheck(said: schema.RuntimeHealthcheck) -> RuntimeHealthcheck:
@@ -163,6 +179,16 @@ def _twice(field: str, texts: list[str]) -> Iterator[Flaw]:
         if text in seen:
             yield Flaw(code="TWICE", path=(field, index), found=f"{escaped(text)} a second time", expected="it once")
         seen.add(text)
+
+
+def _taken(component: schema.Component) -> Iterator[Flaw]:
+    """Secrets at one place, or where a volume is."""
+    taken = {volume.destination: "a volume" for volume in component.volumes or ()}
+    for file in _secret_files(component):
+        if file.inside in taken:
+            found = f"{escaped(file.inside)}, where {taken[file.inside]} is"
+            yield Flaw(code="TWICE", path=("secrets", file.name, "path"), found=found, expected="a path of its own")
+        taken[file.inside] = f"the secret {file.name}"
 
 
 def _published(port: Port) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from desired_state.health import Health
 from desired_state.hooks import Hooks
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from stickers import digest
 from stickers.names import (
     Artifact,
@@ -81,6 +81,7 @@ class Configuration:
     stop_grace: timedelta = timedelta(seconds=10)
     healthcheck: RuntimeHealthcheck | None = None
     registry_credentials: SecretRef | None = None
+    secrets: tuple[SecretFile, ...] = ()  # sorted by name
     template: str | None = None  # what the target's own template says of the component, as canonical JSON
 
     @property

@@ -87,6 +87,15 @@ EnvironmentValue = Annotated[
 ]
 
 
+class SecretFile(SecretReference):
+    """A secret that the workload reads from a file, which is kept in memory."""
+
+    path: scalars.File | None = Field(
+        default=None,
+        description="where a container has it (default /run/secrets/NAME); services of a host have no choice",
+    )
+
+
 class CheckTls(Layer):
     """The check is asked over TLS. The certificate is always judged; `{}` judges it as the system does, for the address
     that is asked."""
@@ -181,6 +190,9 @@ class Component(Layer):
 
     command: Argv | None = Field(default=None, description="the argv; without it, what the artifact itself says")
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
+    secrets: dict[scalars.FileName, SecretFile | None] | None = Field(
+        default=None, description="secrets as files in memory, where the runtime has them; what uses none shows none"
+    )
     ports: Annotated[list[scalars.Published], SOME] | None = None
     volumes: Annotated[list[scalars.Mounted], SOME] | None = None
     networks: Annotated[list[scalars.Network], SOME] | None = None

@@ -197,7 +197,12 @@ class DockerDriver:
         if self._pool is None:
             self._pool = shared(self._tools)
         tunnel = Tunnel(self._pool[connection.ssh], connection.engine.removeprefix("unix://"))
-        engine = self._engines(Connection(engine=f"unix://{tunnel.path}", address=connection.address))
+        here = Connection(
+            engine=f"unix://{tunnel.path}",
+            address=connection.address,
+            secrets_directory=connection.secrets_directory,
+        )
+        engine = self._engines(here)
         engine.connected = tunnel.host.connected
         return Host(engine, self._tools, tunnel)
 

@@ -65,6 +65,8 @@ def beyond_a_host(declared: Configuration) -> Iterator[str]:
     for port in declared.ports:
         if port.host not in (None, port.container):
             yield f"port {port.host}:{port.container}: the workload binds its port itself, so both must be equal"
+    if declared.secrets:
+        yield f"secrets: {declared.secrets[0].name} cannot be given as a file here: give it in environment"
     for name, value in declared.environment:
         yield from _wrong_variable(name, value)
     if any("\0" in word for word in declared.command or ()):
