@@ -4,7 +4,7 @@ that only the whole can have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -13,7 +13,7 @@ from desired_state import schema
 from desired_state.findings import Flaw, Path, escaped
 from desired_state.health import Check, CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.hooks import Hook, Hooks
-from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
+from desired_state.model import Configuration, Port, Proxy, RestartPolicy, RuntimeHealthcheck
 from desired_state.secrets import SecretFile, SecretRef
 
 ONE_CHECK: Final = "exactly one of http, tcp and command"
@@ -26,6 +26,7 @@ class Settled:
     configuration: Configuration
     health: Health | None
     hooks: Hooks | None
+    proxy: Proxy | None
     running: bool
 
 
@@ -54,6 +55,8 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
         hook = getattr(component.hooks, when, None)
         if hook is not None and hook.command is None:
             yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
+    if component.proxy is not None:
+        yield from _proxy_flaws(component.proxy, component)
     yield from _twice("ports", [_published(port) for port in component.ports or ()])
     yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
     yield from _taken(component)
@@ -66,6 +69,7 @@ def settled(component: schema.Component) -> Settled:
         configuration=_configuration(component),
         health=None if component.health is None else _health(component.health),
         hooks=None if component.hooks is None else _hooks(component.hooks),
+        proxy=None if component.proxy is None else _proxy(component.proxy, component.ports or ()),
         running=component.state != "stopped",
     )
 
@@ -140,6 +144,30 @@ def _hook(said: schema.PreDeployHook) -> Hook:
         environment=_environment(said.environment),
         **_given(said, "command", "environment"),
     )
+
+
+def _proxy(said: schema.Proxy, ports: Sequence[Port]) -> Proxy:
+    port = said.port or _asked_by_proxy(ports)[0].container
+    return Proxy(server_name=said.server_name or "", port=port, **_given(said, "server_name", "port"))
+
+
+def _asked_by_proxy(ports: Sequence[Port]) -> list[Port]:
+    """Those that stand at a port of the host that is known beforehand."""
+    return [port for port in ports if port.protocol == "tcp" and port.host is not None]
+
+
+def _proxy_flaws(said: schema.Proxy, component: schema.Component) -> Iterator[Flaw]:
+    if said.server_name is None:
+        yield _missing(("proxy", "server_name"), "the name it answers to")
+    fitting = [port for port in _asked_by_proxy(component.ports or ()) if said.port in (None, port.container)]
+    if len(fitting) != 1:
+        found = f"{len(fitting)} ports that fit" if said.port is None else f"the port {said.port}, {len(fitting)} times"
+        expected = "one tcp port of the component, published at a port of the host"
+        yield Flaw(code="PROXY_PORT", path=("proxy", "port"), found=found, expected=expected)
+        return
+    check = component.health.http if component.health else None
+    if check is not None and check.port == fitting[0].container and check.tls is not None and check.tls.ca is None:
+        yield _missing(("health", "http", "tls", "ca"), "the proxy before it judges certificates by a file")
 
 
 def _given(said: schema.Layer, *apart: str) -> dict[str, Any]:

@@ -57,6 +57,16 @@ class RuntimeHealthcheck:
     start_period: timedelta = timedelta(0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy before the component: which name it answers to, where it listens, and which port of the workload it asks.
+    That port is published at a fixed port of the target."""
+
+    server_name: str
+    port: int
+    listen: int = 80
+
+
 class RestartPolicy(StrEnum):
     NEVER = "never"
     ON_FAILURE = "on-failure"
@@ -97,8 +107,8 @@ class Configuration:
 class Placement:
     """One component on one target in one slot, with everything that is declared for it.
 
-    `running` False: declared stopped. Health check and hooks are not part of the configuration: to ask differently, or
-    to run another program beside a deployment, is no reason to redeploy.
+    `running` False: declared stopped. Health check, hooks and proxy are not part of the configuration: to ask
+    differently, or to run another program beside a deployment, is no reason to redeploy.
     """
 
     id: PlacementId
@@ -109,6 +119,7 @@ class Placement:
     health: Health | None = None
     running: bool = True
     hooks: Hooks | None = None
+    proxy: Proxy | None = None
 
     @cached_property
     def configuration_digest(self) -> Digest:

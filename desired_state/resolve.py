@@ -356,6 +356,7 @@ class _Resolution:
             configuration=settled.configuration,
             health=settled.health,
             hooks=settled.hooks,
+            proxy=settled.proxy,
             running=settled.running,
         )
 

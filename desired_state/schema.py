@@ -185,6 +185,16 @@ class Hooks(Layer):
     post_deploy: PostDeployHook | None = None
 
 
+class Proxy(Layer):
+    """An nginx before the component, rendered as an artifact of each job: an upstream and a server that asks it."""
+
+    server_name: scalars.ServerName | None = Field(default=None, description="the name it answers to")
+    listen: PortNumber | None = Field(default=None, description="the port it listens on (default 80)")
+    port: PortNumber | None = Field(
+        default=None, description="the port of the workload, published at a port of the host (default: the only such)"
+    )
+
+
 class Component(Layer):
     """How a component runs."""
 
@@ -205,6 +215,7 @@ class Component(Layer):
     registry_credentials: SecretReference | None = None
     health: Health | None = None
     hooks: Hooks | None = None
+    proxy: Proxy | None = None
     state: Literal["running", "stopped"] | None = None
 
 

@@ -6,9 +6,11 @@ heal deploy these and no others.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from desired_state.model import Placement, Target
+from drivers import nginx
 from drivers.contract import Remove, Rendered, RenderedKind, Rendering
 from drivers.errors import DriverError
 from reconciler.act import Errand
@@ -83,12 +85,11 @@ def _of_target(
     means: Means, target: Target, placements: Mapping[PlacementId, Placement], kept: Sequence[Rendered]
 ) -> Batch:
     """What a runtime would refuse has no files: whoever carries the action out says why."""
-    driver, files = _driver(means, target), tuple[Rendered, ...]()
-    if driver is not None and placements:
-        try:
-            files = driver.rendered(target, tuple(placements.values()), kept)
-        except DriverError:
-            files = ()
+    driver, placed = _driver(means, target), tuple(placements.values())
+    files: tuple[Rendered, ...] = ()
+    with contextlib.suppress(DriverError):
+        own = driver.rendered(target, placed, kept) if driver is not None and placed else ()
+        files = (*own, *nginx.configs(placed))
     return Batch(target=target.id, files=files, placements=placements)
 
 
