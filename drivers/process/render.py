@@ -44,12 +44,18 @@ def specification(
 
 def unsupported(placement: Placement) -> tuple[str, ...]:
     """Sentences: what is declared and would not be enforced. Empty when everything would be."""
-    return (*beyond_a_host(placement.configuration), *_parts_of_cores(placement.configuration))
+    declared = placement.configuration
+    return (*beyond_a_host(declared), *_parts_of_cores(declared), *_files(declared))
 
 
 def _parts_of_cores(declared: Configuration) -> Iterator[str]:
     if declared.cpus is not None and (declared.cpus <= 0 or declared.cpus % 1000):
         yield f"cpus {declared.cpus / 1000:g}: processors are given in whole cores here"
+
+
+def _files(declared: Configuration) -> Iterator[str]:
+    for file in declared.secrets:
+        yield f"secrets: {file.name} cannot be handed over as a file here: give it in environment"
 
 
 def beyond_a_host(declared: Configuration) -> Iterator[str]:
@@ -65,8 +71,6 @@ def beyond_a_host(declared: Configuration) -> Iterator[str]:
     for port in declared.ports:
         if port.host not in (None, port.container):
             yield f"port {port.host}:{port.container}: the workload binds its port itself, so both must be equal"
-    if declared.secrets:
-        yield f"secrets: {declared.secrets[0].name} cannot be given as a file here: give it in environment"
     for name, value in declared.environment:
         yield from _wrong_variable(name, value)
     if any("\0" in word for word in declared.command or ()):
@@ -85,6 +89,7 @@ def _wrong_variable(name: str, value: str | SecretRef) -> Iterator[str]:
 def secrets(configuration: Configuration) -> dict[str, SecretRef]:
     """The references that have to be resolved, by the name under which the host asks for their values."""
     found = [value for _, value in configuration.environment if isinstance(value, SecretRef)]
+    found += [file.secret for file in configuration.secrets]
     return {f"{reference.reference}@{reference.version or ''}": reference for reference in found}
 
 

@@ -46,6 +46,7 @@ class Paths(NamedTuple):
     tree: str
     environment: str
     secrets: str | None
+    files: str | None = None  # the directory of secrets that are handed over as files
 
 
 def unit_name(folder: str, tag: str, release: str) -> str:
@@ -98,6 +99,8 @@ def _service(
     yield "EnvironmentFile", plain(paths.environment)
     if paths.secrets is not None:
         yield "EnvironmentFile", plain(paths.secrets)
+    for file in declared.get("secrets", ()):
+        yield "LoadCredential", "{}:{}/{}".format(file["name"], plain(paths.files or ""), file["name"])
     user, _, group = (declared.get("user") or "").partition(":")
     if user:
         yield "User", user
