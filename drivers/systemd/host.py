@@ -17,7 +17,6 @@ is enabled. An instance is one start that was ordered here: what systemd restart
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import re
@@ -172,7 +171,7 @@ def members(group: str) -> list[int]:
 
 
 def tag_of(place: Place) -> str:
-    return hashlib.sha256(os.path.realpath(place.path).encode()).hexdigest()[:8]
+    return units.tag(os.path.realpath(place.path))
 
 
 def unit_of(place: Place, release: str) -> str:

@@ -7,6 +7,7 @@ and know no quotes; an environment file expands nothing, and between double quot
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,6 +48,11 @@ class Paths(NamedTuple):
     environment: str
     secrets: str | None
     files: str | None = None  # the directory of secrets that are handed over as files
+
+
+def tag(path: str) -> str:
+    """Stands for the whole path of a placement."""
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
 
 
 def unit_name(folder: str, tag: str, release: str) -> str:

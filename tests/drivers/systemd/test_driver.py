@@ -15,7 +15,7 @@ from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Deploy, Grade, Look, Result, Stamp
 from drivers.errors import Conflict, InvalidAction, Refused
 from drivers.process.host import Place
-from drivers.systemd import host
+from drivers.systemd import artifacts, host
 from drivers.systemd.driver import SystemdDriver
 from stickers.observation import HealthState, WorkloadState
 from tests.drivers.systemd.ground import Ground
@@ -193,6 +193,18 @@ async def test_a_restart_by_hand_is_the_same_instance_started_later(ground: Grou
     assert before.started_at is not None
     assert after.started_at is not None
     assert after.started_at > before.started_at
+
+
+async def test_the_unit_that_was_kept_is_the_one_that_is_installed_but_for_what_the_target_knows(
+    ground: Ground,
+) -> None:
+    ground.secrets["env:PASSWORD"] = CANARY
+    one = ground.placement("1.0", secrets=(SecretFile(name="password", secret=PASSWORD),), user="daemon")
+    await ground.deploy(one)
+    kept = {file.name: file.text for file in ground.driver.rendered(ground.target, [one], ())}[ground.unit]
+    program = f"{ground.release}/tree/python3"
+    told = kept.removeprefix(artifacts.NOTE).replace(f'"{program}"', '"/usr/bin/python3"')
+    assert ground.machine.run("cat", ground.installed) == told
 
 
 # -- secrets and boots -------------------------------------------------------------------------------------------------
