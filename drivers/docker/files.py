@@ -69,13 +69,17 @@ def sources(container: Inspected, wanted: Mapping[str, object]) -> dict[str, str
     return {path: mounts[path] for path in wanted if mounts.get(path)}
 
 
+def lies_on(engine: Engine) -> str | None:
+    """The kind of the file system that the directory is on; None where that cannot be seen from here."""
+    if not engine.connection.local or engine.connected is not None:
+        return None
+    return file_system(engine.connection.secrets_directory, Path("/proc/self/mounts").read_text())
+
+
 def refuse_disk(placement: Placement, engine: Engine) -> None:
     """Where the directory can be seen from here, it has to be in memory."""
-    directory = engine.connection.secrets_directory
-    if not engine.connection.local or engine.connected is not None:
-        return
-    kind = file_system(directory, Path("/proc/self/mounts").read_text())
-    if kind not in IN_MEMORY:
+    kind, directory = lies_on(engine), engine.connection.secrets_directory
+    if kind is not None and kind not in IN_MEMORY:
         raise InvalidAction(
             f"{placement.id}: secrets: {directory} is on {kind}, not in memory: mount a tmpfs there, or let "
             "connection.secrets_directory name one"

@@ -12,6 +12,8 @@ import pytest
 from examples.demo.fleet import Fleet
 from tests.api.test_daemon import daemon, in_sync
 
+CANARY = "c4nary-value-of-a-secret"
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
@@ -34,6 +36,20 @@ def test_the_files_of_a_job_are_shown_by_the_daemon_and_alone(fleet: Fleet) -> N
     assert [change["target"] for change in json.loads(raw)["changes"]] == ["default/staging-1"]
     assert "manifest.json" in shown
     assert fleet.ask("artifacts", "staging:1") == told
+
+
+def test_no_value_of_a_secret_is_kept_or_shown(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", CANARY)
+    document = fleet.documents / "staging.yaml"
+    document.write_text(document.read_text() + '    environment: {TOKEN: {secret: "env:SHOP_TOKEN"}}\n')
+    with daemon(fleet):
+        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
+        told = json.dumps(fleet.ask("artifacts", "staging:1"))
+    assert "env:SHOP_TOKEN" in told
+    assert CANARY not in told
+    holding = [path for path in fleet.state.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+    assert holding == []
+    assert CANARY not in (fleet.home / "daemon.log").read_text()
 
 
 def test_what_is_not_there_and_what_is_not_one_file_is_said(fleet: Fleet) -> None:
