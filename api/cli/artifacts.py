@@ -53,4 +53,4 @@ def _listed(answer: dict[str, Any]) -> None:
         ),
     )
     if not answer["files"]:
-        print(f"{show.clean(answer['job'])} was ended before it was prepared, so it has none")
+        print(f"{show.clean(answer['job'])} has none: it is not prepared yet, or was ended before")

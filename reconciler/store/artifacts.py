@@ -41,7 +41,7 @@ def keep(c: Connection, job: Job, direction: Direction, batches: Sequence[Batch]
     digests = dict(zip(map(id, files), contents.keep_texts(c, (each.text for each in files), now), strict=True))
     wanted = {of: placed for batch in batches for of, placed in batch.placements.items()}
     placements = dict(zip(wanted, contents.keep(c, Kind.PLACEMENT, wanted.values(), now), strict=True))
-    about = {"environment": job.environment, "job": job.id, "direction": direction, "kept_at": now}
+    about = {"environment": job.environment, "job": job.id, "direction": direction.value, "kept_at": now}
     rows = [
         about | _file(batch.target, each, digests[id(each)]) | where
         for batch in batches
@@ -56,7 +56,7 @@ def _file(target: TargetId | None, file: Rendered, digest: Digest) -> dict[str, 
     return {
         "target": target or WHOLE,
         "name": file.name,
-        "kind": file.kind,
+        "kind": file.kind.value,
         "media_type": file.media_type,
         "content": digest,
     }

@@ -19,11 +19,13 @@ from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Result
 from drivers.docker import files, render
 from drivers.errors import InvalidAction
+from drivers.secrets import file
 from stickers.observation import WorkloadState
 from tests.drivers.docker.daemon import Daemon
 from tests.drivers.docker.yard import Yard
 from tests.harness import images
 from tests.harness.images import App
+from tests.harness.sshd import sshd_or_skip
 
 pytestmark = pytest.mark.usefixtures("without_traffic")
 
@@ -163,6 +165,16 @@ async def test_another_version_of_a_secret_is_another_configuration(daemon: Daem
     first = daemon.placement(PICKY, secrets=FILES[:1])
     raised = SecretFile(name="db-password", secret=replace(PASSWORD, version="2"))
     assert daemon.placement(PICKY, secrets=(raised,)).content != first.content
+
+
+async def test_behind_ssh_they_arrive_as_well(yard: Yard, memory: Path) -> None:
+    with sshd_or_skip() as server:
+        yard.tools = replace(yard.tools, secret=lambda ref: _secret(ref) if ref == PASSWORD else file.read(ref))
+        connection = server.connection(engine=yard.engine, secrets_directory=str(memory))
+        async with Daemon(yard, target=replace(yard.target, connection=connection)) as daemon:
+            outcome = await daemon.deploy(daemon.placement(PICKY, secrets=FILES))
+    assert outcome.result is Result.CHANGED, outcome
+    assert inside(yard, FILES[1].inside) == VALUE
 
 
 async def test_a_directory_that_is_on_a_disk_is_refused_by_the_name_of_the_field(yard: Yard, tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ async def test_one_body_is_kept_once_however_many_files_have_it(store: Store) ->
     assert await store.read(lambda c: c.execute(count).scalar()) == 1
 
 
+async def test_many_files_are_kept_as_few_are(store: Store) -> None:
+    many = [
+        Rendered(kind=LOCK, name=f"{number}.yaml", media_type="text/plain", text=f"{number}\n", of=of)
+        for number in range(20)
+        for of in [(ONE.id,) if number % 2 else ()]
+    ]
+    job, _ = await kept(store, batch(*many))
+    found = await store.read(lambda c: artifacts.of_job(c, job.id))
+    assert {file.name: file.digest for file in found} == {file.name: file.digest for file in many}
+
+
 async def test_the_database_refuses_to_change_a_kept_file(store: Store) -> None:
     await kept(store, batch(lock()))
     for statement in ("update artifact set name = 'other'", "update content set body = 'other'"):
