@@ -10,7 +10,8 @@ same over a socket, TLS and SSH. The workload has each file mounted read-only at
 
 `docker inspect` shows the paths and nothing of what they hold; who may ask the engine can read them all the same, as it
 can do anything on its host. The files outlive restarts of the container and of the engine. They do not outlive a boot:
-the engine cannot start the container then, and the reconciler, which sees it stopped, puts them there again.
+the engine cannot start the container then, and the reconciler, which sees it stopped, puts them there again. They go
+with their container; of an action that crashed before it had made one, they stay until the next boot, root's alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Final
 from desired_state.model import Placement
 from drivers.docker import render
 from drivers.docker.compare import Inspected
-from drivers.docker.engine import Engine, Taken
+from drivers.docker.engine import Engine, Missing, Taken
 from drivers.errors import InvalidAction
 from stickers.names import InstallationId, PlacementId
 
@@ -44,8 +45,10 @@ class Room:
         await self._unpack(image, folder, _filled(os.path.basename(folder), values))
 
     async def clear(self, image: str, folder: str) -> None:
-        """Nothing is in the folder any more. What is left of it is an empty file of its name, until the next boot."""
-        await self._unpack(image, folder, _cleared(os.path.basename(folder)))
+        """Nothing is in the folder any more. What is left of it is an empty file of its name, until the next boot.
+        Where somebody took the image away nothing can be done from here, and the container goes all the same."""
+        with contextlib.suppress(Missing):
+            await self._unpack(image, folder, _cleared(os.path.basename(folder)))
 
     async def _unpack(self, image: str, folder: str, archive: bytes) -> None:
         body = render.filler(self._installation, self._id, image, os.path.dirname(folder))
