@@ -10,7 +10,7 @@ from alembic import op
 from reconciler.store import rules
 
 revision: Final = "0005"
-down_revision: Final = "0001"
+down_revision: Final = "0007"
 
 RULES: Final = "sha256:2343744b4e3ed91265509e01539312dc9a06700916db88634dedbd28feb5a4f9"
 
