@@ -6,10 +6,11 @@ from typing import Final
 
 from api.house import House
 from api.http.app import Router
-from api.http.guard import Doorkeeper, NobodyKnown
+from api.people import routes
+from api.people.doorkeeper import Doorkeeper
 
-MORE: Final[tuple[Router, ...]] = ()  # routers of people, pages and webhooks
+MORE: Final[tuple[Router, ...]] = (routes.router,)  # routers of people, pages and webhooks
 
 
 def doorkeeper(house: House) -> Doorkeeper:
-    return NobodyKnown()
+    return Doorkeeper(house)

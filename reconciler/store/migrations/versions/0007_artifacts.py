@@ -9,10 +9,10 @@ from alembic import op
 
 from reconciler.store import rules
 
-revision: Final = "0005"
-down_revision: Final = "0007"
+revision: Final = "0007"
+down_revision: Final = "0005"
 
-RULES: Final = "sha256:2343744b4e3ed91265509e01539312dc9a06700916db88634dedbd28feb5a4f9"
+RULES: Final = "sha256:8f4385c07dca1ddf3422f90f0e3aab2add930ee80f02d40105d4cd7069c714ac"
 
 
 def upgrade() -> None:
