@@ -51,7 +51,7 @@ class Limits:
 
 
 def default_limits() -> Limits:
-    return Limits(peer=Limit(20, 60), account=Limit(20, 600), token=Limit(60, 60))
+    return Limits(peer=Limit(20, 60), account=Limit(20, 600), token=Limit(600, 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,26 +154,41 @@ class Doorkeeper:
 
     async def log_in(self, request: Request, name: str, password: str) -> str:
         """The secret of a new session. Whoever is unknown, disabled or wrong gets one answer, after the same time."""
-        peer = self.peer(request)
-        cookies.insist_on_a_place_for_sessions(peer)
+        cookies.insist_on_a_place_for_sessions(self.peer(request))
         self._insist_on_nobody_elses_page(request)
-        keys = (self._limits.peer, network(peer.address)), (self._limits.account, name[:100])
-        for limit, key in keys:
-            self._let(limit, key)
-        for limit, key in keys:  # before the answer is known: many at once are many tries
-            limit.count(key)
-        person = await self._read(lambda c: people.by_name(c, name))
-        fits = await passwords.fits(password, person.password if person else None)
-        if person is None or not fits or person.disabled_at is not None:
-            log.warning("login_refused", peer=peer.address, known=person is not None)
-            raise Problem("UNAUTHENTICATED", WRONG)
-        for limit, key in keys:
-            limit.forgive(key)
+        person = await self._person_with(request, name, password)
         harder = await passwords.encoded(password) if passwords.outdated(person.password or "") else None
         secret = await self._write(lambda c: self._logged_in(c, request, person, harder))
         if secret is None:
             raise Problem("UNAUTHENTICATED", WRONG)
         return secret
+
+    async def _person_with(self, request: Request, name: str, password: str) -> Person:
+        """Whose name and password these are. Tries are counted before the answer is known: many at once are many."""
+        address = self.peer(request).address
+        keys = (self._limits.peer, network(address)), (self._limits.account, name[:100])
+        for limit, key in keys:
+            self._let(limit, key)
+        for limit, key in keys:
+            limit.count(key)
+        person = await self._read(lambda c: people.by_name(c, name))
+        fits = await passwords.fits(password, person.password if person else None)
+        if person is None or not fits or person.disabled_at is not None:
+            log.warning("login_refused", peer=address, known=person is not None)
+            raise Problem("UNAUTHENTICATED", WRONG)
+        for limit, key in keys:
+            limit.forgive(key)
+        return person
+
+    async def change_password(self, request: Request, principal: Principal, old: str, new: str) -> None:
+        """A person's own, for who knows the old one; they are logged out everywhere, here too."""
+        if not principal.natural:
+            raise Problem("FORBIDDEN", "a machine has no password")
+        cookies.insist_on_a_place_for_sessions(self.peer(request))
+        passwords.check(new)
+        person = await self._person_with(request, principal.actor, old)
+        encoded = await passwords.encoded(new)
+        await self._write(lambda c: people.set_password(c, person.id, encoded, principal.actor, self._house.now()))
 
     def _logged_in(self, c: Connection, request: Request, person: Person, harder: str | None) -> str | None:
         fresh = people.by_id(c, person.id)

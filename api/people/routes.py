@@ -3,6 +3,7 @@
     POST /login                  {"name": …, "password": …} as JSON, or a form; sets the session's cookie
     POST /logout                 ends the session
     POST /api/v1/login           {"user": …, "password": …}; answers a session for the command line, sent as Bearer
+    POST /api/v1/password        {"old": …, "new": …}; one's own; ends all of one's sessions
     GET  /login/oidc             to the provider, and back to …
     GET  /login/oidc/callback
     GET  /api/v1/whoami          actor, grants, and the token that a session's changes have to carry
@@ -42,6 +43,13 @@ class Login(BaseModel):
 
     user: str = Field(max_length=200)
     password: SecretStr = Field(max_length=1000)
+
+
+class Change(BaseModel):
+    """The password one has, and the one to come."""
+
+    old: SecretStr = Field(max_length=1000)
+    new: SecretStr = Field(max_length=1000)
 
 
 def router(house: House) -> APIRouter:
@@ -101,6 +109,14 @@ def router(house: House) -> APIRouter:
     async def log_in_at_a_terminal(request: Request, said: Login) -> dict[str, str]:
         secret = await _keeper(request).log_in(request, said.user, said.password.get_secret_value())
         return {"token": f"holdfast_session_{secret}"}
+
+    @router.post(
+        "/api/v1/password", status_code=204, dependencies=[for_the_known("one's own, by who knows the old one")]
+    )
+    async def change_password(request: Request, said: Change) -> Response:
+        old, new = said.old.get_secret_value(), said.new.get_secret_value()
+        await _keeper(request).change_password(request, request.state.principal, old, new)
+        return Response(status_code=204)
 
     @router.get("/api/v1/whoami", dependencies=[for_the_known("about nobody but who asks")])
     async def whoami(request: Request) -> dict[str, Any]:

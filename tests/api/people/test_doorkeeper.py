@@ -439,6 +439,27 @@ async def test_the_command_line_is_refused_like_everybody(house: House) -> None:
         assert "a wrong one" not in odd.text
 
 
+@pytest.mark.usefixtures("ada")
+async def test_a_person_changes_their_own_password_by_the_old_one(house: House, keeper: Doorkeeper) -> None:
+    other = "another one entirely"
+    async with browser(house, keeper) as client, browser(house, keeper) as elsewhere:
+        page = await logged_in(client)
+        await logged_in(elsewhere)
+        for old, new, status in (("wrong", other, 401), (PASSWORD, "short", 422), (PASSWORD, other, 204)):
+            answer = await client.post("/api/v1/password", json={"old": old, "new": new}, headers=page)
+            assert answer.status_code == status
+        assert [(await each.get(PROBE)).status_code for each in (client, elsewhere)] == [401, 401]
+        assert (await client.post("/login", json={"name": "ada", "password": PASSWORD})).status_code == 401
+        await logged_in(client, password=other)
+
+
+async def test_a_token_changes_nobodys_password(house: House, keeper: Doorkeeper) -> None:
+    bearer = await token(house, "operator")
+    async with browser(house, keeper) as client:
+        answer = await client.post("/api/v1/password", json={"old": PASSWORD, "new": PASSWORD}, headers=bearer)
+    assert answer.status_code == 403
+
+
 # -- passwords --------------------------------------------------------------------------------------------------------
 
 
