@@ -52,7 +52,7 @@ WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as t
 HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
 PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
 PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
-GRANTABLE: Final = (
+GRANTED: Final = (
     "viewer     read\n"
     "developer  read, request\n"
     "operator   read, request, deploy, rollback, freeze\n"
@@ -357,6 +357,25 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("backup",),
+        "Copy everything that is kept into one file, while the daemon goes on.",
+        "api.cli.backup:backup",
+        (option("file", metavar="FILE", help="a new file, on the host of the daemon"),),
+        ("holdfast backup /var/backups/holdfast-2026-11-21.backup",),
+        detail="One moment of the database, whichever it is. The signing keys are not in it.",
+    ),
+    Command(
+        ("restore",),
+        "Read a backup into an empty database.",
+        "api.cli.backup:restore",
+        (option("file", metavar="FILE", help="what `holdfast backup` wrote"),),
+        (
+            "holdfast restore /var/backups/holdfast-2026-11-21.backup",
+            "HOLDFAST_DATABASE=postgresql+psycopg://… holdfast restore FILE   # from SQLite to PostgreSQL",
+        ),
+        detail="The database is the one of the settings. It has to be empty, and no daemon may run on it.",
+    ),
+    Command(
         ("job", "list"),
         "List jobs, newest first.",
         "api.cli.jobs:index",
@@ -418,7 +437,7 @@ COMMANDS: Final = (
             "holdfast user add ada --grant operator --in shop/staging",
             "holdfast user add joe --grant viewer --password-file joe.txt",
         ),
-        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTED,
     ),
     Command(
         ("user", "list"),
@@ -441,7 +460,7 @@ COMMANDS: Final = (
         "api.cli.people:grant",
         (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
         ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
-        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTED,
     ),
     Command(
         ("user", "revoke"),
@@ -476,7 +495,7 @@ COMMANDS: Final = (
         ),
         ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
         detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
-        + GRANTABLE,
+        + GRANTED,
     ),
     Command(
         ("token", "list"),

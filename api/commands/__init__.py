@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, audit, fleet, history, inventory, jobs, logs, people, rights, tokens
+from api.commands import act, audit, backup, fleet, history, inventory, jobs, logs, people, rights, tokens
 from api.commands.given import Given
 from api.house import House
 from api.people.principal import Principal
@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "backup": backup.backup,
     "targets": inventory.targets,
     "components": inventory.components,
     "releases": inventory.index,

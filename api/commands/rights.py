@@ -57,6 +57,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "components": Right(Verb.READ, Where.ENVIRONMENT),
     "releases": Right(Verb.READ, Where.FOUND),  # in projects where anything may be read
     "release": Right(Verb.READ, Where.FOUND),
+    "backup": Right(Verb.ADMIN, Where.INSTALLATION),
     "whoami": Right(Verb.READ, Where.ANYBODY),
     "users": Right(Verb.ADMIN, Where.INSTALLATION),
     "user_add": Right(Verb.ADMIN, Where.INSTALLATION),

@@ -117,7 +117,7 @@ class Provider:
 
     async def address(self, secret: str) -> str:
         """Where the browser is sent to log in; `secret` is what its cookie holds."""
-        from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
         found = await self._discovered()
         asked = {
@@ -158,7 +158,7 @@ class Provider:
 
     async def _claims(self, answer: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
         """What the ID token says, once everything about it holds."""
-        from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]
+        from authlib.oidc.core import CodeIDToken
         from joserfc import jwt
         from joserfc.errors import JoseError
 

@@ -365,6 +365,39 @@ Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
 
+notice = Table(
+    "notice",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    _environment(),
+    _text("kind"),
+    _text("subject"),
+    Column("message", Sentence, nullable=False),
+    _instant("opened_at"),
+    _instant("closed_at", null=True),
+)
+UNCLOSED: Final[ColumnElement[bool]] = literal_column("closed_at is null")
+Index(
+    "one_open_notice",
+    notice.c.environment,
+    notice.c.kind,
+    notice.c.subject,
+    unique=True,
+    sqlite_where=UNCLOSED,
+    postgresql_where=UNCLOSED,
+)
+
+telling = Table(
+    "telling",
+    metadata,
+    Column("notice", ForeignKey("notice.number"), nullable=False),
+    _text("channel"),
+    _instant("told", null=True),
+    _instant("told_over", null=True),
+    _instant("not_before", null=True),
+    _number("failures", default=0),
+    PrimaryKeyConstraint("notice", "channel"),
+)
 audit = Table(
     "audit",
     metadata,

@@ -72,6 +72,7 @@ VALUES = {
     "number": "1",
     "release": "shop@1.0.0",
     "id": "sha256:" + "0" * 64,
+    "command": "status",
 }
 BODIES = {"/suspend": {"reason": "a test"}}
 # where a grant in another environment does not reach, the thing is not there or the verb is missing
@@ -124,11 +125,15 @@ async def test_a_route_without_a_guard_is_never_served(made: Door) -> None:
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
-@pytest.mark.parametrize("where", ["default/prod", "default/other", "default/*", "elsewhere/*"])
-async def test_every_role_at_every_door(made: Door, role: str, where: str) -> None:
+async def test_every_role_at_every_door(made: Door, role: str) -> None:
+    for where in ("default/prod", "default/other", "default/*", "elsewhere/*"):
+        await _at_every_door(made, role, where)
+
+
+async def _at_every_door(made: Door, role: str, where: str) -> None:
     here = where in ("default/prod", "default/*")
     for (method, path), wants in GOLDEN.items():
-        if path in ENDLESS and _may(role, wants) and here:
+        if path in ENDLESS and _may(role, wants) and (here or path == V1 + "/events"):
             continue  # it is let in, and never ends
         if path == "/v1/{command}" or path == JOB + "/events":
             continue
@@ -172,7 +177,7 @@ def test_every_command_has_a_right() -> None:
 
 ARGUMENTS = {
     "environment": "prod",
-    "job": "prod:1",
+    "job": "prod:99",
     "target": "prod-0",
     "component": "api",
     "id": VALUES["id"],
@@ -183,9 +188,13 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
-@pytest.mark.parametrize("name", sorted(commands.COMMANDS))
-async def test_the_wire_forgets_no_check(made: Door, role: str, name: str) -> None:
+async def test_the_wire_forgets_no_check(made: Door, role: str) -> None:
     """Every command by every role: with the grant in this environment, and in another."""
+    for name in commands.COMMANDS:
+        await _at_the_wire(made, role, name)
+
+
+async def _at_the_wire(made: Door, role: str, name: str) -> None:
     allowed = rights.RIGHTS[name].verb in ROLES[role]
     arguments = {**ARGUMENTS, "limit": 1} if name != "history" else {"environment": "prod"}
     here = (await made.post(f"/v1/{name}", f"{role}@default/prod", json=arguments)).text
