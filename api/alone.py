@@ -24,7 +24,7 @@ LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen las
 QUIET: Final = frozenset(
     {"jobs", "job", "history", "evidence", "logs", "whoami", "users", "user_add", "user_password", "user_grant"}
     | {"user_revoke", "user_disable", "user_enable", "tokens", "token_create", "token_revoke"}
-    | {"audit", "audit_verify", "audit_export", "backup"}
+    | {"audit", "audit_verify", "audit_export", "backup", "export"}
 )  # need no look at the world
 END: Final[dict[str, Any]] = {}
 

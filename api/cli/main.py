@@ -38,6 +38,7 @@ class Command:
     examples: tuple[str, ...] = ()
     exits: tuple[tuple[int, str], ...] = ((OK, "done"), (ERROR, "bad input, or it could not be asked"))
     detail: str = ""
+    formats: tuple[str, ...] = ("text", "json")
 
 
 def option(*flags: str, **words: Any) -> Option:
@@ -46,13 +47,14 @@ def option(*flags: str, **words: Any) -> Option:
 
 ENVIRONMENT: Final = option("environment", metavar="ENV", help="name, or project/name")
 TARGET: Final = option("target", metavar="TARGET", help="name, or project/name")
+SOURCE: Final = option("source", metavar="SOURCE", help="its name")
 JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
 LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
 WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
 HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
 PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
 PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
-GRANTED: Final = (
+GRANTABLE: Final = (
     "viewer     read\n"
     "developer  read, request\n"
     "operator   read, request, deploy, rollback, freeze\n"
@@ -248,8 +250,10 @@ COMMANDS: Final = (
         "Show every placement that is not in sync, and why.",
         "api.cli.fleet:drift",
         (option("environment", nargs="?", metavar="ENV", help="name, or project/name"),),
-        ("holdfast drift", "holdfast drift staging"),
+        ("holdfast drift", "holdfast drift staging", "holdfast drift --output html > drift.html"),
         ((OK, "everything is in sync"), (CHANGES, "something drifts or is unknown"), (ERROR, "it could not be asked")),
+        formats=("text", "json", "csv", "html"),
+        detail="csv is for spreadsheets; html is one file that can be mailed, with everything it needs inside.",
     ),
     Command(
         ("plan",),
@@ -357,6 +361,71 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("apply",),
+        "Write documents into the database, for environments that it owns.",
+        "api.cli.apply:apply",
+        (
+            option(
+                "-f", "--file", action="append", required=True, metavar="FILE", help="a file or a directory; - reads"
+            ),
+            option("--dry-run", action="store_true", help="check everything and show what would change"),
+            option("--remove", action="store_true", help="take these documents out of the database instead"),
+            option("--revision", type=int, metavar="N", help="only when nothing was written since this revision"),
+        ),
+        (
+            "holdfast apply -f staging.yaml --dry-run",
+            "holdfast apply -f deploy/",
+            "cat prod.yaml | holdfast apply -f -",
+        ),
+        (
+            (OK, "written, or nothing to change"),
+            (ERROR, "findings, somebody else owns it, or it was written meanwhile"),
+        ),
+        detail="Needs a source `database: {}` in the file that HOLDFAST_SOURCES names. All documents are written\n"
+        "together or none, and checked as those of every source are. A release never changes.",
+    ),
+    Command(
+        ("export",),
+        "Write the documents of the database as YAML files.",
+        "api.cli.apply:export",
+        (
+            option("environment", nargs="?", metavar="ENV", help="with its targets and its release; all when left out"),
+            option("-o", "--to", metavar="DIR", help="where; printed when left out, never overwrites"),
+        ),
+        ("holdfast export staging", "holdfast export -o backup/"),
+    ),
+    Command(
+        ("source", "list"),
+        "List the sources of documents: revision, age, signer, and what is wrong.",
+        "api.cli.sources:index",
+        (),
+        ("holdfast source list", "holdfast source list --output json"),
+        (
+            (OK, "all are taken"),
+            (FAILED, "one is not taken; the last accepted state stays in force"),
+            (ERROR, "bad input"),
+        ),
+    ),
+    Command(
+        ("source", "show"),
+        "Show one source.",
+        "api.cli.sources:show_one",
+        (SOURCE,),
+        ("holdfast source show shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
+        ("source", "refresh"),
+        "Read a source now.",
+        "api.cli.sources:refresh",
+        (
+            SOURCE,
+            option("--allow", metavar="COMMIT", help="let in this commit although the history was rewritten"),
+        ),
+        ("holdfast source refresh shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
         ("backup",),
         "Copy everything that is kept into one file, while the daemon goes on.",
         "api.cli.backup:backup",
@@ -437,7 +506,7 @@ COMMANDS: Final = (
             "holdfast user add ada --grant operator --in shop/staging",
             "holdfast user add joe --grant viewer --password-file joe.txt",
         ),
-        detail="Without --password-file the password is random and shown once.\n\n" + GRANTED,
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "list"),
@@ -460,7 +529,7 @@ COMMANDS: Final = (
         "api.cli.people:grant",
         (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
         ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
-        detail="Whoever it is granted to logs in anew.\n\n" + GRANTED,
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
     ),
     Command(
         ("user", "revoke"),
@@ -495,7 +564,7 @@ COMMANDS: Final = (
         ),
         ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
         detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
-        + GRANTED,
+        + GRANTABLE,
     ),
     Command(
         ("token", "list"),
@@ -556,6 +625,7 @@ GROUPS: Final = {
     "artifact": "artifacts of process targets",
     "keys": "signing keys",
     "sticker": "stickers",
+    "source": "sources of documents",
     "job": "jobs",
 }
 
@@ -659,7 +729,7 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
-    line.add_argument("--output", choices=("text", "json"), default="text", help="json: the whole answer, for programs")
+    line.add_argument("--output", choices=command.formats, default="text", help="json: the whole answer, for programs")
     line.set_defaults(run=command.run)
 
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.problem import Problem
+from reconciler.store.errors import StoreError
 
 MEDIA_TYPE: Final = "application/problem+json"
 OTHERWISE: Final = 500
@@ -112,6 +113,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(StoreError, _of_the_store)
+    app.add_exception_handler(Exception, _broken)
 
 
 def broken(error: Exception, where: str) -> Problem:
@@ -123,6 +126,15 @@ def broken(error: Exception, where: str) -> Problem:
 def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return response(error)
+
+
+def _of_the_store(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    return response(Problem(error.code, str(error)))
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return response(broken(error, request.url.path))
 
 
 def _invalid(request: Request, error: Exception) -> Response:

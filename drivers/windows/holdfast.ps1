@@ -45,13 +45,17 @@ function Get-FileDigest([string]$Path) {
 function Read-Text([string]$Path) {
     if (-not [IO.File]::Exists($Path)) { return $null }
     if ((New-Object IO.FileInfo($Path)).Length -gt $Largest) { Stop-Because 'refused' "$Path is larger than 4 MiB" }
-    [IO.File]::ReadAllText($Path, $Utf8)
+    for ($tries = 1; ; $tries++) {
+        try { return [IO.File]::ReadAllText($Path, $Utf8) }
+        catch [IO.IOException] { if ($tries -ge 5) { throw } }     # just being replaced
+        Start-Sleep -Milliseconds 20
+    }
 }
 
 function Write-Text([string]$Path, [string]$Text) {
     $bytes = $Utf8.GetBytes($Text)
-    $through = [IO.FileOptions]::WriteThrough
-    $file = New-Object IO.FileStream("$Path.new", [IO.FileMode]::Create, [IO.FileAccess]::Write, [IO.FileShare]::None, 4096, $through)
+    $how = [IO.FileMode]::Create, [IO.FileAccess]::Write, [IO.FileShare]::None, 4096, [IO.FileOptions]::WriteThrough
+    $file = New-Object IO.FileStream -ArgumentList (@("$Path.new") + $how)
     try { $file.Write($bytes, 0, $bytes.Length); $file.Flush($true) } finally { $file.Dispose() }
     if ([IO.File]::Exists($Path)) { [IO.File]::Replace("$Path.new", $Path, [NullString]::Value) }
     else { [IO.File]::Move("$Path.new", $Path) }
@@ -69,8 +73,8 @@ function Protect-Directory([string]$Path, [bool]$Readable) {
     if ($Readable) { $rights['S-1-5-32-545'] = 'ReadAndExecute' }
     foreach ($sid in $rights.Keys) {
         $who = New-Object Security.Principal.SecurityIdentifier($sid)
-        $rule = New-Object Security.AccessControl.FileSystemAccessRule($who, $rights[$sid], 'ContainerInherit,ObjectInherit', 'None', 'Allow')
-        $acl.AddAccessRule($rule)
+        $said = $who, $rights[$sid], 'ContainerInherit,ObjectInherit', 'None', 'Allow'
+        $acl.AddAccessRule((New-Object Security.AccessControl.FileSystemAccessRule -ArgumentList $said))
     }
     Set-Acl -LiteralPath $Path -AclObject $acl
 }
@@ -152,7 +156,9 @@ function Invoke-Hold($Ask) {
     if ($null -eq $running) { Stop-Because 'busy' 'a command that was begun there has not ended' }
     Exit-Lock $running
     $fence = Get-Fence $place
-    if ([long]$Ask.fence -lt $fence) { Stop-Because 'stale_fence' "changed under fence $fence, this action holds $($Ask.fence)" }
+    if ([long]$Ask.fence -lt $fence) {
+        Stop-Because 'stale_fence' "changed under fence $fence, this action holds $($Ask.fence)"
+    }
     if ($null -eq $owner) {
         [void][IO.Directory]::CreateDirectory($root)
         Protect-Directory $root $false
@@ -193,7 +199,8 @@ function Get-Family([int]$Id, $Parents) {
 
 function Get-Parents {
     $parents = @{}
-    foreach ($process in Get-CimInstance Win32_Process -Property ProcessId, ParentProcessId) {
+    $processes = @(Get-CimInstance -ClassName Win32_Process -Property @('ProcessId', 'ParentProcessId'))
+    foreach ($process in $processes) {
         $parent = [int]$process.ParentProcessId
         if (-not $parents.ContainsKey($parent)) { $parents[$parent] = New-Object Collections.Generic.List[int] }
         $parents[$parent].Add([int]$process.ProcessId)
@@ -210,7 +217,7 @@ function Get-Seen($Service, $Listeners, $Parents) {
     $id = [int]$Service.ProcessId
     $process = if ($id) { Get-Process -Id $id -ErrorAction SilentlyContinue } else { $null }
     $family = Get-Family $id $Parents
-    $ports = @(if ($id) { $Listeners | Where-Object { $family.Contains([int]$_.OwningProcess) } | ForEach-Object { [int]$_.LocalPort } })
+    $ours = @(if ($id) { $Listeners | Where-Object { $family.Contains([int]$_.OwningProcess) } })
     @{
         name        = $Service.Name
         state       = $Service.State
@@ -221,13 +228,17 @@ function Get-Seen($Service, $Listeners, $Parents) {
         environment = Get-EnvironmentDigest $Service.Name
         pid         = $id
         started_ms  = if ($null -eq $process) { $null } else { Get-Milliseconds $process.StartTime }
-        ports       = @($ports | Sort-Object -Unique)
+        ports       = @($ours | ForEach-Object { [int]$_.LocalPort } | Sort-Object -Unique)
     }
 }
 
 function Get-PlaceSeen([string]$Place, $Seen) {
     $sticker = [IO.Path]::Combine($Place, 'sticker.json')
-    $worn = try { $text = Read-Text $sticker; if ($null -eq $text) { $null } else { @{ text = $text } } } catch { @{ problem = 'it cannot be read' } }
+    $worn = $null
+    try {
+        $text = Read-Text $sticker
+        if ($null -ne $text) { $worn = @{ text = $text } }
+    } catch { $worn = @{ problem = 'it cannot be read' } }
     $releases = [IO.Path]::Combine($Place, 'releases')
     $found = @(if ([IO.Directory]::Exists($releases)) { [IO.Directory]::GetDirectories($releases) } else { })
     @{
@@ -253,8 +264,8 @@ function Get-TargetSeen($Ask, $Table, $Listeners, $Parents) {
             $folder = [IO.Path]::GetFileName($place)
             if ($folder -ceq '.holdfast') { continue }
             $ours = "\A" + [regex]::Escape("$($Ask.services)-$folder-") + '[0-9a-f]{16}\z'
-            $seen = @($Table | Where-Object { $_.Name -cmatch $ours } | ForEach-Object { Get-Seen $_ $Listeners $Parents })
-            Get-PlaceSeen $place $seen
+            $those = @($Table | Where-Object { $_.Name -cmatch $ours })
+            Get-PlaceSeen $place @($those | ForEach-Object { Get-Seen $_ $Listeners $Parents })
         })
     @{ places = $places }
 }
@@ -267,7 +278,8 @@ function Invoke-Look($Ask) {
         $parents = Get-Parents
     }
     $found = @(foreach ($target in $Ask.targets) {
-            try { Get-TargetSeen $target $table $listeners $parents } catch { @{ unseen = $_.Exception.GetBaseException().Message } }
+            try { Get-TargetSeen $target $table $listeners $parents }
+            catch { @{ unseen = $_.Exception.GetBaseException().Message } }
         })
     @{ targets = $found; taken = @($listeners | ForEach-Object { [int]$_.LocalPort } | Sort-Object -Unique) }
 }
@@ -278,13 +290,15 @@ function Invoke-Facts($Ask) {
     $identity = [Security.Principal.WindowsIdentity]::GetCurrent()
     $role = [Security.Principal.WindowsBuiltInRole]::Administrator
     $owner = try { Get-Owner $root } catch { @{ problem = $_.Exception.GetBaseException().Message } }
+    $disk = $null
+    if ($drive.IsReady) { $disk = @{ free = $drive.AvailableFreeSpace; size = $drive.TotalSize } }
     @{
         windows       = [string](Get-CimInstance Win32_OperatingSystem -Property Caption).Caption
         powershell    = [string]$PSVersionTable.PSVersion
         user          = $identity.Name
         administrator = (New-Object Security.Principal.WindowsPrincipal($identity)).IsInRole($role)
         time_ms       = Get-Milliseconds ([datetime]::UtcNow)
-        disk          = if ($drive.IsReady) { @{ free = $drive.AvailableFreeSpace; size = $drive.TotalSize } } else { $null }
+        disk          = $disk
         root          = [IO.Directory]::Exists($root)
         owner         = $owner
     }
@@ -295,7 +309,9 @@ function Invoke-Facts($Ask) {
 function Get-TreeDigest([string]$Tree) {
     $names = [string[]][IO.Directory]::GetFiles($Tree, '*', 'AllDirectories')
     [Array]::Sort($names, [StringComparer]::Ordinal)
-    $text = foreach ($name in $names) { $name.Substring($Tree.Length + 1).Replace('\', '/') + "`0" + (Get-FileDigest $name) + "`n" }
+    $text = foreach ($name in $names) {
+        $name.Substring($Tree.Length + 1).Replace('\', '/') + "`0" + (Get-FileDigest $name) + "`n"
+    }
     Get-Digest $Utf8.GetBytes(-join $text)
 }
 
@@ -340,9 +356,9 @@ function Invoke-Unfold($Ask) {
 # -- services ----------------------------------------------------------------------------------------------------------
 
 function Invoke-Method($Target, [string]$Method, $Arguments) {
-    $answer = if ($Target -is [string]) { Invoke-CimMethod -ClassName $Target -MethodName $Method -Arguments $Arguments }
-    else { Invoke-CimMethod -InputObject $Target -MethodName $Method -Arguments $Arguments }
-    if ($answer.ReturnValue -ne 0) { Stop-Because 'refused' "Windows answered $Method of a service with $($answer.ReturnValue)" }
+    $at = if ($Target -is [string]) { @{ ClassName = $Target } } else { @{ InputObject = $Target } }
+    $answer = Invoke-CimMethod @at -MethodName $Method -Arguments $Arguments
+    if ($answer.ReturnValue -ne 0) { Stop-Because 'refused' "Windows answered $Method with $($answer.ReturnValue)" }
 }
 
 function Find-Service([string]$Name) { Get-CimInstance Win32_Service -Filter "Name = '$Name'" }
@@ -353,7 +369,8 @@ function Protect-Key([string]$Name) {
     $acl.SetAccessRuleProtection($true, $false)
     foreach ($sid in 'S-1-5-18', 'S-1-5-32-544') {
         $who = New-Object Security.Principal.SecurityIdentifier($sid)
-        $acl.AddAccessRule((New-Object Security.AccessControl.RegistryAccessRule($who, 'FullControl', 'ContainerInherit', 'None', 'Allow')))
+        $said = $who, 'FullControl', 'ContainerInherit', 'None', 'Allow'
+        $acl.AddAccessRule((New-Object Security.AccessControl.RegistryAccessRule -ArgumentList $said))
     }
     Set-Acl -Path "HKLM:\SYSTEM\CurrentControlSet\Services\$Name" -AclObject $acl
 }
@@ -362,8 +379,9 @@ function Invoke-Install($Ask) {
     [void](Get-Held $Ask)
     $name = Get-ServiceName $Ask.service
     $said = @{
-        DisplayName = [string]$Ask.display; PathName = [string]$Ask.command; ServiceType = [byte]16; ErrorControl = [byte]1
-        StartMode = 'Manual'; DesktopInteract = $false; StartName = [string]$Ask.account; StartPassword = ''
+        DisplayName = [string]$Ask.display; PathName = [string]$Ask.command; StartMode = 'Manual'
+        ServiceType = [byte]16; ErrorControl = [byte]1; DesktopInteract = $false
+        StartName = [string]$Ask.account; StartPassword = ''
     }
     $there = Find-Service $name
     if ($null -eq $there) { $said['Name'] = $name; Invoke-Method 'Win32_Service' 'Create' $said }
@@ -440,44 +458,54 @@ function Start-Program($Said, [string]$Directory, [int]$Limit) {
     $info.UseShellExecute = $false
     $info.CreateNoWindow = $true
     $info.WorkingDirectory = $Directory
-    $info.RedirectStandardInput = $info.RedirectStandardOutput = $info.RedirectStandardError = $true
+    $info.RedirectStandardInput = $true
+    $info.RedirectStandardOutput = $true
+    $info.RedirectStandardError = $true
     $info.EnvironmentVariables.Clear()
     foreach ($name in 'SystemRoot', 'SystemDrive', 'PATH', 'PATHEXT', 'TEMP', 'TMP', 'ComSpec') {
         $info.EnvironmentVariables[$name] = [Environment]::GetEnvironmentVariable($name)
     }
     foreach ($pair in @($Said.environment)) { $info.EnvironmentVariables[[string]$pair[0]] = [string]$pair[1] }
     try { $process = [Diagnostics.Process]::Start($info) }
-    catch { return @{ exit_code = 127; output = ''; cut = $false; why = "cannot be run: $($_.Exception.GetBaseException().Message)" } }
+    catch {
+        $why = "cannot be run: $($_.Exception.GetBaseException().Message)"
+        return @{ exit_code = 127; output = ''; cut = $false; why = $why }
+    }
     $until = [datetime]::UtcNow.AddSeconds([double]$Said.within)
     $errors = $process.StandardError.BaseStream.CopyToAsync([IO.Stream]::Null)
     $bytes = $Utf8.GetBytes([string]$Said.stdin)
     $fed = $process.StandardInput.BaseStream.WriteAsync($bytes, 0, $bytes.Length)
     $kept = New-Object IO.MemoryStream
     $buffer = New-Object byte[] 65536
-    $cut = $false; $late = $false; $closed = $false
+    $cut = $false; $closed = $false; $lingers = 0
     while ($true) {
         $read = $process.StandardOutput.BaseStream.ReadAsync($buffer, 0, $buffer.Length)
         while (-not $read.Wait(50)) {
-            if (-not $closed -and $fed.IsCompleted) { $process.StandardInput.Close(); $closed = $true }
-            if ([datetime]::UtcNow -gt $until) { $late = $true; break }
+            if (-not $closed -and $fed.IsCompleted) {
+                $closed = $true
+                try { $process.StandardInput.Close() } catch { }
+            }
+            if ([datetime]::UtcNow -gt $until) { break }
+            if ($process.HasExited) { $lingers++ }
+            if ($lingers -gt 10) { break }        # others hold its output, and may do so for ever
         }
-        if ($late -or $read.Result -eq 0) { break }
+        if (-not $read.IsCompleted -or $read.Result -eq 0) { break }
         $room = [Math]::Min($read.Result, $Limit - [int]$kept.Length)
         if ($room -lt $read.Result) { $cut = $true }
         if ($room -gt 0) { $kept.Write($buffer, 0, $room) }
     }
-    if (-not $late) {
-        $left = [Math]::Max(0, ($until - [datetime]::UtcNow).TotalMilliseconds)
-        $late = -not $process.WaitForExit([int][Math]::Min($left, [int]::MaxValue))
-    }
+    $left = [Math]::Max(0, ($until - [datetime]::UtcNow).TotalMilliseconds)
+    $late = -not $process.WaitForExit([int][Math]::Min($left, [int]::MaxValue))
     if ($late) { [void](& "$env:SystemRoot\System32\taskkill.exe" /T /F /PID $process.Id) }
     $output = $Utf8.GetString($kept.ToArray())
-    if ($late) { return @{ exit_code = $null; output = $output; cut = $cut; why = "was not done within $($Said.within) s" } }
-    @{ exit_code = $process.ExitCode; output = $output; cut = $cut; why = "ended with exit code $($process.ExitCode)" }
+    $code = if ($late) { $null } else { $process.ExitCode }
+    $why = if ($late) { "was not done within $($Said.within) s" } else { "ended with exit code $code" }
+    @{ exit_code = $code; output = $output; cut = $cut; why = $why }
 }
 
 function Invoke-Ask($Ask) {
-    $directory = if ($null -eq $Ask.release) { Get-Place $Ask } else { [IO.Path]::Combine((Get-Release $Ask $Ask.release), 'tree') }
+    $directory = Get-Place $Ask
+    if ($null -ne $Ask.release) { $directory = [IO.Path]::Combine((Get-Release $Ask $Ask.release), 'tree') }
     Start-Program $Ask.command $directory 65536
 }
 
@@ -486,7 +514,8 @@ function Invoke-Ask($Ask) {
 function Invoke-Order($Ask) {
     $place = Get-Held $Ask
     $file = [IO.Path]::Combine($place, 'order.json')
-    Write-Text $file (ConvertTo-Json @{ program = $Order.program; token = $Ask.token; command = $Ask.command } -Depth 20 -Compress)
+    $said = @{ program = $Order.program; token = $Ask.token; command = $Ask.command }
+    Write-Text $file (ConvertTo-Json $said -Depth 20 -Compress)
     Invoke-Method 'Win32_Process' 'Create' @{ CommandLine = [string]$Order.runner; CurrentDirectory = $place }
     for ($tries = 0; $tries -lt 300; $tries++) {
         if (-not [IO.File]::Exists($file)) { return @{ token = $Ask.token } }
@@ -513,7 +542,7 @@ function Start-Runner {
     if ($null -eq $mutex) { return }
     [IO.File]::Delete([IO.Path]::Combine($place, 'order.json'))
     $ended = Start-Program $Order.command $place 65536
-    $said = @($ended.output.Trim() -split "\r?\n" | Select-Object -Last 1)
+    $said = @($ended.output.Trim() -split "\r?\n" | Where-Object { $_ } | Select-Object -Last 1)
     $found = @{ token = $Order.token; exit_code = $ended.exit_code; why = $ended.why; said = $said }
     Write-Text ([IO.Path]::Combine($place, 'result.json')) (ConvertTo-Json $found -Compress)
     Exit-Lock $mutex
@@ -535,12 +564,13 @@ function Invoke-Exchange($Ask) {
         while ($content.Length -and $kept.Length -lt [int]$Ask.limit) {
             $left = [Math]::Max(0, ($until - [datetime]::UtcNow).TotalMilliseconds)
             $read = $stream.ReadAsync($buffer, 0, $buffer.Length)
-            if (-not $read.Wait([int]$left)) { return @{ refused = $null; content = '' } }
+            try { $came = $read.Wait([int]$left) } catch { break }     # reset
+            if (-not $came) { return @{ refused = $null; content = '' } }
             if ($read.Result -eq 0) { break }
             $kept.Write($buffer, 0, $read.Result)
         }
         @{ refused = $false; content = [Convert]::ToBase64String($kept.ToArray()) }
-    } finally { $client.Dispose() }
+    } finally { $client.Close() }
 }
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -577,7 +607,7 @@ function Write-Answer($Answer) {
 
 if ($null -eq $Lines) { Start-Runner; return }
 $Out = [Console]::OpenStandardOutput()
-Write-Answer @{ holdfast = 1; machine = [string]$env:PROCESSOR_ARCHITECTURE; powershell = [string]$PSVersionTable.PSVersion }
+Write-Answer @{ holdfast = 1; machine = [string]$env:PROCESSOR_ARCHITECTURE }
 while ($true) {
     $next = $Lines.ReadLineAsync()
     if (-not $next.Wait($(if ($Held.Count) { $Patience } else { -1 })) -or $null -eq $next.Result) { break }

@@ -3,6 +3,8 @@ host is lost in the middle, and what the doctor says."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -368,6 +370,26 @@ def test_the_script_is_ascii_and_builds_no_script_of_its_own() -> None:
     assert "Invoke-Expression" not in text
     assert "iex " not in text
     assert "scriptblock" not in text.lower()
+
+
+async def test_a_script_that_is_not_the_one_that_was_named_is_not_run(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, _, _ = program.opening().partition(b"\n")
+    other = base64.b64encode(gzip.compress(b"Stop-Computer"))
+    monkeypatch.setattr(program, "opening", lambda: said + b"\n" + other + b"\n")
+    seen = await yard.observe()
+    assert "exit code 3: the script that came is not the one that was named" in str(seen.unseen)
+    assert not yard.world.asked
+
+
+def test_the_script_and_its_loaders_are_powershell_by_its_grammar() -> None:
+    grammar = pytest.importorskip("tree_sitter_powershell", reason="no grammar of PowerShell (tree-sitter-powershell)")
+    import tree_sitter
+
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    for text in (program.source(), program.LOADER.encode(), program.RUNNER.encode()):
+        assert not parser.parse(text).root_node.has_error
 
 
 def test_the_list_of_drivers_says_that_no_windows_was_there() -> None:

@@ -34,7 +34,7 @@ from tests.drivers.windows.world import App, Helper, World
 from tests.harness import apps, wsman
 
 TOOL = "C:\\tools\\tool.exe"
-POWERS = frozenset({Power.FIXED, Power.SWAPS, Power.UNREACHABLE})
+POWERS = frozenset({Power.SWAPS, Power.UNREACHABLE})  # whose port it is, is the tool's part
 
 
 class Tool:

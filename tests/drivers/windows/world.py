@@ -464,7 +464,7 @@ class Helper:
     def _work(self) -> None:
         if self._code is not None or not self._loaded():
             return
-        self._say({"holdfast": 1, "machine": "AMD64", "powershell": self.world.powershell})
+        self._say({"holdfast": 1, "machine": "AMD64"})
         while (line := self._lines.get()) is not None:
             ask = json.loads(line)
             self._say({"id": ask["id"], **self.world.answer(self, ask)})
