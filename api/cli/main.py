@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
-from api.settings import ROLES, BadSetting, Settings, read
+from api.settings import ROLES, BadSetting, Gathered, gather
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ JOB_EXITS: Final = (
 COMMANDS: Final = (
     Command(
         ("init",),
-        "Write a commented starter tree of documents.",
+        "Write a commented starter tree of documents, with examples of settings, sources and notices.",
         "api.cli.documents:init",
         (option("directory", nargs="?", default="holdfast", metavar="DIR", help="where (default ./holdfast)"),),
         ("holdfast init", "holdfast init deploy/holdfast"),
-        detail="Refuses to write into a directory that holds documents already.",
+        detail="Refuses to write into a directory that holds documents already. Files that end in .example are for\n"
+        "settings, sources and notices: copy them to where the settings name them.",
     ),
     Command(
         ("validate",),
@@ -91,6 +92,22 @@ COMMANDS: Final = (
         "api.cli.documents:schema",
         (),
         ("holdfast schema > holdfast.schema.json",),
+    ),
+    Command(
+        ("settings",),
+        "Show every setting, its value, and where that comes from; secrets are masked.",
+        "api.cli.settings:settings",
+        (),
+        (
+            "holdfast settings",
+            "holdfast settings --settings /etc/holdfast/settings.yaml --output json",
+            "holdfast settings --output yaml > settings.yaml",
+        ),
+        ((OK, "shown"), (ERROR, "something that is set cannot be meant; says where, and what would be right")),
+        detail="Settings stand in one YAML file (--settings, HOLDFAST_SETTINGS), in HOLDFAST_* of the environment, or\n"
+        "on the command line, each winning over the one before. yaml is a commented file to begin with; markdown is\n"
+        "the reference.",
+        formats=("text", "json", "yaml", "markdown"),
     ),
     Command(
         ("drivers",),
@@ -665,11 +682,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every error is one line on stderr (or one JSON object with `--output json`)."""
     arguments = parser().parse_args(argv)
     try:
-        settings = _settings(arguments)
+        gathered = _settings(arguments)
+        arguments.origins = gathered.origins  # for `holdfast settings`, which says where each comes from
         module, _, function = arguments.run.partition(":")
-        return int(getattr(import_module(module), function)(settings, arguments))
+        return int(getattr(import_module(module), function)(gathered.settings, arguments))
     except BadSetting as error:
-        return _report(Problem("BAD_SETTING", str(error)), arguments.output)
+        return _report(_bad(error), arguments.output)
     except Problem as problem:
         return _report(problem, arguments.output)
     except KeyboardInterrupt:
@@ -679,11 +697,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
-    documents, state = arguments.documents, arguments.state
+def _settings(arguments: argparse.Namespace) -> Gathered:
+    documents, state, file = arguments.documents, arguments.state, arguments.settings
     named: dict[str, Any] = {name: getattr(arguments, name, None) for name in SETTINGS}
     named |= {"documents": documents and Path(documents), "state": state and Path(state)}
-    return read(database=arguments.database, **named)
+    return gather(file=Path(file) if file else None, database=arguments.database, **named)
+
+
+def _bad(error: BadSetting) -> Problem:
+    if not error.findings:
+        return Problem("BAD_SETTING", str(error))
+    from stickers import digest
+
+    return Problem("BAD_SETTING", str(error), findings=[digest.plain(finding) for finding in error.findings])
 
 
 def _report(problem: Problem, output: str) -> int:
@@ -760,6 +786,7 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
+    line.add_argument("--settings", metavar="FILE", help="the file of settings (HOLDFAST_SETTINGS)")
     raw = "; raw: one file as it is" if "raw" in command.formats else ""
     said = f"json: the whole answer, for programs{raw}"
     line.add_argument("--output", choices=command.formats, default="text", help=said)
