@@ -443,6 +443,15 @@ COMMANDS: Final = (
         ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
     ),
     Command(
+        ("notices", "test"),
+        "Send a test message through each channel of the file of notices, and say who heard it.",
+        "api.cli.notices:test",
+        (option("channel", nargs="?", metavar="CHANNEL", help="its name; every one when left out"),),
+        ("holdfast notices test", "holdfast notices test pager"),
+        ((OK, "everybody heard it"), (FAILED, "somebody did not; says why"), (ERROR, "bad input")),
+        detail="Needs no daemon. Secrets are resolved as you and in your environment, not the daemon's.",
+    ),
+    Command(
         ("backup",),
         "Copy everything that is kept into one file, while the daemon goes on.",
         "api.cli.backup:backup",
@@ -674,6 +683,7 @@ GROUPS: Final = {
     "keys": "signing keys",
     "sticker": "stickers",
     "source": "sources of documents",
+    "notices": "telling people elsewhere",
     "job": "jobs",
 }
 
