@@ -25,8 +25,8 @@ from drivers.docker import connection as docker
 from drivers.docker import events, examine, look, render
 from drivers.docker.engine import Engine
 from drivers.docker.eyes import Eyes
-from drivers.docker.feed import Feed, Hold
 from drivers.errors import DriverError, Refused
+from drivers.feed import Feed, Hold
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 

@@ -39,6 +39,9 @@ def _python(text: str) -> str:
     return text
 
 
+Python = Annotated[str, AfterValidator(_python)]
+
+
 class Connection(Reach):
     """One directory of one host, this one or one that is reached over SSH. Several targets may share a host, each with
     a root of its own."""
@@ -54,6 +57,4 @@ class Connection(Reach):
     address: Annotated[str, AfterValidator(ip_address)] = Field(
         default="127.0.0.1", description="IP address at which health is asked, as the target itself knows it"
     )
-    python: Annotated[str, AfterValidator(_python)] = Field(
-        default="python3", description="Python 3.8 or newer on the target, for the supervisor"
-    )
+    python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for the supervisor")

@@ -71,6 +71,7 @@ KEPT = re.compile(r"holdfast_[0-9a-f]{16}\.py")
 RELEASE = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}(?:\.[0-9]{1,6})?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PATIENCE = 45.0  # seconds without a word after which who holds something from another machine has gone
+ERRAND_ENDS = 10.0  # seconds beyond its own deadline that an errand is waited for
 LONGEST_CHANGE = 600.0  # seconds after which a change that does not end keeps nobody out any more
 SOURCE = b""  # this file's content, where it was brought by another machine and stands in memory alone
 PDEATHSIG, SUBREAPER = 1, 36  # options of prctl(2)
@@ -911,16 +912,22 @@ class Session:
     """One holder's requests, and the locks and orders they hold until `close`. Every request that changes something
     names a fence; a lower one than was ever seen at the placement is refused here, on the host."""
 
+    at_once: tuple[str, ...] = ("look", "pulse")  # so short that they are answered before the next request is read
+
     def __init__(self, eyes: Eyes | None = None) -> None:
         self.eyes = eyes or Eyes()
         self.locks: dict[str, int] = {}
         self.orders: dict[int, socket.socket] = {}
+        self.errands: dict[int, Errand] = {}
+
+    def knows(self, do: str) -> bool:
+        return do in VERBS
 
     def answer(self, request: Mapping[str, Any]) -> Json:
         """`{"answer": …}` or `{"error": {"code", "text", "missing"}}`, never an exception."""
         try:
             do = str(request.get("do"))
-            if do not in VERBS:
+            if not self.knows(do):
                 raise Trouble("invalid", f"{do[:40]!r} is not a request")
             return {"answer": getattr(self, do)(request)}
         except Trouble as trouble:
@@ -933,9 +940,11 @@ class Session:
             return {"error": {"code": "invalid", "text": text, "missing": []}}
 
     def close(self) -> None:
-        """Let go of everything; what the supervisor was told, it still does."""
+        """Let go of everything; what the supervisor was told, it still does, and an errand goes on with its lock."""
         for token in list(self.orders):
             self._hang_up(token)
+        while self.errands:
+            self.errands.popitem()[1].leave()
         while self.locks:
             os.close(self.locks.popitem()[1])
 
@@ -1005,6 +1014,8 @@ class Session:
             "disk": room_at(claim.root),
             "user": os.geteuid(),
             "time": time.time(),
+            "machine": os.uname().machine,
+            "sandbox": sandboxed() if request.get("sandbox") else None,
         }
 
     # .. holding ..
@@ -1203,6 +1214,28 @@ class Session:
         finally:
             self._hang_up(token)
 
+    # .. errands ..
+
+    def run(self, request: Mapping[str, Any]) -> Json:
+        """Begin a program beside a deployment, and do not wait for its end."""
+        place = self._held(request)
+        ask = {
+            "argv": [*(SANDBOX if sandboxed() else ()), *(str(word) for word in request["argv"])],
+            "env": {"PATH": PATH, **{str(name): str(value) for name, value in request["env"].items()}},
+            "within": float(request["within"]),
+            "whole_group": True,
+        }
+        return {"token": self._begin(ask, self.locks[place.path])}
+
+    def _begin(self, ask: Json, lock: int) -> int:
+        token = next(_numbers)
+        self.errands[token] = Errand(ask, lock)
+        return token
+
+    def ran(self, request: Mapping[str, Any]) -> Json:
+        """How what was begun has ended; changes nothing."""
+        return self.errands.pop(int(request["token"])).ended()
+
     def _hang_up(self, token: int) -> None:
         line = self.orders.pop(token, None)
         if line is not None:
@@ -1250,7 +1283,8 @@ LOOKING = ("look", "pulse", "stirred", "listens", "standing", "log", "ask", "exa
 HOLDING = ("hold", "wear", "bare", "clear")
 RELEASES = ("find", "stage", "bring", "unfold", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
 SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
-VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING))
+ERRANDS = ("run", "ran")
+VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING, *ERRANDS))
 
 
 def unfold(archive: str, tree: str) -> None:
@@ -1313,6 +1347,142 @@ def clean_folder(folder: str) -> None:
             remove_tree(path)
         elif name[0] == ".":
             os.unlink(path)
+
+
+# -- errands -----------------------------------------------------------------------------------------------------------
+
+# Runs one program to its end, whatever becomes of us: what to run comes as JSON on standard input, how it ended goes to
+# standard output and into a file.
+RUNNER = """\
+import json, os, signal, subprocess, sys, threading, time
+order, child, kept = json.load(sys.stdin), None, bytearray()
+def feed():
+    try:
+        with child.stdin:
+            child.stdin.write(order["stdin"].encode())
+    except OSError:
+        pass
+def keep():
+    for piece in iter(lambda: os.read(child.stdout.fileno(), 65536), b""):
+        kept.extend(piece)
+        del kept[:-65536]
+def tell(number):
+    try:
+        os.killpg(child.pid, number)
+    except OSError:
+        return False
+    return True
+def end():
+    until = time.monotonic() + order["grace"]
+    tell(signal.SIGTERM)
+    while time.monotonic() < until and tell(0):
+        child.poll()
+        time.sleep(0.02)
+    tell(signal.SIGKILL)
+    child.wait()
+try:
+    output = open(order["log"], "wb") if order["log"] else subprocess.PIPE
+    child = subprocess.Popen(order["argv"], cwd=order["cwd"], env=order["env"], stdin=subprocess.PIPE, stdout=output,
+                             stderr=subprocess.STDOUT, start_new_session=True, pass_fds=order["pass"])
+    reading = threading.Thread(target=keep, daemon=True)
+    if not order["log"]:
+        reading.start()
+    threading.Thread(target=feed, daemon=True).start()
+    code = child.wait(order["within"])
+    code = code if code >= 0 else 128 - code
+    why = "ended with exit code %d" % code
+except subprocess.TimeoutExpired:
+    code, why = None, "was not done within %g s" % order["within"]
+except OSError as error:
+    code, why = 127, "cannot be run: %s" % (error.strerror or error)
+if child is not None and (code is None or order["whole_group"]):
+    end()
+if child is not None and order["log"]:
+    with open(order["log"], "rb") as log:
+        log.seek(max(0, os.path.getsize(order["log"]) - 4096))
+        kept = log.read()
+elif child is not None:
+    reading.join(2)
+tail = bytes(kept).decode(errors="replace")
+found = {"format": order["format"], "token": order["token"], "exit_code": code, "why": why}
+found["said"] = tail.strip().splitlines()[-1:]
+if order["result"]:
+    beside = order["result"] + ".new"
+    with open(beside, "w") as file:
+        json.dump(found, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(beside, order["result"])
+print(json.dumps(dict(found, tail=tail)))
+"""
+
+# What an errand runs in where bubblewrap is there and works: it sees the host's files and may change none of them.
+SANDBOX = (
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
+    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--"),
+)
+_sandboxed: list[bool] = []
+
+
+def sandboxed() -> bool:
+    """Whether bubblewrap is installed and may do its work here; found out once."""
+    if not _sandboxed:
+        import subprocess
+
+        there = on_path(SANDBOX[0], PATH) is not None
+        if there:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                probe = subprocess.run(
+                    [*SANDBOX, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env={"PATH": PATH}
+                )
+                there = probe.returncode == 0
+        _sandboxed.append(there)
+    return _sandboxed[0]
+
+
+class Errand:
+    """One program under a runner of its own, which holds the lock until the program has ended. What it was given:
+    `argv`, `env` and `within`; `cwd`, `stdin`, a `log` for its output, a `result` file, whether its `whole_group`
+    ends with it, `grace` between asking it to end and ending it, and `holds` when it is to hold the lock itself."""
+
+    def __init__(self, ask: Mapping[str, Any], lock: int) -> None:
+        import subprocess
+
+        plain = {"format": FORMAT, "token": "", "cwd": "/", "stdin": "", "log": "", "result": "", "grace": 2.0}
+        order = {**plain, "whole_group": False, **ask, "pass": [lock] if ask.get("holds") else []}
+        self.until = time.monotonic() + float(order["within"]) + float(order["grace"]) + ERRAND_ENDS
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", RUNNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[lock],
+            start_new_session=True,
+            cwd="/",
+            env={"PATH": PATH},
+        )
+        assert self.process.stdin is not None
+        with self.process.stdin:
+            self.process.stdin.write(json.dumps(order).encode())
+        self.process.stdin = None  # or waiting for it would close it once more
+
+    def ended(self) -> Json:
+        import subprocess
+
+        try:
+            output, _ = self.process.communicate(timeout=max(0.1, self.until - time.monotonic()))
+            return dict(parse(output))
+        except (subprocess.TimeoutExpired, ValueError):
+            self.leave()
+            raise Trouble("unknown", "nobody tells how the command ended; what it did is to be looked at") from None
+
+    def leave(self) -> None:
+        """Let it go on alone; somebody has to be there when it ends."""
+        import threading
+
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        threading.Thread(target=self.process.wait, daemon=True).start()
 
 
 # -- the line to a supervisor ------------------------------------------------------------------------------------------
@@ -2314,7 +2484,7 @@ class Desk:
             if do not in HARMLESS:
                 with self.changed:
                     self.changing[name] = self.changing.get(name, 0) + 1
-            if do in ("look", "pulse"):
+            if do in holder.at_once:
                 self._answer(holder, request)
             else:
                 self._apart(lambda: self._answer(holder, request))
@@ -2378,7 +2548,7 @@ class Desk:
             os._exit(0)
 
 
-HARMLESS = (*LOOKING, "awaited", "gone")
+HARMLESS = (*LOOKING, "awaited", "ran", "gone")
 
 
 def ctl(path: str, verb: str) -> int:

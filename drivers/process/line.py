@@ -52,6 +52,11 @@ class Doors:
 class Asks(Protocol):
     """Requests to one session of a host, which holds locks and orders until it is closed."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether what it held is let go, because the host was lost."""
+        ...
+
     async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         """For requests that change something: cancelled, it waits for the host to be done with this one, so that
         nothing goes on unheld. All of them are short."""
@@ -80,6 +85,8 @@ class Asks(Protocol):
 
 class Line:
     """This machine itself."""
+
+    lost = False
 
     def __init__(self, session: host.Session, doors: Doors) -> None:
         self.session, self._doors = session, doors

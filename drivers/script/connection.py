@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from desired_state import scalars
-from drivers.process.connection import absolute_directory, ip_address
+from drivers.process.connection import Python, absolute_directory, ip_address
+from drivers.ssh.connection import Reach
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -36,12 +37,10 @@ def _within(text: str) -> str:
 Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
 
 
-class Connection(BaseModel):
-    """One directory of one host, and the commands that are run there. Several targets may share a host."""
+class Connection(Reach):
+    """One directory of one host, this one or one that is reached over SSH, and the commands that are run there. Several
+    targets may share a host."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    via: Literal["local"] = "local"
     root: Annotated[str, AfterValidator(absolute_directory)] = Field(
         description="absolute directory on the target that belongs to this target alone"
     )
@@ -57,8 +56,9 @@ class Connection(BaseModel):
         default="10m", description="the longest that deploy, restart and remove may take"
     )
     address: Annotated[str, AfterValidator(ip_address)] = Field(
-        default="127.0.0.1", description="IP address of the target at which health is asked"
+        default="127.0.0.1", description="IP address of the target at which health is asked, as it knows it itself"
     )
+    python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for via: ssh")
 
     @property
     def seconds(self) -> float:

@@ -11,10 +11,10 @@ from desired_state.model import Placement, Target
 from drivers.contract import Action, Deploy, Progress, Remove, Report, Step, Tools
 from drivers.errors import Conflict, InvalidAction, OutcomeUnknown, Refused
 from drivers.process import render
-from drivers.process.line import Line
+from drivers.process.line import Asks
 from drivers.process.sight import workload
 from drivers.script.render import Document, document, secrets, told
-from drivers.script.sight import Raw, Sight, standing
+from drivers.script.sight import TELLS_WITHIN, Raw, Sight, standing
 from drivers.sequence import Started
 from stickers import codec
 from stickers.names import PlacementId
@@ -27,7 +27,7 @@ from stickers.sticker import Sticker
 class Hands:
     """What is known while one action goes on: what was recorded before it, its secrets, and which command failed."""
 
-    def __init__(self, action: Action, sight: Sight, line: Line, report: Report) -> None:
+    def __init__(self, action: Action, sight: Sight, line: Asks, report: Report) -> None:
         self.action, self.sight, self.line, self.report = action, sight, line, report
         self.tools: Tools = sight.tools
         self.connection = sight.connection(action.target)
@@ -82,7 +82,7 @@ class Hands:
         return None
 
     async def _look(self, id: PlacementId) -> dict[str, Any]:
-        return await self.line.wait("standing", self._where(id))
+        return await self.line.wait("standing", self._where(id), timeout=TELLS_WITHIN)
 
     # -- deploying ---------------------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Hands:
             "note": note,
         }
         token = (await self.line("order", self._where(id), order=order))["token"]
-        ended = await self.line.wait("awaited", {}, token=token)
+        ended = await self.line.wait("awaited", {}, token=token, timeout=order["within"])
         if ended["exit_code"] is None and note is None:
             raise OutcomeUnknown(f"{id}: {self._words(action, ended)}")
         return ended

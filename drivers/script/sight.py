@@ -15,7 +15,7 @@ from drivers import probes
 from drivers.contract import Look, Tools
 from drivers.errors import DriverError, InvalidAction
 from drivers.process import render
-from drivers.process.line import Line
+from drivers.process.line import Asks
 from drivers.process.sight import workload, worn
 from drivers.script.connection import Connection
 from stickers.names import ComponentName, Digest, PlacementId, SlotName
@@ -26,17 +26,23 @@ WELL_WITHIN: Final = timedelta(seconds=10)  # for a health command, where no che
 Raw = Mapping[str, Any]  # as the host words it
 
 
+def connection_of(target: Target) -> Connection:
+    try:
+        return Connection.model_validate(dict(target.connection))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(step) for step in first["loc"])
+        raise InvalidAction(f"connection of {target.id}: {path}: {first['msg']}") from None
+
+
 class Sight:
-    def __init__(self, tools: Tools, line: Line) -> None:
-        self.tools, self.line = tools, line
+    """Of one host."""
+
+    def __init__(self, tools: Tools, line: Asks, connected: probes.Connected | None = None) -> None:
+        self.tools, self.line, self._connected = tools, line, connected
 
     def connection(self, target: Target) -> Connection:
-        try:
-            return Connection.model_validate(dict(target.connection))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            path = ".".join(str(step) for step in first["loc"])
-            raise InvalidAction(f"connection of {target.id}: {path}: {first['msg']}") from None
+        return connection_of(target)
 
     def where(self, target: Target) -> dict[str, Any]:
         connection = self.connection(target)
@@ -52,7 +58,9 @@ class Sight:
     async def observe(self, look: Look) -> Observation:
         at, id = self.tools.now(), look.target.id
         try:
-            answer = (await self.line.wait("look", {}, targets=[self.where(look.target)]))["targets"][0]
+            patience = TELLS_WITHIN * max(1, len(look.placements))
+            asked = await self.line.wait("look", {}, targets=[self.where(look.target)], timeout=patience)
+            answer = asked["targets"][0]
             if "unseen" in answer:
                 return Observation(target=id, at=at, unseen=answer["unseen"])
             found = [await self._standing(look, raw) for raw in answer["standings"]]
@@ -83,7 +91,7 @@ class Sight:
             return await self._command(target, placement.id, check.argv, declared.timeout)
         published = {port.container: port.host for port in placement.configuration.ports}
         port = published.get(check.port) or check.port
-        return await probes.ask(check, self.connection(target).address, port, declared.timeout)
+        return await probes.ask(check, self.connection(target).address, port, declared.timeout, self._connected)
 
     async def _command(self, target: Target, id: PlacementId, argv: tuple[str, ...], within: timedelta) -> Health:
         seconds = within.total_seconds()
@@ -91,7 +99,7 @@ class Sight:
         order = {"argv": argv, "timeout": seconds, "inputs": self.connection(target).inputs}
         check = CommandCheck(argv=argv)
         try:
-            code = (await self.line.wait("ask", place, order=order))["exit_code"]
+            code = (await self.line.wait("ask", place, order=order, timeout=seconds))["exit_code"]
         except DriverError as error:
             return Health(state=HealthState.UNKNOWN, detail=str(error))
         if code == 0:
