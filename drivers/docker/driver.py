@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 import anyio
 
 from desired_state.model import Target
-from drivers import sequence
+from drivers import diagnosis, sequence
 from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
 from drivers.docker import examine, look, render
 from drivers.docker.connection import Connection
@@ -104,7 +104,12 @@ class DockerDriver:
         return newest
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
-        return await examine.examine(self._host(look.target).engine, look, self._tools)
+        host = self._host(look.target)
+        try:
+            await host.reached()
+        except DriverError as error:
+            return (diagnosis.unknown("host", str(error)),)
+        return await examine.examine(host.engine, look, self._tools, host.declared)
 
     async def aclose(self) -> None:
         await self._hosts.aclose()

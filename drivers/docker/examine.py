@@ -39,9 +39,11 @@ _SOCKET: Final[dict[type, tuple[str, str]]] = {
 }
 
 
-async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
-    """Everything about one engine and the placements declared on it. When it cannot be reached, only that."""
-    reached = await _reached(engine.connection) if _is_direct(engine.connection) else _by_way(engine.connection)
+async def examine(engine: Engine, one: Look, tools: Tools, declared: Connection | None = None) -> tuple[Diagnosis, ...]:
+    """Everything about one engine and the placements declared on it. When it cannot be reached, only that. `declared`:
+    how it is said to be reached, where a tunnel leads to it."""
+    way = declared or engine.connection
+    reached = await _reached(way) if _is_direct(way) else _by_way(way)
     if reached.grade is not Grade.OK:
         return (reached,)
     before = tools.now()
@@ -51,7 +53,7 @@ async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, .
         return (unknown("engine", f"it was asked and does not answer: {error}", "look at the engine's log"),)
     after = tools.now()
     fetched = await _fetched(engine, one, tools)
-    found = (_version(about), _storage(about), await _disk(engine.connection, about), _clock(about, before, after))
+    found = (_version(about), _storage(about), await _disk(way, about), _clock(about, before, after))
     return (reached, *found, *_limits(about, one), *fetched)
 
 

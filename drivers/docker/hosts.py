@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Host:
     """One engine, and what is remembered of it."""
 
-    def __init__(self, engine: Engine, tools: Tools, tunnel: Tunnel | None = None) -> None:
-        self.engine, self._tunnel = engine, tunnel
+    def __init__(self, declared: Connection, engine: Engine, tools: Tools, tunnel: Tunnel | None = None) -> None:
+        self.declared, self.engine, self._tunnel = declared, engine, tunnel
         self.eyes = Eyes(engine, tools.installation, tools.now)
 
     async def reached(self) -> None:
@@ -66,13 +66,13 @@ class Hosts:
 
     def _made(self, connection: Connection) -> Host:
         if connection.ssh is None:
-            return Host(self._engines(connection), self._tools)
+            return Host(connection, self._engines(connection), self._tools)
         from drivers.docker.tunnel import Tunnel
 
         tunnel = Tunnel(self.pool[connection.ssh], connection.engine.removeprefix("unix://"))
         engine = self._engines(Connection(engine=f"unix://{tunnel.path}", address=connection.address))
         engine.connected = tunnel.host.connected
-        return Host(engine, self._tools, tunnel)
+        return Host(connection, engine, self._tools, tunnel)
 
     async def aclose(self) -> None:
         hosts, self._hosts = list(self._hosts.values()), {}

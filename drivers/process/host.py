@@ -1503,9 +1503,14 @@ def source() -> bytes:
 def own_file(place: Place) -> str:
     """The file that a supervisor is started from: this one, or where another machine brought it, a copy below the
     placement's own root, which later sessions are started from too."""
+    return keep_own_file(os.path.dirname(os.path.dirname(place.path)))
+
+
+def keep_own_file(root: str) -> str:
+    """This file below the root, where another machine brought it; else where it is."""
     if not (SOURCE or KEPT.fullmatch(os.path.basename(__file__))):
         return os.path.abspath(__file__)
-    folder = os.path.dirname(os.path.dirname(place.path)) + "/.holdfast"
+    folder = root + "/.holdfast"
     path = f"{folder}/holdfast_{version()}.py"
     if not os.path.exists(path):
         make_folder(folder, 0o755)
@@ -1645,7 +1650,7 @@ def python_at(word: str) -> Json:
 
 def root_at(claim: Claim) -> Json:
     """Whether there is a root, whose it is, and whether we could write there or make it."""
-    there, standing = os.path.lexists(claim.root), _nearest(claim.root)
+    there, standing = os.path.lexists(claim.root), nearest(claim.root)
     found: Json = {
         "there": there,
         "folder": os.path.isdir(standing),
@@ -1667,12 +1672,12 @@ def root_at(claim: Claim) -> Json:
 
 
 def room_at(path: str) -> Json:
-    room = os.statvfs(_nearest(path))
+    room = os.statvfs(nearest(path))
     free, size = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
     return {"free": free, "size": size, "inodes_free": room.f_favail, "inodes": room.f_files}
 
 
-def _nearest(path: str) -> str:
+def nearest(path: str) -> str:
     """The path, or the first above it that is there."""
     while not os.path.lexists(path) and path != "/":
         path = os.path.dirname(path)
