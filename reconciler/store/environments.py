@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from desired_state.model import DesiredState, Target
 from reconciler.core.conditions import Condition
@@ -19,6 +19,7 @@ from reconciler.store.tables import environment as table
 from reconciler.store.tables import known_target
 from stickers.names import Digest, EnvironmentId, ReleaseName
 
+_ONE: Final = select(table).where(table.c.id == bindparam("id_is"))  # built once: building it takes longer than asking
 _RESUMED: Final = {"suspended_reason": None, "suspended_by": None, "suspended_at": None, "suspended_until": None}
 
 
@@ -46,8 +47,14 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime) -> Accepted:
 
 
 def load(c: Connection, id: EnvironmentId) -> EnvironmentRow | None:
-    row = c.execute(select(table).where(table.c.id == id)).first()
+    row = c.execute(_ONE, {"id_is": id}).first()
     return None if row is None else _environment(row)
+
+
+def load_declared(c: Connection, id: EnvironmentId) -> tuple[EnvironmentRow, DesiredState] | None:
+    """The environment beside what is in force there."""
+    row = c.execute(_ONE, {"id_is": id}).first()
+    return None if row is None else (_environment(row), contents.load(c, Kind.DESIRED_STATE, Digest(row.desired)))
 
 
 def all(c: Connection) -> tuple[EnvironmentRow, ...]:
@@ -134,6 +141,7 @@ def _environment(row: Row[Any]) -> EnvironmentRow:
         conditions=contents.read(tuple[Condition, ...], row.conditions),
         last_attempted=row.last_attempted,
         last_applied=row.last_applied,
+        memories=row.memories or "",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
@@ -29,6 +29,22 @@ from stickers.sticker import Sticker
 PAGE: Final = 50
 
 _CHUNK: Final = 1_000
+_HERE: Final = decisions.c.environment == bindparam("environment_is")
+_EXTENDED: Final = (  # what every turn writes, so built once
+    update(decisions)
+    .where(
+        _HERE,
+        decisions.c.number == select(func.max(decisions.c.number)).where(_HERE).scalar_subquery(),
+        decisions.c.digest == bindparam("digest_is"),
+        leases.FENCE,
+    )
+    .values(
+        until=case((decisions.c.until > bindparam("moment"), decisions.c.until), else_=bindparam("moment")),
+        turns=decisions.c.turns + 1,
+        again_at=bindparam("again"),
+    )
+    .returning(decisions.c.number)
+)
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
@@ -36,12 +52,8 @@ _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
     """One statement when the decision is the last one again; else a new interval begins. A clock that was set back
     shortens no interval."""
-    last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
-    same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
-    until = case((decisions.c.until > now, decisions.c.until), else_=now)
-    again = {"until": until, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
-    extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
-    if c.execute(extended.returning(decisions.c.number)).first() is None:
+    same = {"environment_is": environment, "digest_is": decision.digest, **leases.bound(lease, environment)}
+    if c.execute(_EXTENDED, same | {"moment": now, "again": decision.again_at}).first() is None:
         leases.hold(c, lease, environment)
         _begin(c, environment, decision, now)
 
@@ -68,6 +80,13 @@ def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInt
     """How every placement of the environment stands."""
     query = select(table).where(table.c.environment == environment, table.c.until.is_(None))
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def tally(c: Connection) -> tuple[tuple[EnvironmentId, Verdict, int], ...]:
+    """How many placements of each environment stand how."""
+    query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))
+    rows = c.execute(query.group_by(table.c.environment, table.c.verdict).order_by(table.c.environment))
+    return tuple((EnvironmentId(environment), Verdict(verdict), count) for environment, verdict, count in rows)
 
 
 def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from sqlalchemy import Connection, Row, Select, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, tuple_, update
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, JOB_TERMINAL, JobEvent, JobState
@@ -21,6 +21,13 @@ from stickers import names
 from stickers.names import Digest, EnvironmentId, JobId
 
 PAGE: Final = 50
+
+_NEWEST: Final = (  # asked in every turn, so built once
+    select(table)
+    .where(table.c.environment == bindparam("environment_is"))
+    .order_by(table.c.created_at.desc(), table.c.id.desc())
+    .limit(2)
+)
 
 
 class Changes(TypedDict, total=False):
@@ -100,6 +107,11 @@ def all_active(c: Connection) -> tuple[Job, ...]:
 def plan(c: Connection, job: Job) -> Plan:
     found: Plan = contents.load(c, Kind.PLAN, job.plan)
     return found
+
+
+def newest(c: Connection, environment: EnvironmentId) -> tuple[Job, ...]:
+    """The last two: the active one, where there is one, is the first of them."""
+    return tuple(_job(row) for row in c.execute(_NEWEST, {"environment_is": environment}))
 
 
 def page(
