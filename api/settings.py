@@ -12,7 +12,7 @@ from typing import Final
 PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
-SWITCH: Final = ("off", "on")
+HOOKS: Final = ("off", "target", "on")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -24,7 +24,7 @@ class BadSetting(ValueError):
 class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
-    on: whoever writes the documents may have programs run here.
+    on: whoever writes the documents may have programs run here; target: only on targets whose connection lets them.
     """
 
     documents: Path = Path("holdfast")
@@ -84,7 +84,7 @@ def _parsed(name: str, text: str) -> object:
         case "log_level":
             return _one_of(name, text, LEVELS)
         case "hooks":
-            return _one_of(name, text, SWITCH)
+            return _one_of(name, text, HOOKS)
     return text
 
 

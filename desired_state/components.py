@@ -47,7 +47,7 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
     for when in ("pre_deploy", "post_deploy"):
         hook = getattr(component.hooks, when, None)
         if hook is not None and hook.command is None:
-            yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
+            yield _missing(("hooks", when, "command"), "the argv of the program that is run")
     yield from _twice("ports", [_published(port) for port in component.ports or ()])
     yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
     yield from _twice("networks", list(component.networks or ()))

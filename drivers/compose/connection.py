@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from drivers.compose.template import Inside, Template
 from drivers.docker import connection as docker
-from drivers.process.connection import Python
+from drivers.process.connection import HOOKS, Python
 from drivers.ssh.connection import Reach
 
 _UNIX: Final = re.compile(r"unix:///[^\0?#]{1,100}")
@@ -57,6 +57,7 @@ class Connection(Reach):
         description="the compose program of the engine's host; without it docker compose, or else docker-compose",
     )
     python: Python = Field(default="python3", description="Python 3.8 or newer on the host, for via: ssh")
+    hooks: bool = Field(default=False, description=HOOKS)
 
     @model_validator(mode="after")
     def _host_mounts_are_allowed(self) -> Connection:

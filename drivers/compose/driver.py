@@ -38,6 +38,7 @@ from drivers.docker import examine, look, render
 from drivers.docker.engine import Engine
 from drivers.docker.hosts import Host, Hosts, watch
 from drivers.errors import DriverError, Refused
+from drivers.process import examine as plain
 from drivers.process.host import Eyes
 from drivers.process.journey import RETURNS_WITHIN
 from drivers.process.line import Asks
@@ -191,7 +192,7 @@ class ComposeDriver:
         except DriverError as error:
             return (diagnosis.unknown("host", str(error)),)
         engine = await examine.examine(yard.host.engine, look, self._tools, connection.reached)
-        return (*engine, await self._program_told(yard, connection.program), await self._room(yard, connection))
+        return (*engine, await self._program_told(yard, connection.program), *await self._host_told(yard, connection))
 
     async def _program_told(self, yard: Yard, said: str | None) -> Diagnosis:
         try:
@@ -201,16 +202,14 @@ class ComposeDriver:
             return diagnosis.missing("program", str(error), remedy)
         return diagnosis.ok("program", f"{' '.join(found.argv)} is {'.'.join(map(str, found.version))}")
 
-    async def _room(self, yard: Yard, connection: Connection) -> Diagnosis:
-        """Whether the files of a project can be written."""
+    async def _host_told(self, yard: Yard, connection: Connection) -> tuple[Diagnosis, ...]:
+        """Whether the files of a project can be written, and what holds hooks."""
+        asked = {"root": connection.root, "sandbox": connection.hooks}
         try:
-            facts = await yard.way.looking.see("examine", {"root": connection.root})
+            facts = await yard.way.looking.see("examine", {}, **asked)
         except DriverError as error:
-            return diagnosis.unknown("files", str(error))
-        if facts["writable"]:
-            return diagnosis.ok("files", f"{connection.root} can be written")
-        remedy = f"let the user Holdfast is there write {facts['nearest']}, or mend `root`"
-        return diagnosis.missing("files", f"{connection.root} cannot be written", remedy)
+            return (diagnosis.unknown("files", str(error)),)
+        return (_room(connection, facts), *plain.hooks(connection.hooks, facts["sandbox"]))
 
     # -- what is reached --------------------------------------------------------------------------------------------
 
@@ -229,3 +228,10 @@ class ComposeDriver:
 
     def _place(self, target: Target) -> Place:
         return Place(installation=self._tools.installation, target=target.id)
+
+
+def _room(connection: Connection, facts: Mapping[str, Any]) -> Diagnosis:
+    if facts["writable"]:
+        return diagnosis.ok("files", f"{connection.root} can be written")
+    remedy = f"let the user Holdfast is there write {facts['nearest']}, or mend `root`"
+    return diagnosis.missing("files", f"{connection.root} cannot be written", remedy)

@@ -22,12 +22,13 @@ from drivers.compose.folder import Folder, Record
 from drivers.compose.lock import Piece
 from drivers.compose.program import Program
 from drivers.compose.template import Part
-from drivers.contract import Action, Deploy, Progress, Report, Step, Tools
+from drivers.contract import Action, Deploy, Ended, Errand, Progress, Report, Step, Tools
 from drivers.docker import checks, images, look, render
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.docker.look import Group, Listed
 from drivers.errors import DriverError, InvalidAction, Refused
+from drivers.process import line
 from drivers.sequence import Started
 from stickers.names import PlacementId
 from stickers.observation import Standing, Workload, Worn
@@ -329,6 +330,16 @@ class ComposeHands:
     async def _discard(self, references: set[str]) -> None:
         """Images that no record of any project here names any more."""
         await images.discard(self._engine, references - await self._folder.images())
+
+    # -- programs beside a deployment -------------------------------------------------------------------------------
+
+    @property
+    def lets_hooks(self) -> bool:
+        return self._site.connection.hooks
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        """On the engine's host, and not in a container."""
+        return await line.run(self._folder.line, self._folder.where, errand)
 
     # -- the sticker ------------------------------------------------------------------------------------------------
 

@@ -237,11 +237,12 @@ class Session(host.Session):
             return {"unseen": str(trouble)}
 
     def examine(self, request: Mapping[str, Any]) -> Json:
-        """Whether the files of a project can be written, and how much room is there."""
+        """Whether the files of a project can be written."""
         root = str(request["root"])
         there = host.nearest(root)
         writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
-        return {"nearest": there, "writable": writable, "disk": host.room_at(root)}
+        sandbox = host.sandboxed() if request.get("sandbox") else None
+        return {"nearest": there, "writable": writable, "sandbox": sandbox}
 
     def program(self, request: Mapping[str, Any]) -> Json:
         return program(request["candidates"])
@@ -308,6 +309,9 @@ class Session(host.Session):
         }
         return {"token": self._begin(ask, self.locks[folder.path])}
 
+    def _lock(self, request: Mapping[str, Any]) -> int:
+        return self.locks[self._mine(request).path]
+
     def _mine(self, request: Mapping[str, Any]) -> Folder:
         folder = Folder.of(request)
         if folder.path not in self.locks:
@@ -316,7 +320,7 @@ class Session(host.Session):
 
 
 LOOKING = ("look", "examine", "program", "records", "neighbours", "worn", "ran")
-VERBS = frozenset((*LOOKING, "hold", "write", "write_lock", "prune", "bare", "compose"))
+VERBS = frozenset((*LOOKING, "hold", "run", "write", "write_lock", "prune", "bare", "compose"))
 
 
 def main(arguments: Sequence[str]) -> int:

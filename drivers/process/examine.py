@@ -29,7 +29,7 @@ async def examine(line: Asks, connection: Connection, one: Look, tools: Tools) -
     where = {"root": connection.root, "installation": str(tools.installation), "target": str(one.target.id)}
     before = tools.now()
     try:
-        facts = await line.see("examine", where, python=connection.python)
+        facts = await line.see("examine", where, python=connection.python, sandbox=connection.hooks)
     except DriverError as error:
         return (unknown("host", str(error)),)
     after = tools.now()
@@ -44,6 +44,7 @@ async def examine(line: Asks, connection: Connection, one: Look, tools: Tools) -
         diagnosis.clock(told, before, after),
         *_keeper(facts.get("keeper")),
         *_users(facts, one),
+        *hooks(connection.hooks, facts["sandbox"]),
         *await _artifacts(connection, one, tools, manifest.machine_of(facts["machine"])),
     )
 
@@ -96,6 +97,16 @@ def _keeper(found: dict[str, Any] | None) -> tuple[Diagnosis, ...]:
     if found["lacks"] is not None:
         return (missing(found["name"], found["lacks"], "choose another target, or the driver `process`"),)
     return (ok(found["name"], f"{found['name']} {found['version']} keeps the workloads"),)
+
+
+def hooks(allowed: bool, sandboxed: bool | None) -> tuple[Diagnosis, ...]:
+    """What holds hooks on the target back, where they are allowed there."""
+    if not allowed:
+        return ()
+    if sandboxed:
+        return (ok("hooks", "run in bubblewrap on the target: the file system read-only but /tmp"),)
+    said = "hooks on the target run as whoever we are there, and only their deadline holds them"
+    return (diagnosis.warning("hooks", said, "install bubblewrap on the target, where user namespaces are allowed"),)
 
 
 # -- what has to be brought -----------------------------------------------------------------------------------------

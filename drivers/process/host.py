@@ -1218,14 +1218,19 @@ class Session:
 
     def run(self, request: Mapping[str, Any]) -> Json:
         """Begin a program beside a deployment, and do not wait for its end."""
-        place = self._held(request)
+        lock = self._lock(request)
         ask = {
-            "argv": [*(SANDBOX if sandboxed() else ()), *(str(word) for word in request["argv"])],
+            "argv": [str(word) for word in request["argv"]],
             "env": {"PATH": PATH, **{str(name): str(value) for name, value in request["env"].items()}},
+            "around": SANDBOX if sandboxed() else (),
             "within": float(request["within"]),
             "whole_group": True,
         }
-        return {"token": self._begin(ask, self.locks[place.path])}
+        return {"token": self._begin(ask, lock)}
+
+    def _lock(self, request: Mapping[str, Any]) -> int:
+        """What is held, and goes on being held by what is begun."""
+        return self.locks[self._held(request).path]
 
     def _begin(self, ask: Json, lock: int) -> int:
         token = next(_numbers)
@@ -1380,29 +1385,44 @@ def end():
         time.sleep(0.02)
     tell(signal.SIGKILL)
     child.wait()
-try:
-    output = open(order["log"], "wb") if order["log"] else subprocess.PIPE
-    child = subprocess.Popen(order["argv"], cwd=order["cwd"], env=order["env"], stdin=subprocess.PIPE, stdout=output,
-                             stderr=subprocess.STDOUT, start_new_session=True, pass_fds=order["pass"])
-    reading = threading.Thread(target=keep, daemon=True)
-    if not order["log"]:
-        reading.start()
-    threading.Thread(target=feed, daemon=True).start()
-    code = child.wait(order["within"])
-    code = code if code >= 0 else 128 - code
-    why = "ended with exit code %d" % code
-except subprocess.TimeoutExpired:
-    code, why = None, "was not done within %g s" % order["within"]
-except OSError as error:
-    code, why = 127, "cannot be run: %s" % (error.strerror or error)
-if child is not None and (code is None or order["whole_group"]):
-    end()
-if child is not None and order["log"]:
-    with open(order["log"], "rb") as log:
-        log.seek(max(0, os.path.getsize(order["log"]) - 4096))
-        kept = log.read()
-elif child is not None:
-    reading.join(2)
+def once(around, *fds):
+    global child
+    try:
+        output = open(order["log"], "wb") if order["log"] else subprocess.PIPE
+        child = subprocess.Popen([*around, *order["argv"]], cwd=order["cwd"], env=order["env"], stdout=output,
+                                 stdin=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                                 pass_fds=[*order["pass"], *fds])
+        reading = threading.Thread(target=keep, daemon=True)
+        if not order["log"]:
+            reading.start()
+        threading.Thread(target=feed, daemon=True).start()
+        code = child.wait(order["within"])
+        code = code if code >= 0 else 128 - code
+        why = "ended with exit code %d" % code
+    except subprocess.TimeoutExpired:
+        code, why = None, "was not done within %g s" % order["within"]
+    except OSError as error:
+        return 127, "cannot be run: %s" % (error.strerror or error)
+    if code is None or order["whole_group"]:
+        end()
+    if order["log"]:
+        with open(order["log"], "rb") as log:
+            log.seek(max(0, os.path.getsize(order["log"]) - 4096))
+            kept[:] = log.read()
+    else:
+        reading.join(2)
+    return code, why
+def shut_in():
+    for _ in range(order["tries"]):
+        told, tell = os.pipe()
+        kept.clear()
+        code, why = once([*order["around"], "--json-status-fd", str(tell), "--"], tell)
+        os.close(tell)
+        if child is None or code is None or b"exit-code" in os.read(told, 65536) or b"bwrap: execvp" in kept:
+            break
+        time.sleep(0.02)
+    return code, why
+code, why = shut_in() if order["around"] else once([])
 tail = bytes(kept).decode(errors="replace")
 found = {"format": order["format"], "token": order["token"], "exit_code": code, "why": why}
 found["said"] = tail.strip().splitlines()[-1:]
@@ -1416,40 +1436,51 @@ if order["result"]:
 print(json.dumps(dict(found, tail=tail)))
 """
 
-# What an errand runs in where bubblewrap is there and works: it sees the host's files and may change none of them.
+# What an errand runs in where bubblewrap is there and works: it sees the host's files, and may
+# change none of them but those of /tmp.
 SANDBOX = (
-    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
-    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--"),
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp"),  # noqa: S108
+    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent"),
 )
+TRIES = 8  # of bubblewrap: it gives up where a mount, say of a container that ends, goes while it looks
 _sandboxed: list[bool] = []
 
 
 def sandboxed() -> bool:
     """Whether bubblewrap is installed and may do its work here; found out once."""
     if not _sandboxed:
-        import subprocess
-
-        there = on_path(SANDBOX[0], PATH) is not None
-        if there:
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                probe = subprocess.run(
-                    [*SANDBOX, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env={"PATH": PATH}
-                )
-                there = probe.returncode == 0
-        _sandboxed.append(there)
+        _sandboxed.append(on_path(SANDBOX[0], PATH) is not None and any(_shut_in() for _ in range(TRIES)))
     return _sandboxed[0]
+
+
+def _shut_in() -> bool:
+    import subprocess
+
+    argv, null = [*SANDBOX, "true"], subprocess.DEVNULL
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(argv, stdin=null, capture_output=True, timeout=10, env={"PATH": PATH}, check=False)
+        return done.returncode == 0
+    return False
 
 
 class Errand:
     """One program under a runner of its own, which holds the lock until the program has ended. What it was given:
-    `argv`, `env` and `within`; `cwd`, `stdin`, a `log` for its output, a `result` file, whether its `whole_group`
-    ends with it, `grace` between asking it to end and ending it, and `holds` when it is to hold the lock itself."""
+    `argv`, `env` and `within`; `cwd`, `stdin`, a `log` for its output, a `result` file, a sandbox `around` it, whether
+    its `whole_group` ends with it, `grace` between asking it to end and ending it, and `holds` when it is to hold the
+    lock itself."""
 
     def __init__(self, ask: Mapping[str, Any], lock: int) -> None:
         import subprocess
 
         plain = {"format": FORMAT, "token": "", "cwd": "/", "stdin": "", "log": "", "result": "", "grace": 2.0}
-        order = {**plain, "whole_group": False, **ask, "pass": [lock] if ask.get("holds") else []}
+        order = {
+            **plain,
+            "whole_group": False,
+            "around": (),
+            "tries": TRIES,
+            **ask,
+            "pass": [lock] if ask.get("holds") else [],
+        }
         self.until = time.monotonic() + float(order["within"]) + float(order["grace"]) + ERRAND_ENDS
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", RUNNER],

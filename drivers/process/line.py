@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from drivers.blocking import Threads
+from drivers.contract import Ended, Errand
 from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown, Refused, StaleFence, Unreachable
 from drivers.oci import artifacts
 from drivers.oci.artifacts import Fetched
@@ -112,6 +113,15 @@ class Line:
 
     async def aclose(self) -> None:
         self.session.close()
+
+
+async def run(line: Asks, where: Raw, errand: Errand) -> Ended:
+    """A program beside a deployment, on the host. Whoever leaves lets it go on, which keeps what was held."""
+    seconds = errand.within.total_seconds()
+    asked = {"argv": list(errand.argv), "env": dict(errand.environment), "within": seconds}
+    token = (await line("run", where, **asked))["token"]
+    ended = await line.wait("ran", {}, token=token, timeout=seconds)
+    return Ended(exit_code=ended["exit_code"], why=ended["why"], said=ended["tail"])
 
 
 def read(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from desired_state import scalars
-from drivers.process.connection import Python, absolute_directory, ip_address
+from drivers.process.connection import HOOKS, Python, absolute_directory, ip_address
 from drivers.ssh.connection import Reach
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,6 +59,7 @@ class Connection(Reach):
         default="127.0.0.1", description="IP address of the target at which health is asked, as it knows it itself"
     )
     python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for via: ssh")
+    hooks: bool = Field(default=False, description=HOOKS)
 
     @property
     def seconds(self) -> float:

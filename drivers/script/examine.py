@@ -19,7 +19,8 @@ async def examine(line: Asks, connection: Connection, target: Target, tools: Too
     where = {"root": connection.root, "installation": str(tools.installation), "target": str(target.id)}
     before = tools.now()
     try:
-        facts = await line.see("examine", where, python=connection.python, programs=_programs(connection))
+        fields = {"python": connection.python, "programs": _programs(connection), "sandbox": connection.hooks}
+        facts = await line.see("examine", where, **fields)
     except DriverError as error:
         return (unknown("host", str(error)),)
     after = tools.now()
@@ -27,6 +28,7 @@ async def examine(line: Asks, connection: Connection, target: Target, tools: Too
         plain.root(facts, where),
         diagnosis.disk(connection.root, **facts["disk"]),
         diagnosis.clock(datetime.fromtimestamp(facts["time"], UTC), before, after),
+        *plain.hooks(connection.hooks, facts["sandbox"]),
         *_commands(connection, facts["lacking"]),
     )
 

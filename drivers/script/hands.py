@@ -8,10 +8,10 @@ from typing import Any
 
 from desired_state.health import Health
 from desired_state.model import Placement, Target
-from drivers.contract import Action, Deploy, Progress, Remove, Report, Step, Tools
+from drivers.contract import Action, Deploy, Ended, Errand, Progress, Remove, Report, Step, Tools
 from drivers.errors import Conflict, InvalidAction, OutcomeUnknown, Refused
 from drivers.process import render
-from drivers.process.line import Asks
+from drivers.process.line import Asks, run
 from drivers.process.sight import workload
 from drivers.script.render import Document, document, secrets, told
 from drivers.script.sight import TELLS_WITHIN, Raw, Sight, standing
@@ -124,6 +124,15 @@ class Hands:
     async def settle(self, deploy: Deploy, instance: str) -> None:
         spare = list(deploy.predecessor.content) if deploy.predecessor else None
         await self.line("collect", self._where(deploy.id), keep=deploy.keep, spare=spare)
+
+    # -- programs beside a deployment --------------------------------------------------------------------------------
+
+    @property
+    def lets_hooks(self) -> bool:
+        return self.connection.hooks
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        return await run(self.line, self._where(id), errand)
 
     # -- restarting, removing, labelling -----------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ action that is cut off gone on with, nothing doubled."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
+from desired_state.hooks import Hook, Hooks, Where
 from desired_state.model import Target
 from drivers.compose.driver import ComposeDriver
 from drivers.conformance import Bench, Clause
 from drivers.conformance.bench import Version
 from drivers.conformance.mixin import checks
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Driver, Grade, Look, Progress, Step
+from drivers.contract import Driver, Errand, Grade, Look, Progress, Run, Step
 from drivers.process import journey
 from drivers.secrets import file
 from stickers.names import target_id
@@ -57,11 +59,12 @@ class FarBench(ComposeBench):
         super().__init__(yard)
         self.way, self.tools = way, replace(self.tools, secret=file.read)
         self.drivers: list[ComposeDriver] = []
+        self.said: dict[str, Any] = {}
 
     @property
     def target(self) -> Target:
         plain = super().target
-        return replace(plain, connection={**plain.connection, **self.way.connection()})
+        return replace(plain, connection={**plain.connection, **self.way.connection(**self.said)})
 
     def unreachable(self) -> Target:
         nowhere = {**self.target.connection, "port": free_port()}
@@ -223,3 +226,21 @@ def test_what_is_said_of_the_way_is_checked() -> None:
         Connection.model_validate({**plain, "host": "web-1"})
     with pytest.raises(ValidationError, match="known_hosts or host_ca is needed"):
         Connection.model_validate({**plain, "via": "ssh", "host": "web-1", "user": "deploy", "agent": True})
+
+
+async def test_a_hook_runs_on_the_engines_host_and_not_in_a_container(bench: FarBench, tmp_path: Path) -> None:
+    async def hook(hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
+        assert there is not None
+        ended = await there(Errand(argv=hook.argv, environment={"TOLD": about["key"]}, within=hook.deadline))
+        return None if ended.exit_code == 0 else ended.why
+
+    bench.tools = replace(bench.tools, hook=hook)
+    bench.said = {"hooks": True}
+    stage = Stage(bench)
+    deploy = await stage.deploy(Wish())
+    command = f"import os; open({str(tmp_path / 'told')!r}, 'w').write(os.environ['TOLD'])"
+    there = Hook(argv=(sys.executable, "-S", "-c", command), where=Where.TARGET)
+    action = stage.action(replace(deploy, placement=replace(deploy.placement, hooks=Hooks(post_deploy=there))))
+    receipt = await stage.apply(action)
+    assert receipt.as_wanted, receipt.outcomes
+    assert (tmp_path / "told").read_text() == action.key
