@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.bell import Bell
 from api.settings import Settings
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
@@ -25,3 +26,4 @@ class House:
     keyring: Keyring
     redactor: Redactor
     now: Callable[[], datetime]
+    bell: Bell = field(default_factory=Bell)

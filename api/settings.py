@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
 PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
+SWITCH: Final = ("off", "on")
 HOOKS: Final = ("off", "target", "on")
+ROLES: Final = ("both", "api", "loop")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -25,6 +27,14 @@ class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
     on: whoever writes the documents may have programs run here; target: only on targets whose connection lets them.
+
+    Of `holdfast serve`: `listen` is HOST:PORT, with TLS where `tls_certificate` and `tls_key` name files; on a host
+    that others reach it insists on TLS unless `plain_http` is on. `hosts` are the names that clients may call it by,
+    with commas; `public_url` is the address that people are shown. `role` is what this process does of api and loop.
+
+    Of whoever asks: `server` is the address of a Holdfast that listens (else the socket in the state directory is
+    asked), `server_ca` the file of authorities that its certificate is checked against, `token` who asks, where
+    `holdfast login` has kept none.
     """
 
     documents: Path = Path("holdfast")
@@ -35,6 +45,16 @@ class Settings:
     concurrency: int = 64
     history_days: int = 90
     hooks: str = "off"
+    listen: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    plain_http: str = "off"
+    hosts: str = ""
+    public_url: str = ""
+    role: str = "both"
+    server: str = ""
+    server_ca: str = ""
+    token: str = field(default="", repr=False)
 
     @property
     def database_url(self) -> str:
@@ -85,6 +105,10 @@ def _parsed(name: str, text: str) -> object:
             return _one_of(name, text, LEVELS)
         case "hooks":
             return _one_of(name, text, HOOKS)
+        case "role":
+            return _one_of(name, text, ROLES)
+        case "plain_http":
+            return _one_of(name, text, SWITCH)
     return text
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from anyio import to_thread
 
 from api import keys, logging
+from api.bell import Bell
 from api.house import House
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
@@ -24,6 +25,7 @@ from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
+from reconciler.events import Event
 from reconciler.means import Limits
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
@@ -97,6 +99,12 @@ def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: ob
 def _house(
     settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
 ) -> House:
+    bell = Bell()
+
+    def sink(event: Event) -> None:
+        logging.write(event)
+        bell.ring()
+
     parts = Parts(
         store=store,
         drivers=drivers,
@@ -105,7 +113,7 @@ def _house(
         holder=f"{tools.installation}@{settings.state.absolute()}",
         source=Directory(settings.documents),
         load=_load,
-        sink=logging.write,
+        sink=sink,
         limits=Limits(actions=settings.concurrency),
     )
     return House(
@@ -117,6 +125,7 @@ def _house(
         keyring=keyring,
         redactor=redactor,
         now=utc,
+        bell=bell,
     )
 
 

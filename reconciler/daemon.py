@@ -25,6 +25,7 @@ from reconciler.leases import TTL, Leases
 from reconciler.loop import DOCUMENTS, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
+from reconciler.reconcile import Also, nothing_more
 from reconciler.store import environments, jobs, memories
 from reconciler.store.errors import Corrupt, NewerSchema, Violated
 from reconciler.store.records import Job
@@ -183,15 +184,26 @@ class Reconciler:
         actor: str,
         plan_hash: str | None = None,
         reason: str = "asked for by a person",
+        also: Also = nothing_more,
     ) -> Job | None:
-        person = Person(actor=actor, reason=reason)
+        """`also` is written in the transaction that makes the job, here and in the others."""
+        person = Person(actor=actor, reason=reason, also=also)
         return await commands.sync(self._means, environment, grant, person, plan_hash=plan_hash)
 
-    async def rollback(self, environment: EnvironmentId, *, actor: str, reason: str) -> Job | None:
-        return await commands.rollback(self._means, environment, Person(actor=actor, reason=reason))
+    async def rollback(
+        self, environment: EnvironmentId, *, actor: str, reason: str, also: Also = nothing_more
+    ) -> Job | None:
+        return await commands.rollback(self._means, environment, Person(actor=actor, reason=reason, also=also))
 
-    async def adopt(self, environment: EnvironmentId, targets: frozenset[TargetId] | None, *, actor: str) -> Job | None:
-        person = Person(actor=actor, reason="asked to take over what runs")
+    async def adopt(
+        self,
+        environment: EnvironmentId,
+        targets: frozenset[TargetId] | None,
+        *,
+        actor: str,
+        also: Also = nothing_more,
+    ) -> Job | None:
+        person = Person(actor=actor, reason="asked to take over what runs", also=also)
         return await commands.adopt(self._means, environment, targets, person)
 
     async def lift_refused(self, environment: EnvironmentId, *, actor: str) -> int:

@@ -49,7 +49,7 @@ _ALARMING: Final = (Trust.FORGED, Trust.REPLAYED)
 Also = Callable[[Connection, Job, Lease, datetime], None]
 
 
-def _nothing(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
+def nothing_more(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
     pass
 
 
@@ -59,7 +59,7 @@ class Asked:
 
     by: str
     reason: str
-    also: Also = _nothing
+    also: Also = nothing_more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
-from api.settings import BadSetting, Settings, read
+from api.settings import ROLES, BadSetting, Settings, read
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,50 @@ COMMANDS: Final = (
         "happens there, and closes the gaps. SIGTERM drains: running actions are given their time.",
     ),
     Command(
+        ("serve",),
+        "Run the daemon and listen for people and programs: API, dashboard, and the loop.",
+        "api.cli.daemon:serve",
+        (
+            option("--listen", metavar="HOST:PORT", help="where (HOLDFAST_LISTEN)"),
+            option("--role", choices=ROLES, help="what this process does (HOLDFAST_ROLE, default both)"),
+            option("--tls-certificate", metavar="FILE", help="PEM, with its chain (HOLDFAST_TLS_CERTIFICATE)"),
+            option("--tls-key", metavar="FILE", help="PEM (HOLDFAST_TLS_KEY)"),
+            option(
+                "--plain-http",
+                action="store_const",
+                const="on",
+                help="listen without TLS where others reach it, behind a proxy that has it",
+            ),
+        ),
+        (
+            "holdfast serve --listen 127.0.0.1:8420",
+            "holdfast serve --listen 0.0.0.0:8420 --tls-certificate cert.pem --tls-key key.pem",
+        ),
+        ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another daemon holds the state, or bad input")),
+        detail="Everything that `holdfast run` does, and HTTP over TCP besides. The names that clients may\n"
+        "call it by, beside addresses, are listed in HOLDFAST_HOSTS.",
+    ),
+    Command(
+        ("login",),
+        "Keep a token for the server that HOLDFAST_SERVER names.",
+        "api.cli.login:login",
+        (
+            option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),
+            option("--user", metavar="NAME", help="ask for the password, and have the server make a token"),
+        ),
+        ("holdfast login https://holdfast.example.com", "holdfast login --user ada"),
+        ((OK, "the token is kept"), (ERROR, "the server does not know it, or was not reached")),
+        detail="Without --user the token is asked for, or read from what is piped in. It is kept in your\n"
+        "configuration directory, for you alone to read.",
+    ),
+    Command(
+        ("logout",),
+        "Forget the token for a server.",
+        "api.cli.login:logout",
+        (option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),),
+        ("holdfast logout",),
+    ),
+    Command(
         ("status",),
         "Show the environments, or the targets of one.",
         "api.cli.fleet:status",
@@ -302,6 +346,25 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("backup",),
+        "Copy everything that is kept into one file, while the daemon goes on.",
+        "api.cli.backup:backup",
+        (option("file", metavar="FILE", help="a new file, on the host of the daemon"),),
+        ("holdfast backup /var/backups/holdfast-2026-11-21.backup",),
+        detail="One moment of the database, whichever it is. The signing keys are not in it.",
+    ),
+    Command(
+        ("restore",),
+        "Read a backup into an empty database.",
+        "api.cli.backup:restore",
+        (option("file", metavar="FILE", help="what `holdfast backup` wrote"),),
+        (
+            "holdfast restore /var/backups/holdfast-2026-11-21.backup",
+            "HOLDFAST_DATABASE=postgresql+psycopg://… holdfast restore FILE   # from SQLite to PostgreSQL",
+        ),
+        detail="The database is the one of the settings. It has to be empty, and no daemon may run on it.",
+    ),
+    Command(
         ("job", "list"),
         "List jobs, newest first.",
         "api.cli.jobs:index",
@@ -344,6 +407,8 @@ COMMANDS: Final = (
     ),
 )
 
+SETTINGS: Final = ("listen", "role", "tls_certificate", "tls_key", "plain_http", "server")  # options of some
+
 GROUPS: Final = {
     "release": "releases",
     "artifact": "artifacts of process targets",
@@ -373,7 +438,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     documents, state = arguments.documents, arguments.state
-    return read(documents=documents and Path(documents), state=state and Path(state), database=arguments.database)
+    named: dict[str, Any] = {name: getattr(arguments, name, None) for name in SETTINGS}
+    named |= {"documents": documents and Path(documents), "state": state and Path(state)}
+    return read(database=arguments.database, **named)
 
 
 def _report(problem: Problem, output: str) -> int:

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, jobs, logs
+from api.commands import act, backup, fleet, history, inventory, jobs, logs, rights
 from api.commands.given import Given
 from api.house import House
+from api.people.principal import Principal
 from api.problem import Problem
 from drivers.errors import DriverError
 from reconciler.commands import Declined
-from reconciler.store.errors import StoreError
+from reconciler.store.errors import JobActive, StoreError
 
 Events = AsyncGenerator[dict[str, Any], None]
 Command = Callable[[House, Given], Events]
@@ -38,20 +39,32 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "backup": backup.backup,
+    "targets": inventory.targets,
+    "components": inventory.components,
+    "releases": inventory.index,
+    "release": inventory.release,
 }
 
 
-async def carry_out(house: House, name: str, arguments: Mapping[str, Any], *, actor: str) -> Events:
-    """The events of the named command; unknown names and everything that may go wrong are a `Problem`."""
+async def carry_out(
+    house: House, name: str, arguments: Mapping[str, Any], *, principal: Principal, key: str | None = None
+) -> Events:
+    """The events of the named command; unknown names, what the principal may not, and everything that may go wrong are
+    a `Problem`. A command that acts is carried out once for each `key` of its principal."""
     if name not in COMMANDS:
         raise Problem("UNKNOWN_COMMAND", f"{name[:40]!r} is no command; known are {', '.join(COMMANDS)}")
+    given = Given(arguments, principal, key)
+    rights.insist(name, given)
     try:
-        async with aclosing(COMMANDS[name](house, Given(arguments, actor))) as events:
+        async with aclosing(COMMANDS[name](house, given)) as events:
             async for event in events:
                 yield event
     except DriverError as error:
         raise Problem(error.code, house.redactor.clean(str(error))) from None
     except Declined as error:
         raise Problem(error.code, str(error)) from None
+    except JobActive as error:
+        raise Problem(error.code, str(error), job=error.job, environment=error.environment) from None
     except StoreError as error:
         raise Problem(error.code, str(error)) from None

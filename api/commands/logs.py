@@ -16,7 +16,7 @@ from stickers.names import ComponentName, PlacementId
 
 async def logs(house: House, given: Given) -> AsyncGenerator[dict[str, Any], None]:
     component = ComponentName(given.text("component"))
-    _, target = await placement_target(house, given.target(), component)
+    _, target = await placement_target(house, given.target(), component, given)
     driver = house.drivers[target.driver]
     if not isinstance(driver, Narrator):
         raise Problem("NO_LOGS", f"{target.id} is a {target.driver} target, and those show no logs")

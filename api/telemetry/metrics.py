@@ -157,8 +157,9 @@ class _Told:
 
 def _of_store(c: Connection, now: datetime) -> list[Metric]:
     placements = GaugeMetricFamily("holdfast_placements", "Placements by verdict.", labels=("environment", "verdict"))
-    for environment, verdict, count in history.tally(c):
-        placements.add_metric((environment, verdict.value), count)
+    for environment, counts in history.counts_now(c).items():
+        for verdict, count in counts.items():
+            placements.add_metric((environment, verdict), count)
     ages = GaugeMetricFamily(
         "holdfast_look_age_seconds", "Since the last look that was recorded.", labels=("environment",)
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from desired_state.model import DesiredState, Target
 from reconciler.core.conditions import Condition
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.contents import Kind
 from reconciler.store.errors import Missing
 from reconciler.store.records import Accepted, EnvironmentRow, HandSuspension, Lease
@@ -43,6 +43,8 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime) -> Accepted:
     }
     offered = insert(c, table).values(id=desired.environment.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
+    said = {"generation": generation, "release": desired.environment.release, "revision": desired.revision}
+    chronicle.tell(c, desired.environment.id, chronicle.Kind.DESIRED, now, said)
     return Accepted(generation=generation, changed=True)
 
 
@@ -80,11 +82,15 @@ def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> Non
         "suspended_at": suspension.since,
         "suspended_until": suspension.until,
     })  # fmt: skip
+    until = suspension.until.isoformat() if suspension.until else None
+    said = {"by": suspension.actor, "reason": suspension.reason, "until": until}
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, suspension.since, said)
 
 
-def resume(c: Connection, id: EnvironmentId) -> None:
+def resume(c: Connection, id: EnvironmentId, actor: str, now: datetime) -> None:
     """Ends a suspension by hand; one that the documents declare is ended there."""
     _written(c, id, _RESUMED)
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, now, {"by": actor, "reason": None, "until": None})
 
 
 def set_conditions(c: Connection, id: EnvironmentId, conditions: Sequence[Condition], lease: Lease) -> None:

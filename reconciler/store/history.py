@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, fu
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.columns import canonical
 from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
 from reconciler.store.statements import append_all, insert
@@ -45,6 +45,7 @@ _EXTENDED: Final = (  # what every turn writes, so built once
     )
     .returning(decisions.c.number)
 )
+_SHOWN: Final = 20  # placements that an event names
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
@@ -73,7 +74,15 @@ def standings(
     for part in _parts(over):
         c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
     append_all(c, table, fresh)
+    if fresh or over:
+        chronicle.tell(c, environment, chronicle.Kind.VERDICTS, now, _told(fresh, len(over)))
     return len(fresh)
+
+
+def _told(fresh: Sequence[Mapping[str, Any]], over: int) -> dict[str, Any]:
+    """How many placements stand otherwise and since when they do, with the first of them by name."""
+    first = [[row["target"], row["component"], row["slot"], row["verdict"]] for row in fresh[:_SHOWN]]
+    return {"opened": len(fresh), "closed": over, "placements": first}
 
 
 def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInterval, ...]:
@@ -82,11 +91,47 @@ def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInt
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
 
 
-def tally(c: Connection) -> tuple[tuple[EnvironmentId, Verdict, int], ...]:
-    """How many placements of each environment stand how."""
+def standing_of(c: Connection, environment: EnvironmentId, targets: Sequence[TargetId]) -> tuple[StandingInterval, ...]:
+    """How the placements of these targets stand."""
+    query = select(table).where(
+        table.c.environment == environment, table.c.until.is_(None), table.c.target.in_(targets)
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def drifted_now(
+    c: Connection, environment: EnvironmentId, *, after: int = 0, limit: int | None = None
+) -> tuple[StandingInterval, ...]:
+    """How every placement stands that is not in sync, by the number of its interval."""
+    query = select(table).where(
+        table.c.environment == environment,
+        table.c.until.is_(None),
+        table.c.verdict != Verdict.IN_SYNC,
+        table.c.number > after,
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.number).limit(limit)))
+
+
+def counts_now(c: Connection, environment: EnvironmentId | None = None) -> dict[EnvironmentId, dict[str, int]]:
+    """How many placements stand how, by environment."""
     query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))
-    rows = c.execute(query.group_by(table.c.environment, table.c.verdict).order_by(table.c.environment))
-    return tuple((EnvironmentId(environment), Verdict(verdict), count) for environment, verdict, count in rows)
+    if environment is not None:
+        query = query.where(table.c.environment == environment)
+    found: dict[EnvironmentId, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.environment, table.c.verdict)):
+        found.setdefault(EnvironmentId(name), {})[verdict] = count
+    return found
+
+
+def components_now(c: Connection, environment: EnvironmentId) -> dict[str, dict[str, int]]:
+    """How many placements stand how, by component."""
+    query = select(table.c.component, table.c.verdict, func.count()).where(
+        table.c.environment == environment, table.c.until.is_(None)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.component, table.c.verdict)):
+        found.setdefault(name, {})[verdict] = count
+    return found
 
 
 def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:

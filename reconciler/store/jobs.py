@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, select, tuple_, updat
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, JOB_TERMINAL, JobEvent, JobState
 from reconciler.core.plan import JobKind, Plan
-from reconciler.store import contents, leases, tasks
+from reconciler.store import chronicle, contents, leases, tasks
 from reconciler.store.contents import Kind
 from reconciler.store.errors import JobActive, JobOver, Missing, Stale
 from reconciler.store.records import Direction, Job, Lease, NewJob, Page, Wish
@@ -50,6 +51,7 @@ def create(c: Connection, new: NewJob, lease: Lease, now: datetime) -> Job:
     if row is None:
         raise _busy(c, new.environment)
     job = _job(row)
+    _tell(c, job, now)
     tasks.add(c, job, new.plan, Direction.FORWARD, lease, now)
     return job
 
@@ -65,7 +67,9 @@ def advance(c: Connection, job: Job, event: JobEvent, lease: Lease, now: datetim
     `IllegalTransition` when the table does not list the event."""
     state = machine.advance(JOB, job.state, event)
     ended = now if state in JOB_TERMINAL else None
-    return _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    after = _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    _tell(c, after, now)
+    return after
 
 
 def revise(c: Connection, job: Job, lease: Lease, now: datetime, **changes: Unpack[Changes]) -> Job:
@@ -79,6 +83,7 @@ def request(c: Connection, id: JobId, wish: Wish, actor: str, now: datetime) -> 
     asked = update(table).where(table.c.id == id, ACTIVE, table.c.wish.is_distinct_from(Wish.CANCEL))
     row = c.execute(asked.values(wish=wish, wished_by=actor, wished_at=now).returning(*table.c)).first()
     if row is not None:
+        _tell(c, _job(row), now)
         return _job(row)
     job = load(c, id)
     if job is None:
@@ -119,18 +124,26 @@ def page(
     environment: EnvironmentId | None = None,
     state: JobState | None = None,
     *,
+    among: Collection[EnvironmentId] | None = None,
     before: str | None = None,
     limit: int = PAGE,
 ) -> Page[Job]:
-    """Newest first; `before` is what the page before answered."""
+    """Newest first, of `among` alone when it is given; `before` is what the page before answered."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit + 1)
     if environment is not None:
         query = query.where(table.c.environment == environment)
     if state is not None:
         query = query.where(table.c.state == state)
+    if among is not None:
+        query = query.where(table.c.environment.in_(sorted(among)))
     jobs = [_job(row) for row in c.execute(_after(query, before))]
     more = len(jobs) > limit
     return Page(items=tuple(jobs[:limit]), before=_cursor(jobs[limit - 1]) if more else None)
+
+
+def _tell(c: Connection, job: Job, now: datetime) -> None:
+    said = {"of": job.kind, "state": job.state, "detail": job.message or job.reason, "wish": job.wish}
+    chronicle.tell(c, job.environment, chronicle.Kind.JOB, now, said, job.id)
 
 
 def _cursor(job: Job) -> str:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
-from reconciler.store.columns import Instant, Plain, Sentence, Serial
+from reconciler.store.columns import Instant, Plain, Sentence, Serial, this_transaction
 from reconciler.store.records import Direction, Wish
 from stickers.signature import Statement
 
@@ -365,3 +365,65 @@ Index(
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    _environment(),
+    _text("kind"),
+    _text("subject"),
+    Column("message", Sentence, nullable=False),
+    _instant("opened_at"),
+    _instant("closed_at", null=True),
+)
+UNCLOSED: Final[ColumnElement[bool]] = literal_column("closed_at is null")
+Index(
+    "one_open_notice",
+    notice.c.environment,
+    notice.c.kind,
+    notice.c.subject,
+    unique=True,
+    sqlite_where=UNCLOSED,
+    postgresql_where=UNCLOSED,
+)
+
+telling = Table(
+    "telling",
+    metadata,
+    Column("notice", ForeignKey("notice.number"), nullable=False),
+    _text("channel"),
+    _instant("told", null=True),
+    _instant("told_over", null=True),
+    _instant("not_before", null=True),
+    _number("failures", default=0),
+    PrimaryKeyConstraint("notice", "channel"),
+)
+event = Table(
+    "event",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    Column("written_by", BigInteger, nullable=False, server_default=this_transaction()),
+    _text("environment"),
+    _text("job", null=True),
+    _text("kind"),
+    _instant("at"),
+    Column("content", Plain, nullable=False),
+    sqlite_autoincrement=True,  # whoever follows goes by the numbers
+)
+Index("event_in_order", event.c.written_by, event.c.number)
+Index("event_by_environment", event.c.environment, event.c.written_by, event.c.number)
+Index("event_by_job", event.c.job, event.c.written_by, event.c.number)
+Index("event_by_age", event.c.at)
+
+answer = Table(
+    "answer",
+    metadata,
+    _text("actor"),
+    _text("key"),
+    _text("request"),
+    Column("content", Plain, nullable=False),
+    _instant("at"),
+    PrimaryKeyConstraint("actor", "key"),
+)
+Index("answer_by_age", answer.c.at)

@@ -97,7 +97,7 @@ async def test_a_suspension_by_hand_has_a_reason_and_an_actor_and_ends_by_hand(s
     hand = HandSuspension(reason="audit", actor="joe", since=NOW, until=LATER)
     await store.write(lambda c: environments.suspend(c, PROD, hand))
     assert (await _row(store)).suspended == hand
-    await store.write(lambda c: environments.resume(c, PROD))
+    await store.write(lambda c: environments.resume(c, PROD, "ada", NOW))
     assert (await _row(store)).suspended is None
 
 

@@ -1,0 +1,15 @@
+"""What is mounted over TCP besides the API, and who stands at that door: the one place where the parts meet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.house import House
+from api.http.app import Router
+from api.http.guard import Doorkeeper, NobodyKnown
+
+MORE: Final[tuple[Router, ...]] = ()  # routers of people, pages and webhooks
+
+
+def doorkeeper(house: House) -> Doorkeeper:
+    return NobodyKnown()
