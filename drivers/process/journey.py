@@ -37,13 +37,17 @@ async def persist(
         except (Cut, Unreachable, Busy) as error:
             if isinstance(error, Cut):
                 cut, until = error, min(end, anyio.current_time() + patience)
+                _tell(action, report)
             elif cut is None:
                 raise
             if anyio.current_time() + PAUSE >= until:
                 raise _lost(cut, error) from None
-        for change in action.changes:
-            report(Progress(id=change.id, step=Step.LOOK, message="the connection was lost: look again and go on"))
         await anyio.sleep(PAUSE)
+
+
+def _tell(action: Action, report: Report) -> None:
+    for change in action.changes:
+        report(Progress(id=change.id, step=Step.LOOK, message="the connection was lost: look again and go on"))
 
 
 def _lost(cut: Cut, last: DriverError) -> OutcomeUnknown:

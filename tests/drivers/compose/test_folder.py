@@ -20,6 +20,9 @@ from drivers.process.parcel import parcel
 from stickers.names import ActionKey, target_id
 from stickers.signature import Envelope
 from tests.drivers.compose.samples import PLACE, made, placement
+from tests.drivers.process.conftest import python
+
+__all__ = ["python"]  # a fixture: this interpreter, and the oldest one
 
 KEY = ActionKey("a" * 64)
 
@@ -131,7 +134,7 @@ def replace_project(folder: Folder, name: str) -> Folder:
     return found
 
 
-def test_the_far_side_brings_nothing_that_a_host_lacks() -> None:
+def test_the_far_side_brings_nothing_that_a_host_lacks(python: str) -> None:
     argv = [
         sys.executable,
         "-I",

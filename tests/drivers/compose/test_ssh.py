@@ -26,6 +26,7 @@ from drivers.secrets import file
 from stickers.names import target_id
 from tests.drivers.compose.bench import APPS, ComposeBench
 from tests.drivers.compose.yard import Yard
+from tests.drivers.process.conftest import oldest
 from tests.harness.sshd import Relay, Sshd, free_port, relayed, sshd_or_skip
 
 KEPT = (
@@ -244,3 +245,14 @@ async def test_a_hook_runs_on_the_engines_host_and_not_in_a_container(bench: Far
     receipt = await stage.apply(action)
     assert receipt.as_wanted, receipt.outcomes
     assert (tmp_path / "told").read_text() == action.key
+
+
+async def test_the_oldest_python_will_do(bench: FarBench) -> None:
+    found = oldest()
+    if found is None:
+        pytest.skip("no Python 3.8 on this machine: neither pyenv nor PATH has one")
+    bench.said = {"python": found}
+    stage = Stage(bench)
+    wish = Wish()
+    await stage.deployed(wish)
+    await stage.must_stand(stage.placement(wish))

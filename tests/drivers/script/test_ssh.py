@@ -4,24 +4,27 @@ the connection is lost."""
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
+from desired_state.hooks import Hook, Hooks, Where
 from desired_state.model import Target
 from drivers.conformance import Bench, Clause
 from drivers.conformance.bench import Version
 from drivers.conformance.mixin import checks
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Grade, Look, Step
+from drivers.contract import Errand, Grade, Look, Run, Step
 from drivers.process import journey
 from drivers.script.driver import ScriptDriver
 from drivers.secrets import file
 from stickers.names import target_id
+from tests.drivers.process.conftest import oldest
 from tests.drivers.script.test_conformance import TOOL, ScriptBench, end
 from tests.harness.sshd import Relay, Sshd, free_port, relayed, sshd_or_skip
 
@@ -170,3 +173,30 @@ async def test_looking_leaves_nothing_on_a_host(bench: FarBench) -> None:
     target = bench.target
     assert (await bench.driver().observe([Look(target=target)]))[target.id].unseen is None
     assert not bench.root.exists()
+
+
+async def test_a_hook_runs_on_the_host_beside_the_commands(bench: FarBench) -> None:
+    async def hook(hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
+        assert there is not None
+        ended = await there(Errand(argv=hook.argv, environment={"TOLD": about["key"]}, within=hook.deadline))
+        return None if ended.exit_code == 0 else ended.why
+
+    bench.tools, bench.said = replace(bench.tools, hook=hook), {"hooks": True}
+    stage = Stage(bench)
+    deploy = await stage.deploy(Wish())
+    command = f"import os; open({str(bench.apps / 'told')!r}, 'w').write(os.environ['TOLD'])"
+    there = Hook(argv=(sys.executable, "-S", "-c", command), where=Where.TARGET)
+    action = stage.action(replace(deploy, placement=replace(deploy.placement, hooks=Hooks(pre_deploy=there))))
+    assert (await stage.apply(action)).as_wanted
+    assert (bench.apps / "told").read_text() == action.key
+
+
+async def test_the_oldest_python_will_do(bench: FarBench) -> None:
+    found = oldest()
+    if found is None:
+        pytest.skip("no Python 3.8 on this machine: neither pyenv nor PATH has one")
+    bench.said = {"python": found}
+    stage = Stage(bench)
+    wish = Wish()
+    await stage.deployed(wish)
+    await stage.must_stand(stage.placement(wish))
