@@ -75,6 +75,11 @@ class Yard:
             for id, answer in zip(places, answers, strict=True)
         }
 
+    async def room(self, path: str) -> Mapping[str, int]:
+        """At that path of the host."""
+        found: Mapping[str, int] = (await self.way.looking.see("examine", {}, root=path))["disk"]
+        return found
+
     def _shelf(self, root: str, place: Place) -> Shelf:
         return self._shelves.setdefault((root, place.project), Shelf())
 
@@ -191,7 +196,8 @@ class ComposeDriver:
             await yard.host.reached()
         except DriverError as error:
             return (diagnosis.unknown("host", str(error)),)
-        engine = await examine.examine(yard.host.engine, look, self._tools, connection.reached)
+        room = yard.room if yard.way.station is not None else None
+        engine = await examine.examine(yard.host.engine, look, self._tools, connection.reached, room)
         return (*engine, await self._program_told(yard, connection.program), *await self._host_told(yard, connection))
 
     async def _program_told(self, yard: Yard, said: str | None) -> Diagnosis:

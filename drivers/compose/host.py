@@ -237,12 +237,12 @@ class Session(host.Session):
             return {"unseen": str(trouble)}
 
     def examine(self, request: Mapping[str, Any]) -> Json:
-        """Whether the files of a project can be written."""
+        """Whether the files of a project can be written, and how much room is there."""
         root = str(request["root"])
         there = host.nearest(root)
         writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
         sandbox = host.sandboxed() if request.get("sandbox") else None
-        return {"nearest": there, "writable": writable, "sandbox": sandbox}
+        return {"nearest": there, "writable": writable, "disk": host.room_at(root), "sandbox": sandbox}
 
     def program(self, request: Mapping[str, Any]) -> Json:
         return program(request["candidates"])

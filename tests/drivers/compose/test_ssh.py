@@ -207,6 +207,7 @@ async def test_what_a_far_host_lacks_is_told(bench: FarBench) -> None:
     found = {one.about: one for one in await bench.driver().examine(Look(target=bench.target))}  # type: ignore[attr-defined]
     assert (found["program"].grade, found["files"].grade) == (Grade.MISSING, Grade.OK)
     assert found["engine"].sentence.endswith("by way of ssh")
+    assert found["disk"].grade is not Grade.UNKNOWN
     (lost,) = await bench.driver().examine(Look(target=bench.unreachable()))  # type: ignore[attr-defined]
     assert (lost.about, lost.grade) == ("host", Grade.UNKNOWN)
 
