@@ -25,12 +25,22 @@ class BadSetting(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
-    `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
-    on: whoever writes the documents may have programs run here; target: only on targets whose connection lets them.
+    `sources` is a file that declares where documents come from; without one, the directory `documents` is the one
+    source. `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
+    `hooks` on: whoever writes the documents may have programs run here; target: only on targets whose connection lets
+    them.
+
+    Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
+    between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has one, name the OpenID
+    Connect provider; `oidc_groups_claim` is the claim that lists groups, `oidc_scope` what is asked for. The first
+    admin's password is the content of `admin_password_file`, or random and printed once.
 
     Of `holdfast serve`: `listen` is HOST:PORT, with TLS where `tls_certificate` and `tls_key` name files; on a host
     that others reach it insists on TLS unless `plain_http` is on. `hosts` are the names that clients may call it by,
     with commas; `public_url` is the address that people are shown. `role` is what this process does of api and loop.
+
+    Of what is told elsewhere: `otlp` is the address of an OpenTelemetry collector (HTTP), `notices` the file that says
+    who is told of drift, failures and rollbacks.
 
     Of whoever asks: `server` is the address of a Holdfast that listens (else the socket in the state directory is
     asked), `server_ca` the file of authorities that its certificate is checked against, `token` who asks, where
@@ -38,6 +48,7 @@ class Settings:
     """
 
     documents: Path = Path("holdfast")
+    sources: Path | None = None
     state: Path = Path(".holdfast")
     database: str = ""
     log_format: str = "console"
@@ -55,6 +66,15 @@ class Settings:
     server: str = ""
     server_ca: str = ""
     token: str = field(default="", repr=False)
+    trusted_proxies: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: str = ""
+    oidc_groups_claim: str = "groups"
+    oidc_scope: str = "openid profile email"
+    admin_password_file: str = ""
+    otlp: str = ""
+    notices: str = ""
 
     @property
     def database_url(self) -> str:
@@ -88,12 +108,16 @@ def read(environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
     texts = {field: environ[name] for name, field in known.items() if name in environ}
     chosen = {name: _parsed(name, text) for name, text in texts.items()}
     chosen |= {name: value for name, value in given.items() if value is not None}
+    if chosen.get("sources") is not None and "documents" in chosen:
+        raise BadSetting(
+            "both a file of sources and a directory of documents are set; declare the directory in the file"
+        )
     return replace(Settings(), **chosen)  # type: ignore[arg-type]
 
 
 def _parsed(name: str, text: str) -> object:
     match name:
-        case "documents" | "state":
+        case "documents" | "sources" | "state":
             return Path(text)
         case "concurrency" | "history_days":
             if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from anyio import to_thread
 
-from api import keys, logging
+from api import keys, logging, sources
 from api.bell import Bell
-from api.house import House
+from api.house import House, signs_nothing
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
+from api.telemetry.metrics import Metrics
 from desired_state.hooks import Where
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
-from desired_state.sources.directory import Directory
+from desired_state.sources.declared import Source
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
-from reconciler.events import Event
+from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId
+from stickers.names import InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError, Statement
+from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -47,6 +48,7 @@ def utc() -> datetime:
 async def built(settings: Settings) -> AsyncIterator[House]:
     """The house, its store open and locked; nothing runs in it yet."""
     redactor = Redactor()
+    declared = sources.read(settings)
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
@@ -69,12 +71,25 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            yield _house(settings, store, drivers, tools, keyring, redactor)
+            with _traced(settings) as sinks:
+                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks)
         finally:
             await drivers.aclose()
             await resolver.aclose()
     finally:
         await store.aclose()
+
+
+@contextmanager
+def _traced(settings: Settings) -> Iterator[Sequence[Sink]]:
+    """Where a collector is named, a sink that sends it traces."""
+    if not settings.otlp:
+        yield ()
+        return
+    from api.telemetry import traces  # the SDK, and only where it is used
+
+    with traces.sending(settings.otlp) as sink:
+        yield (sink,)
 
 
 @asynccontextmanager
@@ -83,7 +98,7 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
     redactor = Redactor()
     resolver = Resolver(redactor)
     installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
-    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    tools = Tools(installation=installation, sign=signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
     drivers = Drivers(tools)
     try:
         yield drivers, tools, redactor
@@ -92,17 +107,19 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
         await resolver.aclose()
 
 
-def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
-    raise Problem("NO_KEYS", "whoever only examines signs nothing")
-
-
 def _house(
-    settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
+    settings: Settings,
+    declared: Mapping[str, Source],
+    store: Store,
+    drivers: Drivers,
+    tools: Tools,
+    keyring: Keyring,
+    redactor: Redactor,
+    sinks: Sequence[Sink],
 ) -> House:
-    bell = Bell()
+    bell, metrics = Bell(), Metrics()
 
-    def sink(event: Event) -> None:
-        logging.write(event)
+    def rung(event: Event) -> None:
         bell.ring()
 
     parts = Parts(
@@ -111,9 +128,9 @@ def _house(
         tools=tools,
         keyring=keyring,
         holder=f"{tools.installation}@{settings.state.absolute()}",
-        source=Directory(settings.documents),
+        sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=sink,
+        sink=to_all(logging.write, metrics, *sinks, rung),
         limits=Limits(actions=settings.concurrency),
     )
     return House(
@@ -123,9 +140,13 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
+        secret=tools.secret,
+        sources=declared,
         now=utc,
         bell=bell,
+        metrics=metrics,
     )
 
 

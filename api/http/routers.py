@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from api.house import House
+from api.http import webhooks
 from api.http.app import Router
-from api.http.guard import Doorkeeper, NobodyKnown
+from api.people import routes
+from api.people.doorkeeper import Doorkeeper
 
-MORE: Final[tuple[Router, ...]] = ()  # routers of people, pages and webhooks
+MORE: Final[tuple[Router, ...]] = (routes.router, webhooks.router)  # routers of people, pages and webhooks
 
 
 def doorkeeper(house: House) -> Doorkeeper:
-    return NobodyKnown()
+    return Doorkeeper(house)

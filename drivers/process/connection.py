@@ -39,6 +39,7 @@ def _python(text: str) -> str:
     return text
 
 
+Artifacts = Annotated[str, AfterValidator(_artifacts)]
 HOOKS: Final = (
     "true: hooks that say where: target may run on this host, as whoever Holdfast is there; the daemon's setting "
     "HOLDFAST_HOOKS must let them, too"
@@ -53,7 +54,7 @@ class Connection(Reach):
     root: Annotated[str, AfterValidator(absolute_directory)] = Field(
         description="absolute directory on the target that belongs to this target alone"
     )
-    artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(
+    artifacts: Artifacts = Field(
         default="registry",
         description="where the daemon takes the bytes from: oci:/path of an OCI layout, tar:/path of a tar of one, or "
         "registry",

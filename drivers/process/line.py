@@ -50,25 +50,31 @@ class Doors:
         self.waiting = Threads(f"{name}, waiting", limit=128)
 
 
-class Asks(Protocol):
-    """Requests to one session of a host, which holds locks and orders until it is closed."""
+class Sees(Protocol):
+    """Requests to a host that change nothing."""
 
-    @property
-    def lost(self) -> bool:
-        """Whether what it held is let go, because the host was lost."""
+    async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]: ...
+
+    async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """For those that wait for others: they take no thread from those that only look."""
         ...
+
+
+class Acts(Sees, Protocol):
+    """Requests to one session of a host, which holds locks and orders until it is closed."""
 
     async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         """For requests that change something: cancelled, it waits for the host to be done with this one, so that
         nothing goes on unheld. All of them are short."""
         ...
 
-    async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing."""
-        ...
 
-    async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing and wait for others: they take no thread from those that only look."""
+class Asks(Acts, Protocol):
+    """A session of a host to which releases are brought."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether what it held is let go, because the host was lost."""
         ...
 
     async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
@@ -115,7 +121,7 @@ class Line:
         self.session.close()
 
 
-async def run(line: Asks, where: Raw, errand: Errand) -> Ended:
+async def run(line: Acts, where: Raw, errand: Errand) -> Ended:
     """A program beside a deployment, on the host. Whoever leaves lets it go on, which keeps what was held."""
     seconds = errand.within.total_seconds()
     asked = {"argv": list(errand.argv), "env": dict(errand.environment), "within": seconds}

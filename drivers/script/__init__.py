@@ -18,6 +18,9 @@ What an operator should know:
 - Over SSH (`connection.via: ssh`) the commands are run on the host, as whom we log in there. It needs Python 3.8; our
   side is brought as one file. A command that was begun goes on when the connection is lost, keeps the placement, and
   writes down how it ended: whoever comes back reads that, and does not begin it again.
+- On a Windows host (`via: winrm`) commands are programs, no batch files, and find SystemRoot, SystemDrive, PATH,
+  PATHEXT, TEMP, TMP and ComSpec beside what is theirs. There an order lies, until its command is begun, in a file that
+  only administrators read.
 - Every look asks `version` once for each placement, of sixteen targets at a time, and gives it ten seconds.
 - Stickers, the highest fence and the record of what was deployed lie in the placement's directory, as the process
   driver has them.

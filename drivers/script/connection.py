@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from desired_state import scalars
 from drivers.process.connection import HOOKS, Python, absolute_directory, ip_address
-from drivers.ssh.connection import Reach
+from drivers.windows.connection import absolute_directory as windows_directory
+from drivers.winrm.connection import WindowsReach
 
+_WINDOWS_PROGRAM: Final = re.compile(r"[A-Za-z]:\\")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
-    if not words or not words[0].startswith("/") or any("\0" in word for word in words):
+    if not words or any("\0" in word for word in words):
         raise ValueError("expected a list of words, the first of them the absolute path of a program")
     return words
+
+
+def _program(word: str, *, windows: bool) -> None:
+    if not (_WINDOWS_PROGRAM.match(word) and '"' not in word if windows else word.startswith("/")):
+        raise ValueError("expected a list of words, the first of them the absolute path of a program")
+    if windows and word.lower().endswith((".bat", ".cmd")):
+        raise ValueError("a batch file has its words read by a shell: name a program, powershell.exe with -File too")
 
 
 def _inputs(values: dict[str, str]) -> dict[str, str]:
@@ -37,13 +46,12 @@ def _within(text: str) -> str:
 Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
 
 
-class Connection(Reach):
-    """One directory of one host, this one or one that is reached over SSH, and the commands that are run there. Several
-    targets may share a host."""
+class Connection(WindowsReach):
+    """One directory of one host, this one, one behind SSH or a Windows host behind WinRM, and the commands that are run
+    there. Several targets may share a host."""
 
-    root: Annotated[str, AfterValidator(absolute_directory)] = Field(
-        description="absolute directory on the target that belongs to this target alone"
-    )
+    via: Literal["local", "ssh", "winrm"] = "local"
+    root: str = Field(description="absolute directory on the target that belongs to this target alone")
     version: Argv = Field(description="tells what stands, as JSON")
     deploy: Argv = Field(description="makes what its standard input describes, again and again")
     remove: Argv = Field(description="takes the workload away")
@@ -60,6 +68,25 @@ class Connection(Reach):
     )
     python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for via: ssh")
     hooks: bool = Field(default=False, description=HOOKS)
+
+    @field_validator("root")
+    @classmethod
+    def _fits_its_host(cls, root: str, info: ValidationInfo) -> str:
+        return windows_directory(root) if info.data.get("via") == "winrm" else absolute_directory(root)
+
+    @field_validator("version", "deploy", "remove", "restart", "health")
+    @classmethod
+    def _is_a_program(cls, argv: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if argv is not None:
+            _program(argv[0], windows=info.data.get("via") == "winrm")
+        return argv
+
+    @field_validator("hooks")
+    @classmethod
+    def _has_hooks(cls, hooks: bool, info: ValidationInfo) -> bool:
+        if hooks and info.data.get("via") == "winrm":
+            raise ValueError("hooks are not run on a Windows host: where: daemon runs them beside the daemon")
+        return hooks
 
     @property
     def seconds(self) -> float:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 import anyio
 
 from drivers import sequence
 from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.diagnosis import ok, unknown
 from drivers.errors import InvalidAction
-from drivers.process.journey import RETURNS_WITHIN
-from drivers.process.line import Asks
+from drivers.process import journey
+from drivers.process.line import Acts
 from drivers.process.parcel import parcel
-from drivers.process.ways import Way, Ways
-from drivers.script import examine, host
+from drivers.process.ways import Ways
+from drivers.script import examine, host, windows
 from drivers.script.connection import Connection
 from drivers.script.hands import Hands
 from drivers.script.sight import Sight, connection_of
+from drivers.script.windows import HeldScripts, Scripts
+from drivers.windows.hosts import Hosts
+from drivers.windows.line import Gaze, gripped
 from stickers.names import TargetId
 from stickers.observation import Observation
 
@@ -28,14 +33,15 @@ class ScriptDriver:
     kind: ClassVar[str] = "script"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT)
     verified: ClassVar[Verified] = Verified(
-        against=Against.REAL, by="commands on Linux, also under Python 3.8 and behind OpenSSH"
+        against=Against.REAL,
+        by="commands on Linux, also under Python 3.8 and behind OpenSSH; over WinRM a server of its protocol",
     )
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         eyes = host.Eyes()
         self._ways = Ways("script", tools, lambda: host.Session(eyes), lambda: parcel("process.host", "script.host"))
-        self._sights: dict[Way, Sight] = {}
+        self._windows = Hosts(tools)
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         found: dict[TargetId, Observation] = {}
@@ -53,7 +59,7 @@ class ScriptDriver:
     async def _observe(self, look: Look) -> Observation:
         at = self.tools.now()
         try:
-            sight = self._sight(self._way(connection_of(look.target)))
+            sight = self._sight(connection_of(look.target))
         except InvalidAction as error:
             return Observation(target=look.target.id, at=at, unseen=str(error))
         return await sight.observe(look)
@@ -62,28 +68,50 @@ class ScriptDriver:
         """Holds every placement of the action from the first look to the last step; `Busy` when another does, and while
         a command that was begun there has not ended. Cut off, it comes back for as long as that command may take."""
         connection = connection_of(action.target)
-        way = self._way(connection)
+        patience = connection.seconds + journey.RETURNS_WITHIN
 
-        async def once(action: Action, line: Asks) -> Receipt:
-            hands = Hands(action, self._sight(way), line, report)
-            for id in sorted({change.id for change in action.changes}):
+        async def once(again: Action, line: Acts) -> Receipt:
+            hands = Hands(again, self._sight(connection, line), line, report)
+            for id in sorted({change.id for change in again.changes}):
                 await hands.hold(id)
-            return await sequence.carry_out(action, hands, self.tools, report=report)
+            return await sequence.carry_out(again, hands, self.tools, report=report)
 
-        return await way.carry(action, once, report, returns_within=connection.seconds + RETURNS_WITHIN)
+        if connection.winrm is None:
+            way = self._ways.to(connection.ssh, connection.python, connection.root)
+            return await way.carry(action, once, report, returns_within=patience)
+        gaze = self._gaze(connection)
+
+        async def there(again: Action) -> Receipt:
+            async with gripped(gaze.station) as grip:
+                return await once(again, HeldScripts(gaze, grip))
+
+        return await journey.persist(action, there, report, returns_within=patience)
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         connection = connection_of(look.target)
-        return await examine.examine(self._way(connection).looking, connection, look.target, self.tools)
+        if connection.winrm is not None:
+            return (await self._answers(look, connection),)
+        line = self._ways.to(connection.ssh, connection.python, connection.root).looking
+        return await examine.examine(line, connection, look.target, self.tools)
+
+    async def _answers(self, look: Look, connection: Connection) -> Diagnosis:
+        """Whether a Windows host tells what stands there."""
+        unseen = (await self._observe(look)).unseen
+        return ok("host", f"{connection.winrm} tells what stands") if unseen is None else unknown("host", unseen)
 
     async def aclose(self) -> None:
-        self._sights.clear()
         await self._ways.aclose()
+        await self._windows.aclose()
 
-    def _way(self, connection: Connection) -> Way:
-        return self._ways.to(connection.ssh, connection.python, connection.root)
+    # -- hosts -------------------------------------------------------------------------------------------------------
 
-    def _sight(self, way: Way) -> Sight:
-        if way not in self._sights:
-            self._sights[way] = Sight(self.tools, way.looking, way.connected)
-        return self._sights[way]
+    def _gaze(self, connection: Connection) -> Gaze:
+        return Gaze(self._windows.station(connection)[0])
+
+    def _sight(self, connection: Connection, line: Acts | None = None) -> Sight:
+        if connection.winrm is not None:
+            gaze = self._gaze(connection)
+            return Sight(self.tools, line or Scripts(gaze), partial(windows.way, gaze))
+        way = self._ways.to(connection.ssh, connection.python, connection.root)
+        connected = way.connected
+        return Sight(self.tools, way.looking, None if connected is None else lambda _: connected)

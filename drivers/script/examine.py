@@ -11,11 +11,11 @@ from drivers.contract import Diagnosis, Tools
 from drivers.diagnosis import missing, ok, unknown
 from drivers.errors import DriverError
 from drivers.process import examine as plain
-from drivers.process.line import Asks
+from drivers.process.line import Sees
 from drivers.script.connection import Connection
 
 
-async def examine(line: Asks, connection: Connection, target: Target, tools: Tools) -> tuple[Diagnosis, ...]:
+async def examine(line: Sees, connection: Connection, target: Target, tools: Tools) -> tuple[Diagnosis, ...]:
     where = {"root": connection.root, "installation": str(tools.installation), "target": str(target.id)}
     before = tools.now()
     try:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import Insert
 from desired_state.model import Suspension, Target
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory
 from reconciler.core.machine import JOB_ACTIVE
-from reconciler.store import contents, environments, leases
+from reconciler.store import audit, contents, environments, leases
 from reconciler.store.contents import Kind
 from reconciler.store.records import Circuit, EnvironmentRow, Good, HandSuspension, Lease, Refusal, Refused
 from reconciler.store.statements import insert, insert_all, inserting
@@ -38,6 +38,7 @@ from stickers.names import (
     TargetId,
 )
 
+LISTED: Final = 100  # trials that an audit entry names; it says how many there were
 _PLACEMENT: Final = ("environment", "target", "component", "slot")
 
 
@@ -140,7 +141,13 @@ def refused(c: Connection, environment: EnvironmentId) -> tuple[Refused, ...]:
 def lift(c: Connection, environment: EnvironmentId, actor: str, now: datetime) -> int:
     """A person lets everything that was refused be tried again; how many trials that were."""
     lifted = update(refused_table).where(_unlifted(environment)).values(lifted_at=now, lifted_by=actor)
-    return len(c.execute(lifted.returning(refused_table.c.trial)).all())
+    trials = sorted(c.execute(lifted.returning(refused_table.c.trial)).scalars())
+    if trials:
+        said = {"number": len(trials), "trials": trials[:LISTED]}
+        audit.append(
+            c, environment=environment, actor=actor, action="refused.lifted", subject=environment, detail=said, now=now
+        )
+    return len(trials)
 
 
 def heals(c: Connection, environment: EnvironmentId, after: Mapping[PlacementId, Memory], lease: Lease) -> None:

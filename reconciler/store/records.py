@@ -73,9 +73,9 @@ class HandSuspension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRow:
-    """One environment. `desired` is the digest of the accepted meaning; `revision` the latest that means the same.
+    """One environment. `desired` is the digest of the accepted meaning; `revision` the one that brought it.
     `undeclared_at`: the documents name it no more, the last accepted desire stays in force. `memories` is another text
-    whenever something was written to what is remembered of it."""
+    whenever something was written to what is remembered of it; `source` is the name of the source that owns it."""
 
     id: EnvironmentId
     generation: int
@@ -89,6 +89,7 @@ class EnvironmentRow:
     last_attempted: ReleaseName | None = None
     last_applied: ReleaseName | None = None
     memories: str = ""
+    source: str = ""
 
 
 class Wish(StrEnum):
