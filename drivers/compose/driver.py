@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers import diagnosis, sequence
+from drivers.compose import artifacts, program
 from drivers.compose import host as files
-from drivers.compose import program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder
 from drivers.compose.hands import ComposeHands, Site
@@ -27,6 +27,8 @@ from drivers.contract import (
     Look,
     Progress,
     Receipt,
+    Rendered,
+    RenderedKind,
     Report,
     Step,
     Tools,
@@ -92,6 +94,7 @@ class ComposeDriver:
     verified: ClassVar[Verified] = Verified(
         against=Against.REAL, by="Docker engines, with Compose 1 and 2, also behind OpenSSH"
     )
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset({RenderedKind.COMPOSE_LOCK})
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._hosts = tools, Hosts(tools, engines)
@@ -216,6 +219,13 @@ class ComposeDriver:
         except DriverError as error:
             return (diagnosis.unknown("files", str(error)),)
         return (_room(connection, facts), *plain.hooks(connection.hooks, facts["sandbox"]))
+
+    # -- its files --------------------------------------------------------------------------------------------------
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        return artifacts.rendered(self._place(target), placements, kept)
 
     # -- what is reached --------------------------------------------------------------------------------------------
 

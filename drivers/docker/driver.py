@@ -8,15 +8,29 @@ from typing import Any, ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers import diagnosis, sequence
-from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Rendered,
+    RenderedKind,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.docker import examine, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
 from drivers.docker.hands import DockerHands
 from drivers.docker.hosts import Host, Hosts, watch
 from drivers.errors import Busy, DriverError, Refused
+from drivers.rendered import env_files
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 
@@ -29,6 +43,7 @@ class DockerDriver:
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
     verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets, TLS and OpenSSH")
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset()  # the specification beside a container is what it was
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._hosts = tools, Hosts(tools, engines)
@@ -102,6 +117,11 @@ class DockerDriver:
         if newest is None:
             raise Refused(f"no container stands for {id}")
         return newest
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        return env_files(placements)
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         host = self._host(look.target)

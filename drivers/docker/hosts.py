@@ -70,7 +70,12 @@ class Hosts:
         from drivers.docker.tunnel import Tunnel
 
         tunnel = Tunnel(self.pool[connection.ssh], connection.engine.removeprefix("unix://"))
-        engine = self._engines(Connection(engine=f"unix://{tunnel.path}", address=connection.address))
+        here = Connection(
+            engine=f"unix://{tunnel.path}",
+            address=connection.address,
+            secrets_directory=connection.secrets_directory,
+        )
+        engine = self._engines(here)
         engine.connected = tunnel.host.connected
         return Host(connection, engine, self._tools, tunnel)
 
