@@ -96,6 +96,8 @@ async def apply(house: House, given: Given) -> Events:
 async def export(house: House, given: Given) -> Events:
     """The documents as YAML texts by the name of a file; all, or those of one environment."""
     wanted = given.environment_or_none()
+    if wanted is not None:
+        authorise(given.principal, Verb.READ, wanted)
     held = await house.store.read(_held)
     rows = [row for row in held.rows if _is_seen(row, held, given)]
     if wanted is not None:

@@ -225,6 +225,8 @@ ARGUMENTS = {
     "id": VALUES["id"],
     "reason": "a test",
     "what": "pause",
+    "source": "main",
+    "files": {},
     "release": "shop@1.0.0",
 }
 
