@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from api.bell import Bell
+from api.problem import Problem
 from api.settings import Settings
+from api.telemetry.metrics import Metrics
+from desired_state.secrets import SecretRef
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
-from stickers.names import InstallationId
+from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Keyring
+from stickers.signature import Envelope, Keyring, Sign, Statement
+
+Secret = Callable[[SecretRef], Awaitable[str]]
+
+
+def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
+    """Stands where there are no keys."""
+    raise Problem("NO_KEYS", "whoever only examines signs nothing")
+
+
+async def keeps_nothing(reference: SecretRef) -> str:
+    """Stands where there are no secrets."""
+    raise Problem("NO_SECRETS", f"{reference.reference} is not resolved here")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +41,7 @@ class House:
     keyring: Keyring
     redactor: Redactor
     now: Callable[[], datetime]
+    sign: Sign = signs_nothing
     bell: Bell = field(default_factory=Bell)
+    metrics: Metrics = field(default_factory=Metrics)
+    secret: Secret = keeps_nothing

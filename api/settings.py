@@ -27,9 +27,17 @@ class Settings:
     `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
     on: whoever writes the documents may have programs run here.
 
+    Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
+    between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has one, name the OpenID
+    Connect provider; `oidc_groups_claim` is the claim that lists groups, `oidc_scope` what is asked for. The first
+    admin's password is the content of `admin_password_file`, or random and printed once.
+
     Of `holdfast serve`: `listen` is HOST:PORT, with TLS where `tls_certificate` and `tls_key` name files; on a host
     that others reach it insists on TLS unless `plain_http` is on. `hosts` are the names that clients may call it by,
     with commas; `public_url` is the address that people are shown. `role` is what this process does of api and loop.
+
+    Of what is told elsewhere: `otlp` is the address of an OpenTelemetry collector (HTTP), `notices` the file that says
+    who is told of drift, failures and rollbacks.
 
     Of whoever asks: `server` is the address of a Holdfast that listens (else the socket in the state directory is
     asked), `server_ca` the file of authorities that its certificate is checked against, `token` who asks, where
@@ -54,6 +62,15 @@ class Settings:
     server: str = ""
     server_ca: str = ""
     token: str = field(default="", repr=False)
+    trusted_proxies: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: str = ""
+    oidc_groups_claim: str = "groups"
+    oidc_scope: str = "openid profile email"
+    admin_password_file: str = ""
+    otlp: str = ""
+    notices: str = ""
 
     @property
     def database_url(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,10 +12,11 @@ from anyio import to_thread
 
 from api import keys, logging
 from api.bell import Bell
-from api.house import House
+from api.house import House, signs_nothing
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
+from api.telemetry.metrics import Metrics
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
@@ -24,15 +25,15 @@ from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler.daemon import Parts, Reconciler
-from reconciler.events import Event
+from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
 from reconciler.store import installations
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId
+from stickers.names import InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError, Statement
+from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -67,12 +68,25 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            yield _house(settings, store, drivers, tools, keyring, redactor)
+            with _traced(settings) as sinks:
+                yield _house(settings, store, drivers, tools, keyring, redactor, sinks)
         finally:
             await drivers.aclose()
             await resolver.aclose()
     finally:
         await store.aclose()
+
+
+@contextmanager
+def _traced(settings: Settings) -> Iterator[Sequence[Sink]]:
+    """Where a collector is named, a sink that sends it traces."""
+    if not settings.otlp:
+        yield ()
+        return
+    from api.telemetry import traces  # the SDK, and only where it is used
+
+    with traces.sending(settings.otlp) as sink:
+        yield (sink,)
 
 
 @asynccontextmanager
@@ -81,7 +95,7 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
     redactor = Redactor()
     resolver = Resolver(redactor)
     installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
-    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    tools = Tools(installation=installation, sign=signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
     drivers = Drivers(tools)
     try:
         yield drivers, tools, redactor
@@ -90,17 +104,18 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
         await resolver.aclose()
 
 
-def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
-    raise Problem("NO_KEYS", "whoever only examines signs nothing")
-
-
 def _house(
-    settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
+    settings: Settings,
+    store: Store,
+    drivers: Drivers,
+    tools: Tools,
+    keyring: Keyring,
+    redactor: Redactor,
+    sinks: Sequence[Sink],
 ) -> House:
-    bell = Bell()
+    bell, metrics = Bell(), Metrics()
 
-    def sink(event: Event) -> None:
-        logging.write(event)
+    def rung(event: Event) -> None:
         bell.ring()
 
     parts = Parts(
@@ -111,7 +126,7 @@ def _house(
         holder=f"{tools.installation}@{settings.state.absolute()}",
         source=Directory(settings.documents),
         load=_load,
-        sink=sink,
+        sink=to_all(logging.write, metrics, *sinks, rung),
         limits=Limits(actions=settings.concurrency),
     )
     return House(
@@ -121,9 +136,12 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
         now=utc,
         bell=bell,
+        metrics=metrics,
+        secret=tools.secret,
     )
 
 

@@ -166,6 +166,11 @@ class Reconciler:
         """Keys whose turns fail, and how often in a row."""
         return {str(key): failures for key, failures in self._queue.failures.items()}
 
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many turns of each wheel are asked for and have not begun."""
+        return {wheel.value: count for wheel, count in self._queue.depth.items()}
+
     # -- commands ---------------------------------------------------------------------------------------------------
 
     async def plan(self, environment: EnvironmentId, grant: Grant) -> Plan:

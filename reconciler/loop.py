@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -91,6 +91,11 @@ class Queue:
         self._closed = False
         self.failures: dict[Key, int] = {}  # in a row
         self.errors = 0  # since the start
+
+    @property
+    def depth(self) -> Mapping[Wheel, int]:
+        """How many keys are ready for a turn and wait for a seat."""
+        return {wheel: len(keys) for wheel, keys in self._ready.items()}
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

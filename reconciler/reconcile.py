@@ -116,6 +116,14 @@ async def _turn(means: Means, view: View, lease: Lease) -> float:
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
     note.busy, note.took = job is not None, anyio.current_time() - began
+    means.tell(
+        events.Looked(
+            environment=view.row.id,
+            placements=len(surveyed.diffed.drifts),
+            drifted=len(surveyed.diffed.drifted),
+            took=round(note.took, 6),
+        )
+    )
     if job is not None:
         means.ask(execute(job.id), 0.0)
     return ended.again
@@ -129,15 +137,16 @@ async def load(means: Means, environment: EnvironmentId) -> View | None:
     now = means.tools.now()
 
     def read(c: Connection) -> View | None:
-        row, desired = environments.load(c, environment), environments.desired(c, environment)
-        if row is None or desired is None:
+        found = environments.load_declared(c, environment)
+        if found is None:
             return None
-        newest = jobs.page(c, environment=environment, limit=2).items
+        (row, desired), newest = found, jobs.newest(c, environment)
+        active = next((job for job in newest if job.state not in JOB_TERMINAL), None)
         return View(
             row=row,
             desired=desired,
-            known=memories.known(c, environment, now),
-            active=next((job for job in newest if job.state not in JOB_TERMINAL), None),
+            known=memories.known_of(c, row, now, at_work=active is not None),
+            active=active,
             last=next((job for job in newest if job.state in JOB_TERMINAL), None),
         )
 
@@ -235,7 +244,7 @@ async def make(means: Means, surveyed: Survey, plan: Plan, lease: Lease, asked: 
     reached("before_job")
     job = await means.store.write(create)
     reached("after_job")
-    means.tell(events.JobMoved(environment=job.environment, job=job.id, state=job.state, message=job.reason))
+    means.tell(events.job_moved(job, view.desired.release.name, job.reason))
     means.ask(execute(job.id), 0.0)
     return job
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import ssl
+import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -16,6 +19,9 @@ from api.http import address, routers
 from api.http.app import AtTheSocket, application, gated
 from api.http.caps import Caps
 from api.http.serving import Server, on_port, on_socket
+from api.notices import declared as notices
+from api.notices.watch import Watch
+from api.people.first import first_admin
 from api.problem import OK, Problem
 from api.settings import Settings
 from api.wiring import built
@@ -41,10 +47,12 @@ def serve(settings: Settings, given: Namespace) -> int:
 
 async def _run(settings: Settings, where: address.Address | None) -> None:
     log = structlog.get_logger()
-    async with built(settings) as house:
+    async with built(settings) as house, AsyncExitStack() as doors:
+        watch = _watch(house)
         servers = [on_socket(gated(application(house, AtTheSocket()), Caps()), settings.socket)]
         if where is not None:
-            servers.append(_over_tcp(house, where))
+            await _tell_of_first_admin(house)
+            servers.append(_over_tcp(house, where, doors))
         stopped = anyio.Event()
         async with anyio.create_task_group() as group:
             for server in servers:
@@ -53,6 +61,8 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
                 log.info("listening", url=address.with_port(where, port).url)
             group.start_soon(_until_signalled, stopped.set)
             group.start_soon(_archive_daily, house)
+            if watch is not None:
+                group.start_soon(watch.run)
             log.info("holding", documents=str(settings.documents), state=str(settings.state), role=settings.role)
             await _held(house, stopped)
             house.bell.close()  # streams say farewell, so that the servers need not cut them off
@@ -62,13 +72,29 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
             log.info("drained")
 
 
-def _over_tcp(house: House, where: address.Address) -> Server:
-    app = application(house, routers.doorkeeper(house), more=routers.MORE)
+async def _tell_of_first_admin(house: House) -> None:
+    """To the terminal, past the log, which is kept by others."""
+    if (told := await first_admin(house)) is not None:
+        print(told, file=sys.stderr, flush=True)
+
+
+def _over_tcp(house: House, where: address.Address, doors: AsyncExitStack) -> Server:
+    keeper = routers.doorkeeper(house)
+    doors.push_async_callback(keeper.aclose)
+    app = application(house, keeper, more=routers.MORE)
     caps = address.caps(house.settings, where)
     try:
         return on_port(gated(app, caps), where.host, where.port, certificate=where.certificate, key=where.key)
     except (OSError, ssl.SSLError) as error:
         raise Problem("LISTEN_FAILED", f"{where.url} cannot be listened at: {error}") from None
+
+
+def _watch(house: House) -> Watch | None:
+    """Whoever tells people elsewhere; a process of the role `api` leaves that to others."""
+    if not house.settings.notices or house.settings.role == "api":
+        return None
+    declared, link = notices.read(Path(house.settings.notices)), house.settings.public_url
+    return Watch(declared, house.store, house.secret, house.now, public_url=link)
 
 
 async def _held(house: House, stopped: anyio.Event) -> None:

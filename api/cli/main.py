@@ -50,6 +50,17 @@ TARGET: Final = option("target", metavar="TARGET", help="name, or project/name")
 JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
 LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
 WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
+HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
+PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
+PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
+GRANTABLE: Final = (
+    "viewer     read\n"
+    "developer  read, request\n"
+    "operator   read, request, deploy, rollback, freeze\n"
+    "approver   read, approve\n"
+    "auditor    read, audit.read\n"
+    "admin      read, admin, token.admin, agent.admin, target.edit, policy.edit, audit.read"
+)
 JOB_EXITS: Final = (
     (OK, "done, or nothing to do"),
     (FAILED, "the job failed, was rolled back, cancelled or superseded"),
@@ -349,6 +360,25 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("backup",),
+        "Copy everything that is kept into one file, while the daemon goes on.",
+        "api.cli.backup:backup",
+        (option("file", metavar="FILE", help="a new file, on the host of the daemon"),),
+        ("holdfast backup /var/backups/holdfast-2026-11-21.backup",),
+        detail="One moment of the database, whichever it is. The signing keys are not in it.",
+    ),
+    Command(
+        ("restore",),
+        "Read a backup into an empty database.",
+        "api.cli.backup:restore",
+        (option("file", metavar="FILE", help="what `holdfast backup` wrote"),),
+        (
+            "holdfast restore /var/backups/holdfast-2026-11-21.backup",
+            "HOLDFAST_DATABASE=postgresql+psycopg://… holdfast restore FILE   # from SQLite to PostgreSQL",
+        ),
+        detail="The database is the one of the settings. It has to be empty, and no daemon may run on it.",
+    ),
+    Command(
         ("job", "list"),
         "List jobs, newest first.",
         "api.cli.jobs:index",
@@ -389,11 +419,142 @@ COMMANDS: Final = (
         (JOB,),
         ("holdfast job continue staging:12",),
     ),
+    Command(
+        ("whoami",),
+        "Show who you are here, and what you may do.",
+        "api.cli.people:whoami",
+        (),
+        ("holdfast whoami", "holdfast whoami --output json"),
+    ),
+    Command(
+        ("user", "add"),
+        "Add a person who logs in with a password.",
+        "api.cli.people:add",
+        (
+            option("name", metavar="NAME"),
+            option("--grant", action="append", default=[], metavar="ROLE", help="role or verb; may be given again"),
+            PLACE,
+            PASSWORD,
+        ),
+        (
+            "holdfast user add ada --grant operator --in shop/staging",
+            "holdfast user add joe --grant viewer --password-file joe.txt",
+        ),
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
+    ),
+    Command(
+        ("user", "list"),
+        "List everybody, and the groups that anything is granted to.",
+        "api.cli.people:index",
+        (),
+        ("holdfast user list", "holdfast user list --output json"),
+    ),
+    Command(
+        ("user", "passwd"),
+        "Give a person another password; they are logged out everywhere.",
+        "api.cli.people:passwd",
+        (option("name", metavar="NAME"), PASSWORD),
+        ("holdfast user passwd ada", "holdfast user passwd ada --password-file ada.txt"),
+        detail="Without --password-file the password is random and shown once.",
+    ),
+    Command(
+        ("user", "grant"),
+        "Grant a role or a verb to a person, or to a group of the OpenID Connect provider.",
+        "api.cli.people:grant",
+        (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
+        ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
+    ),
+    Command(
+        ("user", "revoke"),
+        "Take a grant back.",
+        "api.cli.people:revoke",
+        (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
+        ("holdfast user revoke ada operator --in shop/prod",),
+    ),
+    Command(
+        ("user", "disable"),
+        "Let a person in no more: logins, sessions and tokens of theirs end.",
+        "api.cli.people:disable",
+        (option("name", metavar="NAME"),),
+        ("holdfast user disable ada",),
+    ),
+    Command(
+        ("user", "enable"),
+        "Let a disabled person log in again.",
+        "api.cli.people:enable",
+        (option("name", metavar="NAME"),),
+        ("holdfast user enable ada",),
+    ),
+    Command(
+        ("token", "create"),
+        "Make a token for a machine; it is shown once.",
+        "api.cli.people:token_create",
+        (
+            option("name", metavar="NAME", help="what it is for, such as ci"),
+            option("scopes", nargs="+", metavar="ROLE", help="roles or verbs"),
+            option("--in", dest="places", action="append", default=[], metavar="PLACE", help="may be given again"),
+            option("--days", type=int, default=90, metavar="N", help="how long it lives (default 90, at most 366)"),
+        ),
+        ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
+        detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
+        + GRANTABLE,
+    ),
+    Command(
+        ("token", "list"),
+        "List tokens, newest first, with their last use.",
+        "api.cli.people:token_index",
+        (),
+        ("holdfast token list",),
+    ),
+    Command(
+        ("token", "revoke"),
+        "End a token, at once and for ever.",
+        "api.cli.people:token_revoke",
+        (option("id", metavar="ID", help="as `token list` shows it; the middle part of the token"),),
+        ("holdfast token revoke 4f1d0c22ab90",),
+    ),
+    Command(
+        ("audit", "list"),
+        "Show who changed what, newest first.",
+        "api.cli.audit:index",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--before", metavar="CURSOR", help="the next page, as printed"),
+            LIMIT,
+        ),
+        ("holdfast audit list", "holdfast audit list staging --limit 50"),
+    ),
+    Command(
+        ("audit", "verify"),
+        "Verify the audit log; name the first entry of each chain that is not as it was written.",
+        "api.cli.audit:verify",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--against", metavar="FILE", help="what `audit export` wrote: finds an end that was cut off too"),
+        ),
+        ("holdfast audit verify", "holdfast audit verify --against audit.jsonl"),
+        ((OK, "everything is as it was written"), (FAILED, "something is not; says where"), (ERROR, "bad input")),
+        detail="Without --against, entries that were cut off the end of a chain cannot be missed.",
+    ),
+    Command(
+        ("audit", "export"),
+        "Write the audit log as JSON lines, each chain with a signed checkpoint; keep it elsewhere.",
+        "api.cli.audit:export",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--checkpoints", action="store_true", help="only the checkpoints, without the entries"),
+        ),
+        ("holdfast audit export > audit.jsonl", "holdfast audit export --checkpoints > checkpoints.jsonl"),
+    ),
 )
 
 SETTINGS: Final = ("listen", "role", "tls_certificate", "tls_key", "plain_http", "server")  # options of some
 
 GROUPS: Final = {
+    "user": "people and their grants",
+    "token": "tokens of machines",
+    "audit": "the audit log",
     "release": "releases",
     "artifact": "artifacts of process targets",
     "keys": "signing keys",

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, inventory, jobs, logs, rights
+from api.commands import act, audit, backup, fleet, history, inventory, jobs, logs, people, rights, tokens
 from api.commands.given import Given
 from api.house import House
 from api.people.principal import Principal
@@ -39,10 +39,25 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "backup": backup.backup,
     "targets": inventory.targets,
     "components": inventory.components,
     "releases": inventory.index,
     "release": inventory.release,
+    "whoami": people.whoami,
+    "users": people.index,
+    "user_add": people.add,
+    "user_password": people.password,
+    "user_grant": people.grant,
+    "user_revoke": people.revoke,
+    "user_disable": people.disable,
+    "user_enable": people.enable,
+    "tokens": tokens.index,
+    "token_create": tokens.create,
+    "token_revoke": tokens.revoke,
+    "audit": audit.index,
+    "audit_verify": audit.verify,
+    "audit_export": audit.export,
 }
 
 

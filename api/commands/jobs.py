@@ -32,6 +32,8 @@ async def index(house: House, given: Given) -> Events:
         raise Problem("BAD_ARGUMENT", f"{state[:40]!r} is no state of a job; known are {', '.join(JobState)}")
     before, limit = given.text_or_none("before"), given.count("limit", 20, 500)
     _insist_on_cursor(before)
+    if environment is not None:
+        await lookup.environment(house, environment)
     among = None if environment else await lookup.visible(house, given)
     wanted = JobState(state) if state else None
     page = await house.store.read(lambda c: jobs.page(c, environment, wanted, among=among, before=before, limit=limit))

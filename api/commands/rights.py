@@ -25,6 +25,9 @@ class Where(StrEnum):
     ENVIRONMENT_OR_ALL = "environment or all"  # without one: those that the principal may see
     JOB = "job"
     FOUND = "found"  # by what is looked up: among what the principal may see
+    ENVIRONMENT_OR_INSTALLATION = "environment or installation"  # without one: the verb everywhere
+    INSTALLATION = "installation"
+    ANYBODY = "anybody"  # about nobody but who asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,21 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "components": Right(Verb.READ, Where.ENVIRONMENT),
     "releases": Right(Verb.READ, Where.FOUND),  # in projects where anything may be read
     "release": Right(Verb.READ, Where.FOUND),
+    "backup": Right(Verb.ADMIN, Where.INSTALLATION),
+    "whoami": Right(Verb.READ, Where.ANYBODY),
+    "users": Right(Verb.ADMIN, Where.INSTALLATION),
+    "user_add": Right(Verb.ADMIN, Where.INSTALLATION),
+    "user_password": Right(Verb.ADMIN, Where.INSTALLATION),
+    "user_disable": Right(Verb.ADMIN, Where.INSTALLATION),
+    "user_enable": Right(Verb.ADMIN, Where.INSTALLATION),
+    "user_grant": Right(Verb.ADMIN, Where.FOUND),
+    "user_revoke": Right(Verb.ADMIN, Where.FOUND),
+    "tokens": Right(Verb.TOKEN_ADMIN, Where.FOUND),
+    "token_create": Right(Verb.TOKEN_ADMIN, Where.FOUND),
+    "token_revoke": Right(Verb.TOKEN_ADMIN, Where.FOUND),
+    "audit": Right(Verb.AUDIT_READ, Where.ENVIRONMENT_OR_INSTALLATION),
+    "audit_verify": Right(Verb.AUDIT_READ, Where.ENVIRONMENT_OR_INSTALLATION),
+    "audit_export": Right(Verb.AUDIT_READ, Where.ENVIRONMENT_OR_INSTALLATION),
 }
 
 
@@ -65,6 +83,12 @@ def insist(name: str, given: Given) -> None:
             authorise(principal, right.verb, given.environment())
         case Where.JOB:
             authorise(principal, right.verb, names.environment_of(given.job()))
+        case Where.ENVIRONMENT_OR_INSTALLATION:
+            authorise(principal, right.verb, given.environment_or_none())
+        case Where.INSTALLATION:
+            authorise(principal, right.verb)
+        case Where.ANYBODY:
+            pass
         case Where.ENVIRONMENT_OR_ALL if (named := given.environment_or_none()) is not None:
             authorise(principal, right.verb, named)
         case _:

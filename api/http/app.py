@@ -16,7 +16,7 @@ from api.house import House
 from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
-from api.http.routes import acts, fleet, jobs, records, wire
+from api.http.routes import acts, fleet, health, jobs, records, wire
 from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
 
@@ -25,6 +25,7 @@ Router = Callable[[House], APIRouter]
 ROUTERS: tuple[Router, ...] = (
     wire.router,
     contract.router,
+    health.router,
     fleet.router,
     acts.router,
     jobs.router,

@@ -17,11 +17,10 @@ from starlette.responses import StreamingResponse
 
 from api import commands
 from api.commands.given import Given
-from api.commands.lookup import placement_target
+from api.commands.logs import narrated
 from api.house import House
 from api.http import streams
 from api.problem import Problem
-from stickers.names import ComponentName, TargetId
 
 WINDOW: Final = 4  # lines that an id is made of
 SEARCHED: Final = 5_000  # last lines among which the one that was seen last is looked for
@@ -35,8 +34,7 @@ async def lines(house: House, request: Request, target: str, component: str, tai
 
 async def stream(house: House, request: Request, target: str, component: str, tail: int) -> StreamingResponse:
     """Refused before it begins where there is no such thing, or its runtime shows no logs."""
-    given = Given({}, request.state.principal)
-    await placement_target(house, TargetId(target), ComponentName(component), given)
+    await narrated(house, Given({"target": target, "component": component}, request.state.principal))
     last = request.headers.get("last-event-id") or request.query_params.get("after")
     if last is not None and not (last.isascii() and last.isalnum() and len(last) <= 41):
         raise Problem("BAD_ARGUMENT", f"{last[:40]!r} is no id of a line")

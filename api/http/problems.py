@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.problem import Problem
+from reconciler.store.errors import StoreError
 
 MEDIA_TYPE: Final = "application/problem+json"
 OTHERWISE: Final = 500
@@ -32,6 +33,13 @@ STATUS: Final[Mapping[str, int]] = {
     "WRONG_TYPE": 415,
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
+    "TLS_REQUIRED": 403,
+    "BAD_PASSWORD": 422,
+    "NO_LOGIN": 404,
+    "NO_PROVIDER": 404,
+    "NO_USER": 404,
+    "NO_TOKEN": 404,
+    "NAME_TAKEN": 409,
     "TOO_MANY_REQUESTS": 429,
     "TOO_MANY_STREAMS": 429,
     "CROWDED": 503,
@@ -105,6 +113,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(StoreError, _of_the_store)
+    app.add_exception_handler(Exception, _broken)
 
 
 def broken(error: Exception, where: str) -> Problem:
@@ -116,6 +126,15 @@ def broken(error: Exception, where: str) -> Problem:
 def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return response(error)
+
+
+def _of_the_store(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    return response(Problem(error.code, str(error)))
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return response(broken(error, request.url.path))
 
 
 def _invalid(request: Request, error: Exception) -> Response:

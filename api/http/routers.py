@@ -6,11 +6,13 @@ from typing import Final
 
 from api.house import House
 from api.http.app import Router
-from api.http.guard import Doorkeeper, NobodyKnown
 from api.pages import routes as pages
+from api.people import routes as people
+from api.people.doorkeeper import Doorkeeper
 
-MORE: Final[tuple[Router, ...]] = (pages.router, pages.lost)  # `lost` answers what no other does, so it is the last
+# of people, pages and webhooks; `lost` answers what no other does, so it is the last
+MORE: Final[tuple[Router, ...]] = (people.router, pages.router, pages.lost)
 
 
 def doorkeeper(house: House) -> Doorkeeper:
-    return NobodyKnown()
+    return Doorkeeper(house)

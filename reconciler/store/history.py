@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
@@ -29,6 +29,22 @@ from stickers.sticker import Sticker
 PAGE: Final = 50
 
 _CHUNK: Final = 1_000
+_HERE: Final = decisions.c.environment == bindparam("environment_is")
+_EXTENDED: Final = (  # what every turn writes, so built once
+    update(decisions)
+    .where(
+        _HERE,
+        decisions.c.number == select(func.max(decisions.c.number)).where(_HERE).scalar_subquery(),
+        decisions.c.digest == bindparam("digest_is"),
+        leases.FENCE,
+    )
+    .values(
+        until=case((decisions.c.until > bindparam("moment"), decisions.c.until), else_=bindparam("moment")),
+        turns=decisions.c.turns + 1,
+        again_at=bindparam("again"),
+    )
+    .returning(decisions.c.number)
+)
 _SHOWN: Final = 20  # placements that an event names
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
@@ -37,12 +53,8 @@ _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
     """One statement when the decision is the last one again; else a new interval begins. A clock that was set back
     shortens no interval."""
-    last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
-    same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
-    until = case((decisions.c.until > now, decisions.c.until), else_=now)
-    again = {"until": until, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
-    extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
-    if c.execute(extended.returning(decisions.c.number)).first() is None:
+    same = {"environment_is": environment, "digest_is": decision.digest, **leases.bound(lease, environment)}
+    if c.execute(_EXTENDED, same | {"moment": now, "again": decision.again_at}).first() is None:
         leases.hold(c, lease, environment)
         _begin(c, environment, decision, now)
 

@@ -74,7 +74,8 @@ class HandSuspension:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRow:
     """One environment. `desired` is the digest of the accepted meaning; `revision` the latest that means the same.
-    `undeclared_at`: the documents name it no more, the last accepted desire stays in force."""
+    `undeclared_at`: the documents name it no more, the last accepted desire stays in force. `memories` is another text
+    whenever something was written to what is remembered of it."""
 
     id: EnvironmentId
     generation: int
@@ -87,6 +88,7 @@ class EnvironmentRow:
     conditions: tuple[Condition, ...] = ()
     last_attempted: ReleaseName | None = None
     last_applied: ReleaseName | None = None
+    memories: str = ""
 
 
 class Wish(StrEnum):

@@ -31,7 +31,6 @@ from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
 from reconciler.store.columns import Instant, Plain, Sentence, Serial, this_transaction
 from reconciler.store.records import Direction, Wish
-from stickers.signature import Statement
 
 metadata: Final = MetaData(
     naming_convention={
@@ -246,7 +245,7 @@ evidence = Table(
     _text("component", null=True),
     _text("envelope"),
     _instant("at"),
-    _one_of("evidence", "kind", Statement),
+    CheckConstraint("kind in ('action', 'evidence', 'sticker')", name="evidence_kind_listed"),
 )
 Index("evidence_by_age", evidence.c.at)
 
@@ -373,6 +372,117 @@ Index(
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    _environment(),
+    _text("kind"),
+    _text("subject"),
+    Column("message", Sentence, nullable=False),
+    _instant("opened_at"),
+    _instant("closed_at", null=True),
+)
+UNCLOSED: Final[ColumnElement[bool]] = literal_column("closed_at is null")
+Index(
+    "one_open_notice",
+    notice.c.environment,
+    notice.c.kind,
+    notice.c.subject,
+    unique=True,
+    sqlite_where=UNCLOSED,
+    postgresql_where=UNCLOSED,
+)
+
+telling = Table(
+    "telling",
+    metadata,
+    Column("notice", ForeignKey("notice.number"), nullable=False),
+    _text("channel"),
+    _instant("told", null=True),
+    _instant("told_over", null=True),
+    _instant("not_before", null=True),
+    _number("failures", default=0),
+    PrimaryKeyConstraint("notice", "channel"),
+)
+audit = Table(
+    "audit",
+    metadata,
+    _text("chain"),
+    _number("seq"),
+    _text("prev"),
+    _text("hash"),
+    _instant("at"),
+    _text("actor"),
+    _text("action"),
+    _text("subject"),
+    _text("detail"),
+    PrimaryKeyConstraint("chain", "seq"),
+    UniqueConstraint("chain", "prev", name="audit_follows_once"),
+    CheckConstraint("seq > 0", name="audit_counted"),
+    _said("audit", "actor"),
+    _said("audit", "action"),
+)
+Index("audit_by_age", audit.c.at, audit.c.chain, audit.c.seq)
+
+person = Table(
+    "person",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _text("password", null=True),
+    _text("issuer", null=True),
+    _text("subject", null=True),
+    Column("groups", Plain, nullable=False),
+    _instant("created_at"),
+    _text("created_by"),
+    _instant("disabled_at", null=True),
+    UniqueConstraint("name", name="person_name_once"),
+    UniqueConstraint("issuer", "subject", name="person_identity_once"),
+    CheckConstraint("(issuer is null) = (subject is null)", name="person_identity_whole"),
+    CheckConstraint("(password is null) <> (issuer is null)", name="person_known_one_way"),
+)
+
+granted = Table(
+    "granted",
+    metadata,
+    _text("holder"),
+    _text("what"),
+    _text("place"),
+    _instant("granted_at"),
+    _text("granted_by"),
+    PrimaryKeyConstraint("holder", "what", "place"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _text("hash"),
+    _refers("person", "person.id", null=True),
+    Column("scopes", Plain, nullable=False),
+    _instant("created_at"),
+    _text("created_by"),
+    _instant("expires_at"),
+    _instant("used_at", null=True),
+    _instant("revoked_at", null=True),
+    _text("revoked_by", null=True),
+    CheckConstraint("(revoked_at is null) = (revoked_by is null)", name="token_revoked_by_somebody"),
+    CheckConstraint("expires_at > created_at", name="token_expires"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    _text("hash", primary_key=True),
+    _refers("person", "person.id"),
+    _instant("begun_at"),
+    _instant("seen_at"),
+    _instant("ends_at"),
+)
+Index("session_by_end", session.c.ends_at)
 
 event = Table(
     "event",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.commands import lookup
 from api.house import House
 from api.http import printed, shapes, streams
 from api.http.answers import shown
@@ -70,7 +71,8 @@ def _events(router: APIRouter, house: House) -> None:
         project: Project, environment: EnvironmentName, request: Request, after: FollowedAfter = None
     ) -> Response:
         """Everything that happens in the environment."""
-        return streams.fleet(house, request, EnvironmentId(f"{project}/{environment}"))
+        row, _ = await lookup.environment(house, EnvironmentId(f"{project}/{environment}"))
+        return streams.fleet(house, request, row.id)
 
     @router.get(
         "/targets/{project}/{target}/components/{component}/logs/stream",

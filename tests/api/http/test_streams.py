@@ -52,11 +52,13 @@ class Listening:
         self, path: str, token: str = "owner", last: str | None = None
     ) -> AsyncIterator[AsyncGenerator[Event, None]]:
         headers = {"Authorization": f"Bearer {token}"} | ({"Last-Event-ID": last} if last else {})
-        async with httpx2.AsyncClient(base_url=self.url, timeout=SOON) as client:
-            async with client.stream("GET", f"{V1}{path}", headers=headers) as answer:
-                assert answer.status_code == 200, await answer.aread()
-                assert answer.headers["content-type"].startswith("text/event-stream")
-                yield parsed(answer)
+        async with (
+            httpx2.AsyncClient(base_url=self.url, timeout=SOON) as client,
+            client.stream("GET", f"{V1}{path}", headers=headers) as answer,
+        ):
+            assert answer.status_code == 200, await answer.aread()
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            yield parsed(answer)
 
     async def tell(self, count: int, environment: EnvironmentId = PROD, job: JobId | None = None) -> None:
         for number in range(count):

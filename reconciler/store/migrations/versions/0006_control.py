@@ -10,7 +10,7 @@ from alembic import op
 from reconciler.store.columns import Serial, this_transaction
 
 revision: Final = "0006"
-down_revision: Final = "0001"
+down_revision: Final = "0002"
 
 
 def upgrade() -> None:
