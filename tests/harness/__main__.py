@@ -52,6 +52,7 @@ NEEDS = (
     Need("busybox-static", lambda: _is_static_busybox()),
     Need("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
     Need("iproute2", _on_path("ip")),
+    Need("chromium", _on_path("chromium")),
 )
 
 
