@@ -19,6 +19,7 @@ from reconciler.events import (
     Looked,
     Progressed,
     SourceRefused,
+    SourceStale,
     StickerDistrusted,
     TaskMoved,
     TurnFailed,
@@ -27,7 +28,7 @@ from reconciler.events import (
 from stickers.redaction import Redactor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-ALARMS: Final = (LeaseLost, SourceRefused, StickerDistrusted, TurnFailed, WatchLost)
+ALARMS: Final = (LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
 DETAILS: Final = (Looked, Progressed, TaskMoved)
 
 

@@ -24,8 +24,9 @@ class BadSetting(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
-    `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived. `hooks`
-    on: whoever writes the documents may have programs run here.
+    `sources` is a file that declares where documents come from; without one, the directory `documents` is the one
+    source. `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
+    `hooks` on: whoever writes the documents may have programs run here.
 
     Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
     between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has one, name the OpenID
@@ -45,6 +46,7 @@ class Settings:
     """
 
     documents: Path = Path("holdfast")
+    sources: Path | None = None
     state: Path = Path(".holdfast")
     database: str = ""
     log_format: str = "console"
@@ -104,12 +106,16 @@ def read(environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
     texts = {field: environ[name] for name, field in known.items() if name in environ}
     chosen = {name: _parsed(name, text) for name, text in texts.items()}
     chosen |= {name: value for name, value in given.items() if value is not None}
+    if chosen.get("sources") is not None and "documents" in chosen:
+        raise BadSetting(
+            "both a file of sources and a directory of documents are set; declare the directory in the file"
+        )
     return replace(Settings(), **chosen)  # type: ignore[arg-type]
 
 
 def _parsed(name: str, text: str) -> object:
     match name:
-        case "documents" | "state":
+        case "documents" | "sources" | "state":
             return Path(text)
         case "concurrency" | "history_days":
             if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:

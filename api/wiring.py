@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from anyio import to_thread
 
-from api import keys, logging
+from api import keys, logging, sources
 from api.bell import Bell
 from api.house import House, signs_nothing
 from api.problem import Problem
@@ -20,7 +20,7 @@ from api.telemetry.metrics import Metrics
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
-from desired_state.sources.directory import Directory
+from desired_state.sources.declared import Source
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
@@ -47,6 +47,7 @@ def utc() -> datetime:
 async def built(settings: Settings) -> AsyncIterator[House]:
     """The house, its store open and locked; nothing runs in it yet."""
     redactor = Redactor()
+    declared = sources.read(settings)
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
@@ -69,7 +70,7 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         drivers = Drivers(tools)
         try:
             with _traced(settings) as sinks:
-                yield _house(settings, store, drivers, tools, keyring, redactor, sinks)
+                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks)
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -106,6 +107,7 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
 
 def _house(
     settings: Settings,
+    declared: Mapping[str, Source],
     store: Store,
     drivers: Drivers,
     tools: Tools,
@@ -124,7 +126,7 @@ def _house(
         tools=tools,
         keyring=keyring,
         holder=f"{tools.installation}@{settings.state.absolute()}",
-        source=Directory(settings.documents),
+        sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
         sink=to_all(logging.write, metrics, *sinks, rung),
         limits=Limits(actions=settings.concurrency),
@@ -138,10 +140,11 @@ def _house(
         keyring=keyring,
         sign=tools.sign,
         redactor=redactor,
+        secret=tools.secret,
+        sources=declared,
         now=utc,
         bell=bell,
         metrics=metrics,
-        secret=tools.secret,
     )
 
 

@@ -87,6 +87,15 @@ EnvironmentValue = Annotated[
 ]
 
 
+class SecretFile(SecretReference):
+    """A secret that the workload reads from a file, which is kept in memory."""
+
+    path: scalars.File | None = Field(
+        default=None,
+        description="where a container has it (default /run/secrets/NAME); services of a host have no choice",
+    )
+
+
 class CheckTls(Layer):
     """The check is asked over TLS. The certificate is always judged; `{}` judges it as the system does, for the address
     that is asked."""
@@ -176,11 +185,24 @@ class Hooks(Layer):
     post_deploy: PostDeployHook | None = None
 
 
+class Proxy(Layer):
+    """An nginx before the component, rendered as an artifact of each job: an upstream and a server that asks it."""
+
+    server_name: scalars.ServerName | None = Field(default=None, description="the name it answers to")
+    listen: PortNumber | None = Field(default=None, description="the port it listens on (default 80)")
+    port: PortNumber | None = Field(
+        default=None, description="the port of the workload, published at a port of the host (default: the only such)"
+    )
+
+
 class Component(Layer):
     """How a component runs."""
 
     command: Argv | None = Field(default=None, description="the argv; without it, what the artifact itself says")
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
+    secrets: dict[scalars.FileName, SecretFile | None] | None = Field(
+        default=None, description="secrets as files in memory, where the runtime has them; what uses none shows none"
+    )
     ports: Annotated[list[scalars.Published], SOME] | None = None
     volumes: Annotated[list[scalars.Mounted], SOME] | None = None
     networks: Annotated[list[scalars.Network], SOME] | None = None
@@ -193,6 +215,7 @@ class Component(Layer):
     registry_credentials: SecretReference | None = None
     health: Health | None = None
     hooks: Hooks | None = None
+    proxy: Proxy | None = None
     state: Literal["running", "stopped"] | None = None
 
 

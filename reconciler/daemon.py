@@ -13,7 +13,6 @@ from anyio.abc import TaskStatus
 from sqlalchemy import Connection
 
 from desired_state.model import Target
-from desired_state.sources.base import Source
 from drivers.contract import Driver, Tools
 from reconciler import accept, commands, events, execute, loop, reconcile
 from reconciler.accept import Load
@@ -22,10 +21,11 @@ from reconciler.core.intent import Grant, Plan
 from reconciler.core.machine import IllegalTransition
 from reconciler.events import Sink, nowhere
 from reconciler.leases import TTL, Leases
-from reconciler.loop import DOCUMENTS, Key, Pace, Queue, Wheel
+from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
 from reconciler.reconcile import Also, nothing_more
+from reconciler.sources import Followed, Reading
 from reconciler.store import environments, jobs, memories
 from reconciler.store.errors import Corrupt, NewerSchema, Violated
 from reconciler.store.records import Job
@@ -34,8 +34,8 @@ from reconciler.triggers import Ask, Runtimes, follow
 from stickers.names import EnvironmentId, JobId, TargetId
 from stickers.signature import Keyring
 
-READS: Final = 30.0  # seconds between two reads of the documents that nothing asked for
-READS_AGAIN: Final = 5.0  # after one that was not taken over
+READS_AGAIN: Final = 5.0  # seconds after a read that was not taken over; twice as many after each that follows
+SWEEPS: Final = 30.0  # seconds between two looks for what nobody has asked for
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
 FAREWELL: Final = 5.0  # seconds for giving the leases back
@@ -53,7 +53,7 @@ class Parts:
     tools: Tools
     keyring: Keyring
     holder: str
-    source: Source | None = None
+    sources: Mapping[str, Followed] = field(default_factory=dict)
     load: Load | None = None
     sink: Sink = nowhere
     random: Random = field(default_factory=Random)
@@ -71,7 +71,10 @@ class Reconciler:
         self._queue = Queue(self._turn, pace=parts.pace, random=parts.random, sink=parts.sink, terminal=_is_terminal)
         self._leases = Leases(parts.store, parts.holder, now=parts.tools.now, sink=parts.sink, ttl=parts.ttl)
         self._stopping = anyio.Event()
-        self._inherited = False
+        self._inherited, self._inheriting = False, anyio.Lock()
+        self._sources = {
+            name: Reading(followed=followed, since=parts.store.now()) for name, followed in parts.sources.items()
+        }
         self._means = Means(
             store=parts.store,
             drivers=parts.drivers,
@@ -84,6 +87,7 @@ class Reconciler:
             ask=lambda key, after: self._queue.request(key, after=after),
             stopping=self._stopping.is_set,
             seats=anyio.CapacityLimiter(parts.limits.actions),
+            sources=self._sources,
         )
         self._runtimes = Runtimes(
             parts.drivers,
@@ -102,9 +106,10 @@ class Reconciler:
             await group.start(self._queue.run)
             group.start_soon(self._leases.renew_for_ever, name="leases")
             group.start_soon(self._runtimes.run, name="runtimes")
-            if self._parts.source is not None:
-                group.start_soon(self._follow_documents, self._parts.source, name="documents")
-            self.request(DOCUMENTS)
+            for name, reading in self._sources.items():
+                group.start_soon(self._follow_source, name, reading.followed, name=f"source {name}")
+                self.request(loop.read(name))
+            self.request(SWEEP)
             task_status.started()
             await self._stopping.wait()
             await self._drained()
@@ -131,10 +136,11 @@ class Reconciler:
         self._parts.sink(events.Drained(abandoned=tuple(str(key) for key in abandoned)))
 
     async def begin_alone(self) -> None:
-        """Without `run`: take over what an earlier process held, and what the documents say, once."""
-        await self._leases.inherit()
-        if self._parts.source is not None and self._parts.load is not None:
-            await accept.accept(self._means, self._parts.source, self._parts.load)
+        """Without `run`: take over what an earlier process held, and what the sources say, once."""
+        await self._inherit()
+        async with anyio.create_task_group() as group:
+            for name in self._sources:
+                group.start_soon(self._accept, name)
 
     async def look(self) -> None:
         """Without `run`: look at every environment once and record what is seen; nothing is changed."""
@@ -157,9 +163,16 @@ class Reconciler:
 
     @property
     def source_problem(self) -> str | None:
-        """Why the documents are not taken over; None when they are."""
-        fault = self._means.documents.fault
-        return fault.message if fault else None
+        """Why what the sources say is not taken over; None when it is."""
+        faults = {name: reading.fault.message for name, reading in self._sources.items() if reading.fault}
+        if len(self._sources) == 1:
+            return next(iter(faults.values()), None)
+        return "; ".join(f"{name}: {message}" for name, message in faults.items()) or None
+
+    @property
+    def sources(self) -> Mapping[str, Reading]:
+        """What this process knows of each source."""
+        return self._sources
 
     @property
     def failing(self) -> Mapping[str, int]:
@@ -218,43 +231,66 @@ class Reconciler:
     async def _turn(self, key: Key) -> float | None:
         match key.wheel:
             case Wheel.READ:
-                return await self._read()
+                return await self._read(key.id)
+            case Wheel.SWEEP:
+                return await self._sweep()
             case Wheel.RECONCILE:
                 return await reconcile.turn(self._means, EnvironmentId(key.id))
             case Wheel.EXECUTE:
                 return await execute.turn(self._means, JobId(key.id))
 
-    async def _read(self) -> float:
-        """Read the documents; and ask for every environment and job that nobody has asked for: a lost request costs
-        one interval."""
-        parts = self._parts
-        if not self._inherited:
-            await self._leases.inherit()
-            self._inherited = True
-        if parts.source is not None and parts.load is not None:
-            taken = await accept.accept(self._means, parts.source, parts.load)
-            for environment in (*taken.changed, *taken.undeclared):
-                self.request(loop.reconcile(environment))
-        await self._sweep()
-        pause = READS if self._means.documents.fault is None else READS_AGAIN
-        return pause * parts.random.uniform(0.9, 1.1)
+    async def _inherit(self) -> None:
+        """What an earlier process of this place held is ours, before anything else is done."""
+        async with self._inheriting:
+            if not self._inherited:
+                await self._leases.inherit()
+                self._inherited = True
 
-    async def _sweep(self) -> None:
+    async def _read(self, name: str) -> float | None:
+        """Read a source, and ask for the environments that it changed."""
+        if name not in self._sources:
+            return None
+        await self._inherit()
+        await self._accept(name)
+        reading = self._sources[name]
+        sooner = READS_AGAIN * 2.0 ** min(reading.refusals - 1, 20)
+        pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, sooner)
+        return pause * self._parts.random.uniform(0.9, 1.1)
+
+    async def read(self, name: str) -> Reading:
+        """Read a source now, whatever its interval is; what is known of it then."""
+        await self._accept(name)
+        return self._sources[name]
+
+    async def _accept(self, name: str) -> None:
+        if self._parts.load is None:
+            return
+        taken = await accept.accept(self._means, name, self._parts.load)
+        for environment in (*taken.changed, *taken.undeclared):
+            self.request(loop.reconcile(environment))
+        if taken.changed or taken.undeclared or SWEEP in self._queue.failures:  # other targets may be to watch now
+            self.request(SWEEP)
+
+    async def _sweep(self) -> float:
+        """Ask for every environment and job that nobody has asked for: a lost request costs one interval."""
+        await self._inherit()
+        await accept.hear(self._means)
         known, active, targets = await self._parts.store.read(_everything)
         for key in (*map(loop.reconcile, known), *map(loop.execute, active)):
             if self._queue.due(key) is None and not self._queue.running(key):
                 self.request(key)
         self._runtimes.watch(targets)
+        return SWEEPS * self._parts.random.uniform(0.9, 1.1)
 
-    async def _follow_documents(self, source: Source) -> None:
+    async def _follow_source(self, name: str, followed: Followed) -> None:
         async def told(_: None) -> None:
-            self.request(DOCUMENTS)
+            self.request(loop.read(name))
 
         async def lost() -> None:
-            self.request(DOCUMENTS)
+            self.request(loop.read(name))
 
         ask = Ask(environment=lambda *_: None, sink=self._parts.sink, random=self._parts.random)
-        await follow("documents", source.changes, told, lost, ask)
+        await follow(name, followed.source.changes, told, lost, ask)
 
 
 def _everything(c: Connection) -> tuple[list[EnvironmentId], list[JobId], list[Target]]:

@@ -16,8 +16,9 @@ from stickers.names import EnvironmentId, JobId, PlacementId, ReleaseName, Targe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRead:
-    """The documents were read and accepted; `changed` are the environments whose desire has a new meaning."""
+    """A source was read and accepted; `changed` are the environments whose desire has a new meaning."""
 
+    source: str
     revision: str
     changed: tuple[EnvironmentId, ...]
     undeclared: tuple[EnvironmentId, ...]
@@ -25,10 +26,20 @@ class SourceRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRefused:
-    """The documents could not be read, were empty or invalid; the last accepted desire stays in force."""
+    """A source could not be read, was empty, or what it says may not be taken; the last accepted desire stays in
+    force."""
 
+    source: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStale:
+    """An alarm: for so many seconds, more than it may be, nothing could be taken from a source."""
+
+    source: str
+    age: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +156,7 @@ class Drained:
 Event = (
     SourceRead
     | SourceRefused
+    | SourceStale
     | Looked
     | VerdictChanged
     | StickerDistrusted

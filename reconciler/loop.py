@@ -23,16 +23,18 @@ from stickers.names import EnvironmentId, JobId
 
 
 class Wheel(StrEnum):
-    """What turns: the documents are read, environments are reconciled, jobs are executed. They meet in the store."""
+    """What turns: sources are read, environments are reconciled, jobs are executed. They meet in the store. A sweep
+    asks for whatever nobody has asked for."""
 
     READ = "read"
+    SWEEP = "sweep"
     RECONCILE = "reconcile"
     EXECUTE = "execute"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What a turn is asked to look after: an environment, or a job."""
+    """What a turn is asked to look after: a source, an environment, or a job."""
 
     wheel: Wheel
     id: str
@@ -49,7 +51,12 @@ def execute(job: JobId) -> Key:
     return Key(Wheel.EXECUTE, job)
 
 
-DOCUMENTS: Final = Key(Wheel.READ, "documents")
+def read(source: str) -> Key:
+    return Key(Wheel.READ, source)
+
+
+DOCUMENTS: Final = read("documents")  # the one source where no others are declared
+SWEEP: Final = Key(Wheel.SWEEP, "all")
 
 Turn = Callable[[Key], Awaitable[float | None]]  # answers in how many seconds it wants to be asked again, None: never
 

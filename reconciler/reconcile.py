@@ -418,7 +418,7 @@ def _decision(means: Means, ended: Ended) -> Decision:
         "generation": view.row.generation,
         "desired": view.row.desired,
         "held": _held(view),
-        "source": means.documents.fault.reason if means.documents.fault else None,
+        "source": fault.reason if (fault := means.source_fault(view.row)) else None,
         "job": ended.job.id if ended.job else None,
         "plan": None if plan.empty else plan.hash,
         "placements": len(diffed.drifts),
@@ -463,7 +463,7 @@ def _situation(means: Means, ended: Ended) -> Situation:
         last=_work(view.last),
         held=_held(view),
         suspended=_suspension(view, ended.survey.at),
-        source=means.documents.fault,
+        source=means.source_fault(view.row),
     )
 
 

@@ -46,6 +46,8 @@ def serve(settings: Settings, given: Namespace) -> int:
 
 
 async def _run(settings: Settings, where: address.Address | None) -> None:
+    from api.statuses import Statuses  # with what speaks HTTP to a forge
+
     log = structlog.get_logger()
     async with built(settings) as house, AsyncExitStack() as doors:
         watch = _watch(house)
@@ -63,7 +65,13 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
             group.start_soon(_archive_daily, house)
             if watch is not None:
                 group.start_soon(watch.run)
-            log.info("holding", documents=str(settings.documents), state=str(settings.state), role=settings.role)
+            group.start_soon(Statuses(house).run)
+            log.info(
+                "holding",
+                documents=str(settings.sources or settings.documents),
+                state=str(settings.state),
+                role=settings.role,
+            )
             await _held(house, stopped)
             house.bell.close()  # streams say farewell, so that the servers need not cut them off
             for server in servers:

@@ -47,6 +47,7 @@ def option(*flags: str, **words: Any) -> Option:
 
 ENVIRONMENT: Final = option("environment", metavar="ENV", help="name, or project/name")
 TARGET: Final = option("target", metavar="TARGET", help="name, or project/name")
+SOURCE: Final = option("source", metavar="SOURCE", help="its name")
 JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
 LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
 WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
@@ -360,6 +361,71 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("apply",),
+        "Write documents into the database, for environments that it owns.",
+        "api.cli.apply:apply",
+        (
+            option(
+                "-f", "--file", action="append", required=True, metavar="FILE", help="a file or a directory; - reads"
+            ),
+            option("--dry-run", action="store_true", help="check everything and show what would change"),
+            option("--remove", action="store_true", help="take these documents out of the database instead"),
+            option("--revision", type=int, metavar="N", help="only when nothing was written since this revision"),
+        ),
+        (
+            "holdfast apply -f staging.yaml --dry-run",
+            "holdfast apply -f deploy/",
+            "cat prod.yaml | holdfast apply -f -",
+        ),
+        (
+            (OK, "written, or nothing to change"),
+            (ERROR, "findings, somebody else owns it, or it was written meanwhile"),
+        ),
+        detail="Needs a source `database: {}` in the file that HOLDFAST_SOURCES names. All documents are written\n"
+        "together or none, and checked as those of every source are. A release never changes.",
+    ),
+    Command(
+        ("export",),
+        "Write the documents of the database as YAML files.",
+        "api.cli.apply:export",
+        (
+            option("environment", nargs="?", metavar="ENV", help="with its targets and its release; all when left out"),
+            option("-o", "--to", metavar="DIR", help="where; printed when left out, never overwrites"),
+        ),
+        ("holdfast export staging", "holdfast export -o backup/"),
+    ),
+    Command(
+        ("source", "list"),
+        "List the sources of documents: revision, age, signer, and what is wrong.",
+        "api.cli.sources:index",
+        (),
+        ("holdfast source list", "holdfast source list --output json"),
+        (
+            (OK, "all are taken"),
+            (FAILED, "one is not taken; the last accepted state stays in force"),
+            (ERROR, "bad input"),
+        ),
+    ),
+    Command(
+        ("source", "show"),
+        "Show one source.",
+        "api.cli.sources:show_one",
+        (SOURCE,),
+        ("holdfast source show shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
+        ("source", "refresh"),
+        "Read a source now.",
+        "api.cli.sources:refresh",
+        (
+            SOURCE,
+            option("--allow", metavar="COMMIT", help="let in this commit although the history was rewritten"),
+        ),
+        ("holdfast source refresh shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
         ("backup",),
         "Copy everything that is kept into one file, while the daemon goes on.",
         "api.cli.backup:backup",
@@ -397,6 +463,37 @@ COMMANDS: Final = (
         (JOB, option("-f", "--follow", action="store_true", help="follow it until it ends")),
         ("holdfast job show staging:12",),
         JOB_EXITS,
+    ),
+    Command(
+        ("artifacts",),
+        "Show the files that a job deployed: compose locks, units, variables, proxies, and its manifest.",
+        "api.cli.artifacts:index",
+        (
+            JOB,
+            option("--kind", metavar="KIND", help="only of this kind, such as compose-lock or manifest"),
+            option("--target", metavar="TARGET", help="only of this target (name, or project/name)"),
+            option("--name", metavar="NAME", help="only of this name, such as api.env"),
+            option("--back", action="store_true", help="raw: the file of the way back, where the job went back"),
+        ),
+        (
+            "holdfast artifacts staging:12",
+            "holdfast artifacts staging:12 --kind compose-lock --target web-1 --output raw",
+            "holdfast artifacts staging:12 --output json",
+        ),
+        (
+            (OK, "shown"),
+            (ERROR, "no such job or file, or --output raw and more than one file is meant; says which there are"),
+        ),
+        detail="Files are rendered and kept when a job is prepared, before anything is changed, and never change. A\n"
+        "secret is in them as its reference, never as its value. The digest is that of the bytes, as sha256sum has\n"
+        "it.\n\n"
+        "compose-file  the template of a compose target as it was understood\n"
+        "compose-lock  what compose is told; rollbacks and heals deploy the one that was proven\n"
+        "env-file      the declared variables of a component\n"
+        "systemd-unit  the unit of a component, where its document declares the command\n"
+        "nginx-config  the proxy of a component that declares one\n"
+        "manifest      what the job deploys where, by digest",
+        formats=("text", "json", "raw"),
     ),
     Command(
         ("job", "cancel"),
@@ -559,6 +656,7 @@ GROUPS: Final = {
     "artifact": "artifacts of process targets",
     "keys": "signing keys",
     "sticker": "stickers",
+    "source": "sources of documents",
     "job": "jobs",
 }
 
@@ -662,7 +760,9 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
-    line.add_argument("--output", choices=command.formats, default="text", help="json: the whole answer, for programs")
+    raw = "; raw: one file as it is" if "raw" in command.formats else ""
+    said = f"json: the whole answer, for programs{raw}"
+    line.add_argument("--output", choices=command.formats, default="text", help=said)
     line.set_defaults(run=command.run)
 
 

@@ -10,7 +10,22 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, audit, backup, fleet, history, inventory, jobs, logs, people, rights, tokens
+from api.commands import (
+    act,
+    artifacts,
+    audit,
+    backup,
+    documents,
+    fleet,
+    history,
+    inventory,
+    jobs,
+    logs,
+    people,
+    rights,
+    sources,
+    tokens,
+)
 from api.commands.given import Given
 from api.house import House
 from api.people.principal import Principal
@@ -38,7 +53,13 @@ COMMANDS: Mapping[str, Command] = {
     "job": jobs.show,
     "follow": jobs.follow,
     "request": jobs.request,
+    "artifacts": artifacts.index,
     "logs": logs.logs,
+    "sources": sources.index,
+    "source": sources.show,
+    "refresh": sources.refresh,
+    "apply": documents.apply,
+    "export": documents.export,
     "backup": backup.backup,
     "targets": inventory.targets,
     "components": inventory.components,

@@ -54,6 +54,12 @@ class Given:
             raise Problem("BAD_ARGUMENT", f"{name} is not a list of texts")
         return tuple(value)
 
+    def map(self, name: str) -> Mapping[str, Any]:
+        value = self._arguments.get(name)
+        if not isinstance(value, dict):
+            raise Problem("BAD_ARGUMENT", f"{name} is missing; expected an object")
+        return value
+
     def moment(self, name: str) -> datetime | None:
         text = self.text_or_none(name)
         if text is None:

@@ -52,7 +52,13 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "job": Right(Verb.READ, Where.JOB),
     "follow": Right(Verb.READ, Where.JOB),
     "request": Right(Verb.DEPLOY, Where.JOB),
+    "artifacts": Right(Verb.READ, Where.JOB),
     "logs": Right(Verb.READ, Where.FOUND),
+    "sources": Right(Verb.READ, Where.FOUND),
+    "source": Right(Verb.READ, Where.FOUND),
+    "refresh": Right(Verb.REQUEST, Where.FOUND),
+    "apply": Right(Verb.TARGET_EDIT, Where.FOUND),
+    "export": Right(Verb.READ, Where.FOUND),
     "targets": Right(Verb.READ, Where.ENVIRONMENT),
     "components": Right(Verb.READ, Where.ENVIRONMENT),
     "releases": Right(Verb.READ, Where.FOUND),  # in projects where anything may be read
@@ -93,6 +99,8 @@ def insist(name: str, given: Given) -> None:
             authorise(principal, right.verb, named)
         case _:
             somewhere(principal, right.verb)
+    if name == "refresh" and given.text_or_none("allow"):  # it lets a rewritten history in
+        authorise(principal, Verb.POLICY_EDIT)
     if name == "resume" and given.flag("lift_refused"):  # it lets the loop deploy what had failed
         authorise(principal, Verb.DEPLOY, given.environment())
 

@@ -44,7 +44,7 @@ class Caps:
     hosts: frozenset[str] | None = None
     requests: int = 256
     body: int = MEBIBYTE
-    bodies: Mapping[str, int] = field(default_factory=lambda: {"/hooks/": 4 * MEBIBYTE})
+    bodies: Mapping[str, int] = field(default_factory=lambda: {"/hooks/": 5 * MEBIBYTE})
     depth: int = 32
     arrives: float = 20.0
     answers: float = 90.0

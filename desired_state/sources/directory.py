@@ -16,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from watchfiles import Change, awatch
 
 from desired_state.findings import Finding, escaped
-from desired_state.sources.base import SourceUnavailable, Tree
+from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
 from desired_state.strict import FILE_BYTES
 from stickers import digest
 
@@ -62,7 +62,7 @@ class Directory:
         self._limiter = CapacityLimiter(2)
         self._settled: str | None = None  # the revision that was read last
 
-    async def read(self) -> Tree:
+    async def read(self, in_force: InForce = NOTHING) -> Tree:
         for _ in range(ATTEMPTS):
             with suppress(_Moved):
                 tree, signature = await self._in_thread(self._snapshot)

@@ -11,16 +11,29 @@ from typing import Any, ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers import blocking, diagnosis, sequence
-from drivers.compose import program
+from drivers.compose import artifacts, program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder
 from drivers.compose.hands import ComposeHands, Site
 from drivers.compose.lock import Place
 from drivers.compose.program import Program
 from drivers.compose.sight import Shelf, whole
-from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Rendered,
+    RenderedKind,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.docker import connection as docker
 from drivers.docker import events, examine, look, render
 from drivers.docker.engine import Engine
@@ -56,6 +69,7 @@ class ComposeDriver:
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
     verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, with Compose 1 and 2")
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset({RenderedKind.COMPOSE_LOCK})
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
@@ -170,6 +184,13 @@ class ComposeDriver:
             remedy = "install docker-compose (or the compose plugin of docker), or mend `program`"
             return diagnosis.missing("program", str(error), remedy)
         return diagnosis.ok("program", f"{' '.join(found.argv)} is {'.'.join(map(str, found.version))}")
+
+    # -- its files --------------------------------------------------------------------------------------------------
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        return artifacts.rendered(self._place(target), placements, kept)
 
     # -- what is reached --------------------------------------------------------------------------------------------
 

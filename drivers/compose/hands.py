@@ -17,7 +17,7 @@ from desired_state.health import Health
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers import blocking
-from drivers.compose import lock, program
+from drivers.compose import artifacts, lock, program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder, Record
 from drivers.compose.lock import Piece
@@ -131,14 +131,8 @@ class ComposeHands:
         self._locked(others, self._pieces.values())
 
     def _rendered(self, placement: Placement) -> Piece:
-        """What is told compose of the placement; what stands is told in the words it was made with."""
-        text = placement.configuration.template
-        if text is None:
-            raise InvalidAction(f"{placement.id}: connection.template says nothing of it")
-        try:
-            return lock.piece(self._place, placement, Part.read(text))
-        except ValueError as error:
-            raise InvalidAction(f"{placement.id}: its template cannot be read: {error}") from None
+        """What is told compose of the placement, in the words that were kept for this action."""
+        return artifacts.piece(self._place, placement, self._action.rendered)
 
     def _refuse_host_mounts(self, placement: Placement) -> None:
         """As they are allowed today, also for a template of former days."""

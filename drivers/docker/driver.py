@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers import sequence
-from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.contract import (
+    Action,
+    Against,
+    Capabilities,
+    Diagnosis,
+    Look,
+    Receipt,
+    Rendered,
+    RenderedKind,
+    Report,
+    Tools,
+    Unit,
+    Verified,
+)
 from drivers.docker import events, examine, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
@@ -19,6 +32,7 @@ from drivers.docker.eyes import Eyes
 from drivers.docker.feed import Feed, Hold
 from drivers.docker.hands import DockerHands
 from drivers.errors import Busy, DriverError, Refused
+from drivers.rendered import env_files
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 
@@ -56,6 +70,7 @@ class DockerDriver:
     kind: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT, events=True, logs=True, adopts=True)
     verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, over sockets, TLS and OpenSSH")
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset()  # the specification beside a container is what it was
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._engines = tools, engines
@@ -146,6 +161,11 @@ class DockerDriver:
             raise Refused(f"no container stands for {id}")
         return newest
 
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        return env_files(placements)
+
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         return await examine.examine(self._host(look.target).engine, look, self._tools)
 
@@ -177,7 +197,12 @@ class DockerDriver:
         if self._pool is None:
             self._pool = shared(self._tools)
         tunnel = Tunnel(self._pool[connection.ssh], connection.engine.removeprefix("unix://"))
-        engine = self._engines(Connection(engine=f"unix://{tunnel.path}", address=connection.address))
+        here = Connection(
+            engine=f"unix://{tunnel.path}",
+            address=connection.address,
+            secrets_directory=connection.secrets_directory,
+        )
+        engine = self._engines(here)
         engine.connected = tunnel.host.connected
         return Host(engine, self._tools, tunnel)
 

@@ -173,6 +173,10 @@ class Engine:
         with contextlib.suppress(Missing):
             await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{_word(id)}?v=1&force=1"))
 
+    async def put(self, id: str, path: str, archive: bytes) -> None:
+        """Unpack a tar archive below a directory of the container, which need not run."""
+        await self._change(lambda client: client.put_archive(id, path, archive))
+
     async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
         await self._post(f"/containers/{_word(id)}/update", {"RestartPolicy": policy})
 

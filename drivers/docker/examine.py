@@ -19,7 +19,7 @@ import anyio.to_thread
 from drivers import diagnosis
 from drivers.contract import Diagnosis, Grade, Look, Tools
 from drivers.diagnosis import missing, ok, unknown, warning
-from drivers.docker import look
+from drivers.docker import files, look
 from drivers.docker.connection import Connection
 from drivers.docker.engine import OLDEST, Engine
 from drivers.errors import DriverError, Refused
@@ -52,7 +52,21 @@ async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, .
     after = tools.now()
     fetched = await _fetched(engine, one, tools)
     found = (_version(about), _storage(about), await _disk(engine.connection, about), _clock(about, before, after))
-    return (reached, *found, *_limits(about, one), *fetched)
+    return (reached, *found, *_limits(about, one), *_secrets(engine, one), *fetched)
+
+
+def _secrets(engine: Engine, one: Look) -> tuple[Diagnosis, ...]:
+    """Where secrets that are declared as files would be."""
+    if not any(placement.configuration.secrets for placement in one.placements):
+        return ()
+    kind, directory = files.lies_on(engine), engine.connection.secrets_directory
+    if kind is None:
+        remedy = f"see there that `findmnt -T {directory}` says tmpfs"
+        return (unknown("secrets", f"whether {directory} of the engine's host is in memory is not seen here", remedy),)
+    if kind not in files.IN_MEMORY:
+        remedy = "mount a tmpfs there, or let connection.secrets_directory name one"
+        return (missing("secrets", f"{directory} is on {kind}, not in memory", remedy),)
+    return (ok("secrets", f"{directory} is in memory ({kind})"),)
 
 
 # -- reaching it ----------------------------------------------------------------------------------------------------

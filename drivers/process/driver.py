@@ -19,6 +19,8 @@ from drivers.contract import (
     Look,
     Receipt,
     Remove,
+    Rendered,
+    RenderedKind,
     Report,
     Tools,
     Unit,
@@ -31,6 +33,7 @@ from drivers.process.connection import Connection
 from drivers.process.hands import Hands
 from drivers.process.line import Asks, Doors, Line
 from drivers.process.sight import Sight
+from drivers.rendered import env_files
 from drivers.ssh.connection import Ssh
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
@@ -70,6 +73,8 @@ class ProcessDriver:
     verified: ClassVar[Verified] = Verified(
         against=Against.REAL, by="Linux processes, also under Python 3.8 and behind OpenSSH"
     )
+
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset()  # a release that is kept on the host has its own files
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
@@ -175,6 +180,11 @@ class ProcessDriver:
         sight = self._host(look.target).sight
         connection = sight.connection(look.target)
         return (*await examine.examine(sight.line, connection, look, self.tools), *declared)
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        return env_files(placements)
 
     # -- what another keeper of workloads brings instead -------------------------------------------------------------
 

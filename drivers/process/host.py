@@ -536,9 +536,9 @@ class Release(NamedTuple):
     @property
     def secrets(self) -> list[str]:
         """The references whose values it needs."""
-        return sorted(
-            secret_name(value) for _, value in self.configuration_of.get("environment", []) if isinstance(value, dict)
-        )
+        variables = (value for _, value in self.configuration_of.get("environment", []) if isinstance(value, dict))
+        files = (file["secret"] for file in self.configuration_of.get("secrets", []))
+        return sorted(secret_name(value) for value in (*variables, *files))
 
     @property
     def grace(self) -> float:

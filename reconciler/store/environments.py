@@ -23,12 +23,15 @@ _ONE: Final = select(table).where(table.c.id == bindparam("id_is"))  # built onc
 _RESUMED: Final = {"suspended_reason": None, "suspended_by": None, "suspended_at": None, "suspended_until": None}
 
 
-def accept(c: Connection, desired: DesiredState, *, now: datetime, actor: str = audit.HOLDFAST) -> Accepted:
-    """The desired state is in force from now on. One that means the same as the last raises no generation and only
-    renews the revision; to be declared again ends `undeclared`. `actor` is who handed it in, if a person did."""
+def accept(
+    c: Connection, desired: DesiredState, *, now: datetime, source: str = "", actor: str = audit.HOLDFAST
+) -> Accepted:
+    """The desired state is in force from now on, and the source owns the environment. One that means the same as the
+    last raises no generation and keeps the revision that brought it; to be declared again ends `undeclared`. `actor` is
+    who handed it in, if a person did."""
     row = load(c, desired.environment.id)
     if row is not None and row.desired == desired.digest:
-        _confirm(c, row, desired.revision)
+        _confirm(c, row, source)
         return Accepted(generation=row.generation, changed=False)
     generation = 1 if row is None else row.generation + 1
     [content] = contents.keep(c, Kind.DESIRED_STATE, [desired], now)
@@ -40,6 +43,7 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime, actor: str = 
         "revision": desired.revision,
         "accepted_at": now,
         "undeclared_at": None,
+        "source": source,
     }
     offered = insert(c, table).values(id=desired.environment.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
@@ -130,15 +134,15 @@ def known_targets(c: Connection, id: EnvironmentId) -> tuple[Target, ...]:
     return tuple(found[name] for name in digests)
 
 
+def _confirm(c: Connection, row: EnvironmentRow, source: str) -> None:
+    if row.source != source or row.undeclared_at is not None:
+        _written(c, row.id, {"source": source, "undeclared_at": None})
+
+
 def _audited(
     c: Connection, id: EnvironmentId, actor: str, action: str, detail: Mapping[str, object], now: datetime
 ) -> None:
     audit.append(c, environment=id, actor=actor, action=action, subject=id, detail=detail, now=now)
-
-
-def _confirm(c: Connection, row: EnvironmentRow, revision: str) -> None:
-    if row.revision != revision or row.undeclared_at is not None:
-        _written(c, row.id, {"revision": revision, "undeclared_at": None})
 
 
 def _written(c: Connection, id: EnvironmentId, values: dict[str, Any], lease: Lease | None = None) -> None:
@@ -163,6 +167,7 @@ def _environment(row: Row[Any]) -> EnvironmentRow:
         last_attempted=row.last_attempted,
         last_applied=row.last_applied,
         memories=row.memories or "",
+        source=row.source,
     )
 
 

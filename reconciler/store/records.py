@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from desired_state.model import Placement, Target
-from drivers.contract import Receipt, Step
+from drivers.contract import Receipt, RenderedKind, Step
 from reconciler.core.conditions import Condition
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
@@ -73,9 +73,9 @@ class HandSuspension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRow:
-    """One environment. `desired` is the digest of the accepted meaning; `revision` the latest that means the same.
+    """One environment. `desired` is the digest of the accepted meaning; `revision` the one that brought it.
     `undeclared_at`: the documents name it no more, the last accepted desire stays in force. `memories` is another text
-    whenever something was written to what is remembered of it."""
+    whenever something was written to what is remembered of it; `source` is the name of the source that owns it."""
 
     id: EnvironmentId
     generation: int
@@ -89,6 +89,7 @@ class EnvironmentRow:
     last_attempted: ReleaseName | None = None
     last_applied: ReleaseName | None = None
     memories: str = ""
+    source: str = ""
 
 
 class Wish(StrEnum):
@@ -296,3 +297,19 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    """A rendered file of a job, as it is kept: where it is for, and the digest of its bytes. `target` None: it is of
+    the job as a whole."""
+
+    job: JobId
+    direction: Direction
+    target: TargetId | None
+    components: tuple[ComponentName, ...]
+    name: str
+    kind: RenderedKind
+    media_type: str
+    digest: Digest
+    kept_at: datetime

@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
+from drivers.contract import RenderedKind
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
@@ -127,6 +128,7 @@ environment = Table(
     _text("last_applied", null=True),
     _number("jobs", default=0),
     _text("memories", server_default=""),
+    _text("source", server_default=""),
     CheckConstraint(
         "(suspended_reason is null) = (suspended_by is null) and (suspended_reason is null) = (suspended_at is null)",
         name="environment_suspended_by_somebody",
@@ -234,6 +236,33 @@ progress = Table(
     Column("message", Sentence, nullable=False),
     PrimaryKeyConstraint("task", "number"),
 )
+
+artifact = Table(
+    "artifact",
+    metadata,
+    _environment(),
+    _text("job"),  # may be archived before what it rendered for last good
+    _text("direction"),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _text("name"),
+    _text("kind"),
+    _text("media_type"),
+    _content("content"),
+    _text("artifact", null=True),
+    _text("configuration", null=True),
+    _refers("placement", "content.digest", null=True),
+    _instant("kept_at"),
+    PrimaryKeyConstraint("job", "direction", "target", "name", "component", "slot"),
+    _one_of("artifact", "direction", Direction),
+    _one_of("artifact", "kind", RenderedKind),
+    CheckConstraint(
+        "(artifact is null) = (placement is null) and (configuration is null) = (placement is null)",
+        name="artifact_of_placement",
+    ),
+)
+Index("artifact_by_place", *(artifact.c[name] for name in ("environment", "target", "component", "slot")))
 
 evidence = Table(
     "evidence",
@@ -373,6 +402,74 @@ Index(
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
+
+source = Table(
+    "source",
+    metadata,
+    _text("name", primary_key=True),
+    _text("revision", null=True),
+    _text("allowed", null=True),
+    _instant("accepted_at", null=True),
+    _instant("read_at", null=True),
+    Column("signer", Sentence),
+    _text("fault", null=True),
+    Column("fault_message", Sentence),
+    _text("fault_revision", null=True),
+    _instant("fault_at", null=True),
+    CheckConstraint("(revision is null) = (accepted_at is null)", name="source_accepted_at"),
+    CheckConstraint(
+        "(fault is null) = (fault_message is null) and (fault is null) = (fault_at is null)", name="source_fault_said"
+    ),
+)
+
+document = Table(
+    "document",
+    metadata,
+    _text("kind"),
+    _text("project"),
+    _text("name"),
+    _text("body"),
+    _number("revision"),
+    _text("written_by"),
+    _instant("written_at"),
+    PrimaryKeyConstraint("kind", "project", "name"),
+    _said("document", "written_by"),
+)
+
+document_set = Table(
+    "document_set",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    _number("revision"),
+    CheckConstraint("one = 1", name="document_set_one"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _text("source"),
+    _text("id"),
+    _instant("seen_at"),
+    PrimaryKeyConstraint("source", "id"),
+)
+Index("delivery_by_age", delivery.c.seen_at)
+
+commit_status = Table(
+    "commit_status",
+    metadata,
+    _text("source"),
+    _text("revision"),
+    _text("context"),
+    _text("state"),
+    Column("says", Sentence, nullable=False),
+    _instant("changed_at"),
+    _text("sent", null=True),
+    _number("attempts", default=0),
+    _instant("again_at", null=True),
+    Column("problem", Sentence),
+    PrimaryKeyConstraint("source", "revision", "context"),
+)
+Index("commit_status_by_age", commit_status.c.changed_at)
 
 notice = Table(
     "notice",

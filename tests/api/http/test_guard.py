@@ -189,6 +189,8 @@ ARGUMENTS = {
     "id": VALUES["id"],
     "reason": "a test",
     "what": "pause",
+    "source": "main",
+    "files": {},
     "release": "shop@1.0.0",
 }
 
@@ -217,7 +219,7 @@ async def _at_the_wire(made: Door, role: str, name: str) -> None:
     here = (await made.post(f"/v1/{name}", f"{role}@default/prod", json=arguments)).text
     assert ('"FORBIDDEN"' in here) is not allowed, here
     there = (await made.post(f"/v1/{name}", f"{role}@elsewhere/other", json=arguments)).text
-    assert any(mark in there for mark in ('"FORBIDDEN"', '"NO_', '"tokens": []')), there
+    assert any(mark in there for mark in ('"FORBIDDEN"', '"NO_', '"tokens": []', '"sources": []')), there
 
 
 async def test_what_is_named_by_no_environment_is_looked_for_where_one_may_see(made: Door) -> None:

@@ -49,14 +49,14 @@ async def test_another_meaning_is_another_generation(store: Store) -> None:
     assert (row.release, row.accepted_at, row.generation) == ("shop@2.0.0", LATER, 2)
 
 
-async def test_the_same_meaning_of_another_revision_is_the_same_generation(store: Store) -> None:
+async def test_the_same_meaning_of_another_revision_changes_nothing(store: Store) -> None:
     await store.write(lambda c: environments.accept(c, fleet(1), now=NOW))
     again = replace(fleet(1), revision="r2")
     assert await store.write(lambda c: environments.accept(c, again, now=LATER)) == Accepted(
         generation=1, changed=False
     )
     row = await _row(store)
-    assert (row.revision, row.accepted_at) == ("r2", NOW)
+    assert (row.revision, row.accepted_at) == ("r1", NOW)
 
 
 async def test_nothing_new_is_nothing_written(store: Store) -> None:

@@ -9,8 +9,8 @@ from alembic import op
 
 from reconciler.store.columns import Serial
 
-revision: Final = "0007"
-down_revision: Final = "0006"
+revision: Final = "0004"
+down_revision: Final = "0003"
 
 
 def upgrade() -> None:

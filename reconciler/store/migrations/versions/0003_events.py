@@ -9,7 +9,7 @@ from alembic import op
 
 from reconciler.store.columns import Serial, this_transaction
 
-revision: Final = "0006"
+revision: Final = "0003"
 down_revision: Final = "0002"
 
 
