@@ -395,9 +395,10 @@ Index(
     standing.c.environment,
     standing.c.verdict,
     standing.c.target,
+    standing.c.until,
     sqlite_where=OPEN,
     postgresql_where=OPEN,
-)  # a fleet at a glance, without reading one row
+)  # a fleet at a glance, without reading one row; SQLite wants `until` in it to believe that
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)

@@ -16,6 +16,7 @@ MINUTES: Final = {  # at the longest
     "turn": 10,
     "core": 5,
     "store": 10,
+    "pages": 10,
     "documents": 5,
     "docker": 5,
     "compose": 10,
