@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from random import Random
 from typing import Final
 
 from anyio import to_thread
 
 from api import keys, logging
 from api.house import House
+from api.place import Place
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
@@ -22,13 +25,15 @@ from desired_state.sources.directory import Directory
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
+from reconciler.bell import Bell
 from reconciler.daemon import Parts, Reconciler
+from reconciler.events import Sink
 from reconciler.means import Limits
-from reconciler.store import installations
+from reconciler.store import installations, listening, replicas
 from reconciler.store.errors import StoreError
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId
+from stickers.names import EnvironmentId, InstallationId, KeyId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, SignatureError, Statement
 from stickers.sticker import Sticker
@@ -47,11 +52,14 @@ async def built(settings: Settings) -> AsyncIterator[House]:
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
+    place = Place(settings.state)
     try:
-        store = await Store.open(settings.database_url, now=utc)
+        store = await Store.open(settings.database_url, now=utc, patience=_patience(settings))
     except StoreError as error:
+        place.release()
         raise Problem(error.code, str(error)) from None
     try:
+        await _same_keys(store, keyring)
         proposed = InstallationId(secrets.token_hex(4))
         installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
         resolver = Resolver(redactor)
@@ -65,12 +73,29 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            yield _house(settings, store, drivers, tools, keyring, redactor)
+            yield _house(settings, store, drivers, tools, keyring, redactor, place, signer.key.id)
         finally:
             await drivers.aclose()
             await resolver.aclose()
     finally:
         await store.aclose()
+        place.release()
+
+
+def _patience(settings: Settings) -> float:
+    """A transaction that takes longer than a lease may be used is of no use any more; a busy machine takes its time."""
+    return max(5.0, settings.lease_seconds * 2 / 3)
+
+
+async def _same_keys(store: Store, keyring: Keyring) -> None:
+    """What other replicas sign must be believed here, or their stickers were taken for forgeries."""
+    for other in await store.read(lambda c: replicas.live(c, utc())):
+        if other.key and KeyId(other.key) not in keyring.keys:
+            raise Problem(
+                "KEYS_DIFFER",
+                f"replica {other.place} signs with key {other.key}, which is not in the keyring here: "
+                "give every replica the same HOLDFAST_KEY_DIRECTORY",
+            )
 
 
 @asynccontextmanager
@@ -92,19 +117,39 @@ def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: ob
     raise Problem("NO_KEYS", "whoever only examines signs nothing")
 
 
+def _bell(settings: Settings, store: Store, sink: Sink) -> Bell | None:
+    """Other replicas are woken over a connection of its own; an embedded store has none."""
+    if not settings.is_shared:
+        return None
+    address = settings.database_direct or settings.database_url
+    return Bell(store, lambda: listening.heard(address), sink=sink, random=Random())  # noqa: S311  # pauses
+
+
 def _house(
-    settings: Settings, store: Store, drivers: Drivers, tools: Tools, keyring: Keyring, redactor: Redactor
+    settings: Settings,
+    store: Store,
+    drivers: Drivers,
+    tools: Tools,
+    keyring: Keyring,
+    redactor: Redactor,
+    place: Place,
+    key: KeyId,
 ) -> House:
     parts = Parts(
         store=store,
         drivers=drivers,
         tools=tools,
         keyring=keyring,
-        holder=f"{tools.installation}@{settings.state.absolute()}",
+        holder=f"{tools.installation}@{place.name}",
         source=Directory(settings.documents),
         load=_load,
         sink=logging.write,
         limits=Limits(actions=settings.concurrency),
+        ttl=timedelta(seconds=settings.lease_seconds),
+        bell=_bell(settings, store, logging.write),
+        version=version("holdfast"),
+        key=key,
+        keys_again=lambda: keys.load_keyring(settings.keys),
     )
     return House(
         settings=settings,

@@ -20,7 +20,7 @@ from reconciler.core.intent import NO_GRANT, Code, Grant, JobKind, Plan
 from reconciler.core.known import Memory
 from reconciler.leases import HeldElsewhere
 from reconciler.means import Means
-from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved
+from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved, nothing
 from reconciler.store import jobs, memories
 from reconciler.store.errors import JobActive
 from reconciler.store.records import Job, Lease, Refusal
@@ -42,10 +42,18 @@ class Declined(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who asks, and why."""
+    """Who asks, and why; `also` is what is written with the job that comes of it, in the same transaction."""
 
     actor: str
     reason: str
+    also: Also = nothing
+
+    def asked(self, also: Also = nothing) -> Asked:
+        def both(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
+            also(c, job, lease, now)
+            self.also(c, job, lease, now)
+
+        return Asked(by=self.actor, reason=self.reason, also=both)
 
 
 async def plan(means: Means, environment: EnvironmentId, grant: Grant = NO_GRANT) -> Plan:
@@ -65,7 +73,7 @@ async def sync(
             if found.empty:
                 return None
             try:
-                return await _made(means, surveyed, found, lease, Asked(by=person.actor, reason=person.reason))
+                return await _made(means, surveyed, found, lease, person.asked())
             except WorldMoved:
                 continue
         raise WorldMoved(f"{environment} does not stop changing")
@@ -88,7 +96,7 @@ async def adopt(
         )
         if found.empty:
             return None
-        return await _made(means, surveyed, found, lease, Asked(by=person.actor, reason=person.reason))
+        return await _made(means, surveyed, found, lease, person.asked())
 
 
 async def rollback(means: Means, environment: EnvironmentId, person: Person) -> Job | None:
@@ -109,7 +117,7 @@ async def rollback(means: Means, environment: EnvironmentId, person: Person) -> 
         left = _left_behind(surveyed.view, undo)
         if found.empty and not left:
             return None
-        asked = Asked(by=person.actor, reason=person.reason, also=_leaves(left, surveyed.view, person))
+        asked = person.asked(_leaves(left, surveyed.view, person))
         return await _made(means, surveyed, found, lease, asked)
 
 

@@ -19,6 +19,7 @@ from reconciler.store import retention
 from reconciler.store.errors import StoreError
 
 ARCHIVE_SECONDS: Final = 24 * 3600
+ARCHIVE_ASKS: Final = 60  # seconds until a replica asks again whether it is the one that archives
 
 
 def run(settings: Settings, given: Namespace) -> int:
@@ -44,6 +45,9 @@ async def _archive_daily(house: House) -> None:
     """Move what is older than the history is kept for from the store into the archive, at once and then every day."""
     log = structlog.get_logger()
     while True:
+        if house.settings.is_shared and not house.reconciler.single:
+            await anyio.sleep(ARCHIVE_ASKS)
+            continue  # another replica does
         try:
             done = await retention.run(
                 house.store, house.settings.archive, now=house.now(), days=house.settings.history_days
