@@ -15,11 +15,12 @@ from secrets import token_hex
 from typing import Final
 
 import anyio
+from sqlalchemy import Connection
 
 from reconciler import events
 from reconciler.events import Sink
 from reconciler.failpoints import reached
-from reconciler.store import leases
+from reconciler.store import leases, replicas
 from reconciler.store.errors import LostLease, StoreError
 from reconciler.store.records import Lease
 from reconciler.store.store import Store
@@ -114,8 +115,12 @@ class Leases:
     async def inherit(self) -> None:
         """Free what an earlier process of this place left held: it is dead, and need not be waited for. Once."""
         if not self._inherited and self.takes:
-            await self._store.write(lambda c: leases.free_all(c, f"{self._place}#"))
+            await self._store.write(self._freed)
             self._inherited = True
+
+    def _freed(self, c: Connection) -> None:
+        leases.free_all(c, f"{self._place}#")
+        replicas.forget(c, f"{self._place}#", but=self.holder)
 
     def enter(self, claimed: Iterable[Lease], began: float) -> None:
         """Hold what was claimed in a transaction that was asked for at `began`."""

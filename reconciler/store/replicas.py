@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from reconciler.store import leases
 from reconciler.store.records import Replica, Role
@@ -43,6 +43,12 @@ def known(c: Connection) -> tuple[Replica, ...]:
 
 def leave(c: Connection, id: str) -> None:
     c.execute(delete(table).where(table.c.id == id))
+
+
+def forget(c: Connection, beginning: str, but: str) -> None:
+    """Those whose id begins so live no more: another process lives in their place."""
+    theirs = func.substr(table.c.id, 1, len(beginning)) == beginning
+    c.execute(delete(table).where(theirs, table.c.id != but))
 
 
 def sweep(c: Connection, now: datetime) -> None:
