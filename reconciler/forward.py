@@ -31,6 +31,7 @@ from stickers.names import EnvironmentId, JobId, TargetId
 
 PATIENCE: Final = timedelta(seconds=60)  # from the asking until somebody has begun
 WORKING: Final = timedelta(seconds=60)  # more, for who has begun
+RETURNS: Final = 15.0  # seconds that a database may be away while something is asked
 GLANCE: Final = 0.5  # seconds between two looks for the answer, where nobody wakes us
 
 Answers = dict[str, anyio.Event]  # who waits, by the command's id
@@ -82,14 +83,15 @@ async def ask(means: Means, command: Command, ring: Callable[[Key], None], answe
 
 async def _write(means: Means, command: Command) -> None:
     """Once, whatever becomes of the answer of the database: the id is the same each time."""
-    now = means.tools.now()
-    for last in (False, False, True):
+    now, deadline = means.tools.now(), anyio.current_time() + RETURNS
+    while True:
         try:
             await means.store.write(lambda c: rows.ask(c, command, now=now, ttl=PATIENCE))
             return
         except (CommitUnknown, Unavailable):
-            if last:
+            if anyio.current_time() > deadline:
                 raise
+        await anyio.sleep(GLANCE)
 
 
 async def _answered(means: Means, command: Command, answers: Answers) -> Mapping[str, Any]:

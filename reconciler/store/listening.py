@@ -7,7 +7,7 @@ The connection is direct, since a pooler that hands out servers by the transacti
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from sqlalchemy import Connection, make_url, text
@@ -45,7 +45,7 @@ async def heard(address: str) -> AsyncIterator[tuple[str, ...]]:
     import psycopg
 
     with anyio.fail_after(ANSWERS):
-        line = await psycopg.AsyncConnection.connect(_plain(address), autocommit=True)
+        line = await psycopg.AsyncConnection.connect(autocommit=True, **_plain(address))
     try:
         with anyio.fail_after(ANSWERS):
             await line.execute(f"listen {CHANNEL}".encode())
@@ -60,6 +60,8 @@ async def heard(address: str) -> AsyncIterator[tuple[str, ...]]:
             await line.close()
 
 
-def _plain(address: str) -> str:
-    """As libpq reads it."""
-    return make_url(address).set(drivername="postgresql").render_as_string(hide_password=False)
+def _plain(address: str) -> dict[str, Any]:
+    """As the driver is told it: of several hosts too."""
+    url = make_url(address).set(drivername="postgresql+psycopg")
+    _, given = url.get_dialect()().create_connect_args(url)
+    return dict(given)
