@@ -132,9 +132,11 @@ class Spread:
         )
 
     def _share(self, c: Connection, live: Sequence[Replica]) -> int:
-        """By rank: the first few take one more where it does not come out even."""
+        """By rank: the first few take one more where it does not come out even. Who holds more goes first, so that
+        nothing moves without need."""
         everything = c.execute(select(func.count()).select_from(environment)).scalar_one()
-        able = [each.id for each in live if each.role is not Role.API]
+        ranked = sorted(live, key=lambda each: (-each.environments, each.id))
+        able = [each.id for each in ranked if each.role is not Role.API]
         if self._me.id not in able:
             return 0
         even, more = divmod(everything, len(able))
