@@ -2,6 +2,9 @@
 
 An expired lease frees nothing by itself: a former holder is fenced by the next one's token, not by time. Expiry is
 judged by the database's clock on PostgreSQL, where several machines meet, and by the store's own otherwise.
+
+A standby that did not have the last commits when it was promoted has forgotten tokens that targets have seen. So on
+PostgreSQL tokens also rise with the timeline, which every promotion and every restore from an archive begins anew.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Interval,
@@ -21,6 +25,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     update,
@@ -39,6 +44,9 @@ _BOUND: Final = and_(
     table.c.token == bindparam("lease_token"),
     table.c.holder == bindparam("lease_holder"),
 )
+_TIMELINE: Final[ColumnElement[int]] = literal_column(
+    "((('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint - 1) * 1000000 + 1)", BigInteger
+)
 _HOLD: Final = select(literal(1)).where(_BOUND).with_for_update(read=True)
 # `fence` for statements that are built once: executed with `bound`
 FENCE: Final = exists(select(literal(1)).select_from(table).where(_BOUND).with_for_update(read=True))
@@ -49,10 +57,10 @@ def acquire(c: Connection, environment: EnvironmentId, holder: str, *, now: date
     it has, unless it has expired."""
     moment, until = _clock(c, now), _clock(c, now, ttl)
     mine = and_(table.c.holder == holder, table.c.until > moment)
-    offered = insert(c, table).values(environment=environment, holder=holder, token=1, until=until)
+    offered = insert(c, table).values(environment=environment, holder=holder, token=_least(c), until=until)
     taken = offered.on_conflict_do_update(
         index_elements=["environment"],
-        set_={"holder": holder, "until": until, "token": case((mine, table.c.token), else_=table.c.token + 1)},
+        set_={"holder": holder, "until": until, "token": case((mine, table.c.token), else_=_next(c))},
         where=or_(table.c.holder.is_(None), table.c.until <= moment, mine),
     )
     row = c.execute(taken.returning(*table.c)).first()
@@ -94,7 +102,7 @@ def claim(c: Connection, holder: str, most: int, *, now: datetime, ttl: timedelt
     if not found:
         return ()
     taken = update(table).where(table.c.environment.in_(found))
-    rows = c.execute(taken.values(holder=holder, until=until, token=table.c.token + 1).returning(*table.c))
+    rows = c.execute(taken.values(holder=holder, until=until, token=_next(c)).returning(*table.c))
     return tuple(sorted((_lease(row) for row in rows), key=lambda lease: lease.environment))
 
 
@@ -175,6 +183,16 @@ def lost(lease: Lease) -> LostLease:
 
 def _held(lease: Lease) -> ColumnElement[bool]:
     return and_(table.c.environment == lease.environment, table.c.token == lease.token, table.c.holder == lease.holder)
+
+
+def _next(c: Connection) -> ColumnElement[int]:
+    """The token of the next holder."""
+    return table.c.token + 1 if c.dialect.name == "sqlite" else func.greatest(table.c.token + 1, _least(c))
+
+
+def _least(c: Connection) -> ColumnElement[int]:
+    """The first token that can be given."""
+    return literal(1) if c.dialect.name == "sqlite" else _TIMELINE
 
 
 def clock(c: Connection, now: datetime) -> datetime:

@@ -130,7 +130,7 @@ def writes(address: str) -> None:
 
 def _written(address: str, many: int) -> float:
     started = [_started(address, "writer", str(number)) for number in range(many)]
-    return sum(float(process.communicate()[0]) for process in started)
+    return sum(float(process.communicate()[0].split()[-1]) for process in started)
 
 
 async def _writer(address: str, number: str) -> None:
@@ -140,11 +140,11 @@ async def _writer(address: str, number: str) -> None:
 
     def settle(c: Any) -> Lease:
         environments.accept(c, desired, now=NOW)
-        lease = leases.acquire(c, id, f"writer {time.time_ns()}", now=NOW, ttl=timedelta(hours=1))
+        lease = leases.acquire(c, id, f"writer {number} {time.time_ns()}", now=NOW, ttl=timedelta(hours=1))
         assert lease is not None
         return lease
 
-    await store.write(lambda c: leases.free_all(c, "writer"))
+    await store.write(lambda c: leases.free_all(c, f"writer {number} "))
     lease = await store.write(settle)
     before = [judged(each) for each in desired.placements]
     done, began = 0, time.perf_counter()

@@ -12,6 +12,7 @@ from reconciler import forward
 from reconciler.commands import Declined
 from reconciler.core.intent import Grant
 from reconciler.core.machine import JobState
+from reconciler.events import LeaseTaken
 from reconciler.loop import execute, reconcile
 from reconciler.store import commands, environments, jobs
 from reconciler.store.errors import JobActive
@@ -146,6 +147,23 @@ async def test_a_command_that_was_asked_before_its_holder_died_is_carried_out_by
         async with made.replica("b") as b:
             await until("the answer", lambda: found, within=30)
             assert [found[0].id if found[0] else None] == [job.id for job in await everything(b)]
+
+
+async def test_a_command_line_beside_replicas_asks_them_and_takes_nothing(postgresql: str) -> None:
+    made = Crew.of(postgresql, declared("1.0.0", targets=1, sync=ASKS))
+    async with made.replica("a") as a, made.replica("cli", running=False) as cli:
+        await until("a holder", lambda: shares([a]) == [1])
+        made.shelf.put(declared("2.0.0", targets=1, sync=ASKS))
+        await until("the documents", lambda: _declares(a, "2.0.0"))
+        await cli.reconciler.begin_alone()
+        job = await cli.reconciler.sync(PROD, ANYTHING, actor="ada")
+        assert [each.id for each in await everything(a)] == [job.id if job else None]
+        assert not [event for event in cli.events if isinstance(event, LeaseTaken)]
+
+
+async def _declares(made: Rig, version: str) -> bool:
+    row = await made.row()
+    return row is not None and str(row.release) == f"shop@{version}"
 
 
 async def test_a_lost_answer_of_the_database_makes_no_second_job_and_fails_nobody(postgresql: str) -> None:
