@@ -15,12 +15,17 @@ import anyio
 
 from api import commands, wire
 from api.actor import actor_of
+from api.people.principal import owner
 from api.problem import Problem
 from api.settings import Settings
 from api.wiring import built
 
 LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen last: that is now
-QUIET: Final = frozenset({"jobs", "job", "history", "evidence", "logs"})  # need no look at the world
+QUIET: Final = frozenset(
+    {"jobs", "job", "history", "evidence", "logs", "whoami", "users", "user_add", "user_password", "user_grant"}
+    | {"user_revoke", "user_disable", "user_enable", "tokens", "token_create", "token_revoke"}
+    | {"audit", "audit_verify", "audit_export", "backup", "export"}
+)  # need no look at the world
 END: Final[dict[str, Any]] = {}
 
 
@@ -54,8 +59,8 @@ async def _serve(
         if command in LOOKING:
             await house.reconciler.look()
         carried = False
-        actor = actor_of(os.getuid())
-        async with aclosing(commands.carry_out(house, command, arguments, actor=actor)) as found:
+        principal = owner(actor_of(os.getuid()))
+        async with aclosing(commands.carry_out(house, command, arguments, principal=principal)) as found:
             async for event in found:
                 queue.put(json.loads(wire.line(event)))
                 if not carried and (job := event.get("event", {}).get("job")):

@@ -55,7 +55,7 @@ def _hooks() -> Diagnosis:
     except (OSError, subprocess.SubprocessError):
         enforced = False
     if enforced:
-        return ok("hooks", "run in bubblewrap: the file system read-only, processes of their own")
+        return ok("hooks", "run in bubblewrap: the file system read-only but /tmp, processes of their own")
     said = "hooks on this host run as you, in a process group that ends at its deadline, and nothing else holds them"
     return warning("hooks", said, "install bubblewrap where user namespaces are allowed")
 

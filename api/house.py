@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.bell import Bell
+from api.problem import Problem
 from api.settings import Settings
+from api.telemetry.metrics import Metrics
+from desired_state.secrets import Resolve, SecretRef
+from desired_state.sources.declared import Source
 from drivers.contract import Driver
 from reconciler.daemon import Reconciler
 from reconciler.store.store import Store
-from stickers.names import InstallationId
+from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
-from stickers.signature import Keyring
+from stickers.signature import Envelope, Keyring, Sign, Statement
+
+
+def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
+    """Stands where there are no keys."""
+    raise Problem("NO_KEYS", "whoever only examines signs nothing")
+
+
+async def resolves_nothing(secret: SecretRef) -> str:
+    """Stands where no secrets are used."""
+    raise Problem("NO_SECRETS", f"nobody resolves secrets here, so not {secret.reference} either")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +40,8 @@ class House:
     keyring: Keyring
     redactor: Redactor
     now: Callable[[], datetime]
+    secret: Resolve = resolves_nothing
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    sign: Sign = signs_nothing
+    bell: Bell = field(default_factory=Bell)
+    metrics: Metrics = field(default_factory=Metrics)

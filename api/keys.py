@@ -70,8 +70,15 @@ def rotate(directory: Path, *, subjects: Sequence[str] | None = None, now: Now =
     _check_there(directory)
     with _locked(directory):
         entries = _read_entries(directory)
-        allowed = tuple(subjects) if subjects else _signing(directory, entries).key.subjects
+        allowed = tuple(subjects) if subjects else _grown(_signing(directory, entries).key.subjects)
         return _add_key(directory, entries, allowed, now())
+
+
+def _grown(subjects: tuple[str, ...]) -> tuple[str, ...]:
+    """Subjects of a key made before there were checkpoints: who may speak of everything somewhere, may of those too."""
+    places = [text.partition(":")[2] for text in subjects]
+    whole = [place for place in dict.fromkeys(places) if places.count(place) == len(Statement) - 1]
+    return subjects + tuple(more for place in whole if (more := f"{Statement.CHECKPOINT}:{place}") not in subjects)
 
 
 def load_keyring(directory: Path) -> Keyring:

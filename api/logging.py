@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -15,8 +16,10 @@ from api.settings import Settings
 from reconciler.events import (
     Event,
     LeaseLost,
+    Looked,
     Progressed,
     SourceRefused,
+    SourceStale,
     StickerDistrusted,
     TaskMoved,
     TurnFailed,
@@ -25,8 +28,8 @@ from reconciler.events import (
 from stickers.redaction import Redactor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-ALARMS: Final = (LeaseLost, SourceRefused, StickerDistrusted, TurnFailed, WatchLost)
-DETAILS: Final = (Progressed, TaskMoved)
+ALARMS: Final = (LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
+DETAILS: Final = (Looked, Progressed, TaskMoved)
 
 
 def configure(settings: Settings, redactor: Redactor) -> None:
@@ -65,4 +68,6 @@ def write(event: Event) -> None:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
@@ -12,30 +12,33 @@ from typing import Final
 
 from anyio import to_thread
 
-from api import keys, logging
-from api.house import House
+from api import keys, logging, sources
+from api.bell import Bell
+from api.house import House, signs_nothing
 from api.place import Place
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
+from api.telemetry.metrics import Metrics
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
-from desired_state.sources.directory import Directory
+from desired_state.sources.declared import Source
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
-from reconciler.bell import Bell
+from reconciler import bell
 from reconciler.daemon import Parts, Reconciler
-from reconciler.events import Sink
+from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
 from reconciler.store import installations, listening, replicas
 from reconciler.store.errors import StoreError
+from reconciler.store.records import Role
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import EnvironmentId, InstallationId, KeyId
+from stickers.names import InstallationId, KeyId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError, Statement
+from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -49,6 +52,7 @@ def utc() -> datetime:
 async def built(settings: Settings) -> AsyncIterator[House]:
     """The house, its store open and locked; nothing runs in it yet."""
     redactor = Redactor()
+    declared = sources.read(settings)
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
@@ -73,7 +77,8 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            yield _house(settings, store, drivers, tools, keyring, redactor, place, signer.key.id)
+            with _traced(settings) as sinks:
+                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks, place, signer.key.id)
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -98,13 +103,25 @@ async def _same_keys(store: Store, keyring: Keyring) -> None:
             )
 
 
+@contextmanager
+def _traced(settings: Settings) -> Iterator[Sequence[Sink]]:
+    """Where a collector is named, a sink that sends it traces."""
+    if not settings.otlp:
+        yield ()
+        return
+    from api.telemetry import traces  # the SDK, and only where it is used
+
+    with traces.sending(settings.otlp) as sink:
+        yield (sink,)
+
+
 @asynccontextmanager
 async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, Redactor]]:
     """Drivers for whoever only looks: without keys and without a store of their own, so beside a daemon too."""
     redactor = Redactor()
     resolver = Resolver(redactor)
     installation = await to_thread.run_sync(installations.known, settings.database_url) or NOBODY
-    tools = Tools(installation=installation, sign=_signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
+    tools = Tools(installation=installation, sign=signs_nothing, read=lambda envelope: None, now=utc, secret=resolver)
     drivers = Drivers(tools)
     try:
         yield drivers, tools, redactor
@@ -113,40 +130,44 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
         await resolver.aclose()
 
 
-def _signs_nothing(statement: Statement, environment: EnvironmentId, payload: object) -> Envelope:
-    raise Problem("NO_KEYS", "whoever only examines signs nothing")
-
-
-def _bell(settings: Settings, store: Store, sink: Sink) -> Bell | None:
+def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
     """Other replicas are woken over a connection of its own; an embedded store has none."""
     if not settings.is_shared:
         return None
     address = settings.database_direct or settings.database_url
-    return Bell(store, lambda: listening.heard(address), sink=sink, random=Random())  # noqa: S311  # pauses
+    return bell.Bell(store, lambda: listening.heard(address), sink=sink, random=Random())  # noqa: S311  # pauses
 
 
 def _house(
     settings: Settings,
+    declared: Mapping[str, Source],
     store: Store,
     drivers: Drivers,
     tools: Tools,
     keyring: Keyring,
     redactor: Redactor,
+    sinks: Sequence[Sink],
     place: Place,
     key: KeyId,
 ) -> House:
+    told, metrics = Bell(), Metrics()
+
+    def rung(event: Event) -> None:
+        told.ring()
+
     parts = Parts(
         store=store,
         drivers=drivers,
         tools=tools,
         keyring=keyring,
         holder=f"{tools.installation}@{place.name}",
-        source=Directory(settings.documents),
+        sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=logging.write,
+        sink=to_all(logging.write, metrics, *sinks, rung),
         limits=Limits(actions=settings.concurrency),
         ttl=timedelta(seconds=settings.lease_seconds),
-        bell=_bell(settings, store, logging.write),
+        bell=_replicas(settings, store, logging.write),
+        role=Role(settings.role),
         version=version("holdfast"),
         key=key,
         keys_again=lambda: keys.load_keyring(settings.keys),
@@ -158,8 +179,13 @@ def _house(
         reconciler=Reconciler(parts),
         drivers=drivers,
         keyring=keyring,
+        sign=tools.sign,
         redactor=redactor,
+        secret=tools.secret,
+        sources=declared,
         now=utc,
+        bell=told,
+        metrics=metrics,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +31,9 @@ class SecretRef:
     @property
     def field(self) -> str | None:
         return self.reference.partition("#")[2] or None
+
+
+Resolve = Callable[[SecretRef], Awaitable[str]]  # the value, at the moment of use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

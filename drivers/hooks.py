@@ -25,9 +25,10 @@ SHOWN: Final = 400  # characters of its output that a failure shows, the last on
 READ: Final = 64 * 1024  # bytes of its output that are kept at all
 GRACE: Final = 2.0  # seconds between asking its processes to end and ending them
 PAUSE: Final = 0.02
+TRIES: Final = 8  # of bubblewrap: it gives up where a mount, say of a container that ends, goes while it looks
 _SANDBOX: Final = (
-    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
-    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--"),
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp"),  # noqa: S108
+    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent"),
 )
 
 Secret = Callable[[SecretRef], Awaitable[str]]
@@ -44,7 +45,7 @@ class Runner:
         declared = {name: await self._value(value) for name, value in hook.environment}
         told = {f"HOLDFAST_{name.upper()}": value for name, value in about.items()}
         try:
-            code, output = await _ran(hook, {"PATH": PATH} | declared | told)
+            code, output = await _run(hook, {"PATH": PATH} | declared | told)
         except OSError as error:
             return f"{hook} cannot be run: {error.strerror}"
         if code == 0:
@@ -62,16 +63,45 @@ def sandboxed() -> bool:
     """Whether bubblewrap is installed and may do its work here; found out once."""
     if shutil.which(_SANDBOX[0], path=PATH) is None:
         return False
-    probe = subprocess.run([*_SANDBOX, "true"], capture_output=True, timeout=10, env={"PATH": PATH})
-    return probe.returncode == 0
+    for _ in range(TRIES):
+        probe = subprocess.run([*_SANDBOX, "true"], capture_output=True, timeout=10, env={"PATH": PATH})
+        if probe.returncode == 0:
+            return True
+    return False
 
 
-async def _ran(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes]:
-    """Its exit code, None when it was ended at its deadline, and the end of what it printed. Whatever it left in its
-    process group has ended."""
-    around = _SANDBOX if await anyio.to_thread.run_sync(sandboxed) else ()
+async def _run(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes]:
+    """Its exit code, None when it was ended at its deadline, and the end of what it printed."""
+    if not await anyio.to_thread.run_sync(sandboxed):
+        return await _ran(hook, environment)
+    for _ in range(TRIES):
+        code, output, begun = await _ran_in_sandbox(hook, environment)
+        if begun or code is None or b"bwrap: execvp" in output:
+            break
+        await anyio.sleep(PAUSE)
+    return code, output
+
+
+async def _ran_in_sandbox(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes, bool]:
+    """Whether it was begun, too: bubblewrap tells an exit code where it has carried the program out, and only there."""
+    told, tell = os.pipe()
+    try:
+        try:
+            code, output = await _ran(hook, environment, (*_SANDBOX, "--json-status-fd", str(tell), "--"), tell)
+        finally:
+            os.close(tell)
+        return code, output, b"exit-code" in os.read(told, READ)
+    finally:
+        os.close(told)
+
+
+async def _ran(
+    hook: Hook, environment: Mapping[str, str], around: tuple[str, ...] = (), *fds: int
+) -> tuple[int | None, bytes]:
+    """Whatever it left in its process group has ended."""
     process = await anyio.open_process(
         [*around, *hook.argv],
+        pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -47,6 +47,7 @@ BUILT_IN: Final[dict[str, Entry]] = {
     "process": Entry(driver="drivers.process.driver:ProcessDriver", connection="drivers.process.connection:Connection"),
     "script": Entry(driver="drivers.script.driver:ScriptDriver", connection="drivers.script.connection:Connection"),
     "systemd": Entry(driver="drivers.systemd.driver:SystemdDriver", connection="drivers.systemd.connection:Connection"),
+    "windows": Entry(driver="drivers.windows.driver:WindowsDriver", connection="drivers.windows.connection:Connection"),
 }
 
 

@@ -113,12 +113,19 @@ class Hands(Protocol):
 
 
 async def carry_out(
-    action: Action, hands: Hands, tools: Tools, *, report: Report, unit: Unit = Unit.COMPONENT
+    action: Action,
+    hands: Hands,
+    tools: Tools,
+    *,
+    report: Report,
+    unit: Unit = Unit.COMPONENT,
+    marks_first: bool = True,
 ) -> Receipt:
     """Carry out the action's changes within its deadline; out of time is `OutcomeUnknown`. One after the other, or all
     in step where the target is the unit of change: `start` is then called when every change has been marked, so the
-    first call may start them all."""
-    carriers = [_Carrier(action, change, hands, tools, report) for change in action.changes]
+    first call may start them all. Without `marks_first` nothing is worn where nothing stood until it is proven: no
+    sticker is there that could lie, and the workload is made with labels that say whose it is."""
+    carriers = [_Carrier(action, change, hands, tools, report, marks_first) for change in action.changes]
     with anyio.move_on_after(action.deadline.total_seconds()):
         for together in [carriers] if unit is Unit.TARGET else [[carrier] for carrier in carriers]:
             await _in_step(together)
@@ -143,9 +150,11 @@ class _Carrier:
 
     outcome: Outcome
 
-    def __init__(self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report) -> None:
+    def __init__(
+        self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report, marks_first: bool
+    ) -> None:
         self.action, self.change, self.hands, self.tools = action, change, hands, tools
-        self._report = report
+        self._report, self._marks_first = report, marks_first
         self.worn: Sticker | None = None
         self.sequence = change.stamp.sequence
         self.switched_at: datetime | None = None
@@ -177,7 +186,8 @@ class _Carrier:
         await self.hands.prepare(deploy)
         await self._pre_deploy(deploy)
         yield
-        await self._mark(claim_of(placement, self.tools.installation))
+        if self._marks_first or not _is_first(standing):
+            await self._mark(claim_of(placement, self.tools.installation))
         yield
         self.say(Step.START, f"start {placement.release} {placement.artifact.digest[7:19]}")
         started = await self.hands.start(deploy)
@@ -471,6 +481,10 @@ def _in_place(restart: Restart, standing: Standing) -> Deploy:
 def _is(placement: Placement, workload: Workload | None) -> bool:
     """Whether the runtime itself says that this is the placement's content."""
     return workload is not None and (workload.artifact, workload.configuration) == placement.content
+
+
+def _is_first(standing: Standing) -> bool:
+    return standing.worn is None and standing.workload is None and not standing.debris and not standing.kept
 
 
 def _footing(workload: Workload | None) -> Footing | None:

@@ -326,7 +326,8 @@ class _Flight:
         now = self._means.tools.now()
         self._lines.append(ProgressLine(at=now, id=progress.id, step=progress.step, message=progress.message))
         self._told.set()
-        self._means.tell(events.Progressed(environment=self._environment, task=self.task.id, progress=progress))
+        job, task = self._errand.job.id, self.task.id
+        self._means.tell(events.Progressed(environment=self._environment, job=job, task=task, progress=progress))
         reached(STEPS[progress.step])
 
     async def _tell(self, done: anyio.Event) -> None:
@@ -568,6 +569,8 @@ class _Flight:
 def moved(errand: Errand, task: Task) -> events.TaskMoved:
     return events.TaskMoved(
         environment=errand.job.environment,
+        job=errand.job.id,
+        release=errand.desired.release.name,
         task=task.id,
         target=task.target,
         state=task.state,

@@ -20,7 +20,7 @@ from reconciler.core.intent import NO_GRANT, Code, Grant, JobKind, Plan
 from reconciler.core.known import Memory
 from reconciler.leases import HeldElsewhere
 from reconciler.means import Means
-from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved, nothing
+from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved, nothing_more
 from reconciler.store import jobs, memories
 from reconciler.store.errors import JobActive
 from reconciler.store.records import Job, Lease, Refusal
@@ -42,13 +42,13 @@ class Declined(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who asks, and why; `also` is what is written with the job that comes of it, in the same transaction."""
+    """Who asks, and why; `also` is written in the transaction that makes their job."""
 
     actor: str
     reason: str
-    also: Also = nothing
+    also: Also = nothing_more
 
-    def asked(self, also: Also = nothing) -> Asked:
+    def asked(self, also: Also = nothing_more) -> Asked:
         def both(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
             also(c, job, lease, now)
             self.also(c, job, lease, now)
@@ -208,6 +208,7 @@ def _leaves(left: Iterable[Placement], view: View, person: Person) -> Also:
             memories.refuse(c, Refusal(placement=placement, reason=reason, job=job.id), lease, now)
         stood = [each.id for each in left if _stood(view.known.memories.get(each.id), each)]
         memories.step_back(c, view.row.id, stood, lease, now)
+        person.also(c, job, lease, now)
 
     return write
 

@@ -7,43 +7,42 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from anyio.abc import TaskStatus
 from sqlalchemy import Connection
 
 from desired_state.model import Target
-from desired_state.sources.base import Source
 from drivers.contract import Driver, Tools
 from reconciler import accept, commands, events, execute, forward, loop, reconcile
 from reconciler.accept import Load
 from reconciler.bell import EVERYTHING, Bell
 from reconciler.commands import Person
-from reconciler.core.conditions import SourceFault
 from reconciler.core.intent import Grant, Plan
 from reconciler.core.machine import IllegalTransition
 from reconciler.events import Sink, nowhere
 from reconciler.fenced import Fenced
 from reconciler.leases import TTL, HeldElsewhere, Leases
-from reconciler.loop import DOCUMENTS, Key, Pace, Queue, Wheel
+from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
+from reconciler.reconcile import Also, nothing_more
+from reconciler.sources import Followed, Reading
 from reconciler.spread import POLL, SINGLE, Spread, Told
 from reconciler.store import environments, jobs, memories, replicas
 from reconciler.store.errors import Corrupt, NewerSchema, StoreError, Violated
-from reconciler.store.records import Command, Job, Lease, Replica, Role
+from reconciler.store.records import Command, Job, Replica, Role
 from reconciler.store.store import Store
 from reconciler.triggers import Ask, Runtimes, follow
 from stickers import names
 from stickers.names import EnvironmentId, JobId, KeyId, TargetId
 from stickers.signature import Keyring
 
-READS: Final = 30.0  # seconds between two reads of the documents that nothing asked for
-READS_AGAIN: Final = 5.0  # after one that was not taken over
+READS_AGAIN: Final = 5.0  # seconds after a read that was not taken over; twice as many after each that follows
+SWEEPS: Final = 30.0  # seconds between two looks for what nobody has asked for
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
-SWEEP: Final = Key(Wheel.READ, "held")
 SPREAD: Final = "spread"  # the word that there is something to take, or somebody to share with
 FAREWELL: Final = 5.0  # seconds for giving the leases back
 
@@ -64,7 +63,7 @@ class Parts:
     tools: Tools
     keyring: Keyring
     holder: str
-    source: Source | None = None
+    sources: Mapping[str, Followed] = field(default_factory=dict)
     load: Load | None = None
     sink: Sink = nowhere
     random: Random = field(default_factory=Random)
@@ -91,7 +90,6 @@ class Reconciler:
         self._stopping = anyio.Event()
         self._answers: forward.Answers = {}
         self._running = False
-        self._read_under = 0  # the token under which the documents were last read
         self._others: tuple[Replica, ...] = ()
         self._doubted: set[str] = set()
         self._spread = Spread(
@@ -109,9 +107,11 @@ class Reconciler:
             sink=parts.sink,
             poll=POLL if parts.bell else None,
         )
-        self._spread.documents = self._documents_row
         if parts.bell is not None:
             parts.bell.heard = self._heard
+        self._sources = {
+            name: Reading(followed=followed, since=parts.store.now()) for name, followed in parts.sources.items()
+        }
         self._means = Means(
             store=parts.store,
             drivers=parts.drivers,
@@ -124,6 +124,7 @@ class Reconciler:
             ask=lambda key, after: self._queue.request(key, after=after),
             stopping=self._stopping.is_set,
             seats=anyio.CapacityLimiter(parts.limits.actions),
+            sources=self._sources,
         )
         self._runtimes = Runtimes(
             parts.drivers,
@@ -147,9 +148,10 @@ class Reconciler:
             if self._parts.role is not Role.API:
                 group.start_soon(self._leases.renew_for_ever, name="leases")
                 group.start_soon(self._runtimes.run, name="runtimes")
-                if self._parts.source is not None:
-                    group.start_soon(self._follow_documents, self._parts.source, name="documents")
-                self._queue.request(DOCUMENTS)
+                for name, reading in self._sources.items():
+                    group.start_soon(self._follow_source, name, reading.followed, name=f"source {name}")
+                    self._queue.request(loop.read(name))
+            self._queue.request(SWEEP)
             task_status.started()
             await self._stopping.wait()
             await self._drained()
@@ -170,13 +172,13 @@ class Reconciler:
         """Ask for a turn, wherever it is done; equal requests merge."""
         if self._is_ours(key):
             self._queue.request(key)
-        if key.wheel is Wheel.READ or not self._is_ours(key):
+        if key.wheel in (Wheel.READ, Wheel.SWEEP) or not self._is_ours(key):
             self._ring(str(key))
 
     def _is_ours(self, key: Key) -> bool:
         """Whether a turn of this key has a place here; which replica reads the documents is settled by a lease."""
-        if key.wheel is Wheel.READ:
-            return self._leases.takes
+        if key.wheel in (Wheel.READ, Wheel.SWEEP):
+            return key.wheel is Wheel.SWEEP or self._leases.takes
         return self._leases.holds(_environment(key))
 
     def _ring(self, word: str) -> None:
@@ -206,16 +208,18 @@ class Reconciler:
                 await self._parts.bell.tell_now()
 
     async def begin_alone(self) -> None:
-        """Without `run`: take over what an earlier process held, and what the documents say, once. Where replicas are
-        at work, they do that, and are asked for everything else."""
+        """Without `run`: take over what an earlier process held, and what the sources say, once. Where replicas are at
+        work, they do that, and are asked for everything else."""
         now = self._parts.tools.now()
         live = await self._parts.store.read(lambda c: replicas.live(c, now)) if self._parts.bell else ()
         if any(each.role is not Role.API for each in live):
             self._leases.takes, self._running = False, True
+            await accept.hear(self._means)
             return
         await self._leases.inherit()
-        if self._parts.source is not None and self._parts.load is not None:
-            await accept.accept(self._means, self._parts.source, self._parts.load)
+        async with anyio.create_task_group() as group:
+            for name in self._sources:
+                group.start_soon(self._accept, name, self._means)
 
     async def look(self) -> None:
         """Without `run`: look at every environment once and record what is seen; nothing is changed."""
@@ -241,9 +245,16 @@ class Reconciler:
 
     @property
     def source_problem(self) -> str | None:
-        """Why the documents are not taken over, by whichever replica reads them; None when they are."""
-        fault = self._means.documents.fault
-        return fault.message if fault else None
+        """Why what the sources say is not taken over; None when it is."""
+        faults = {name: reading.fault.message for name, reading in self._sources.items() if reading.fault}
+        if len(self._sources) == 1:
+            return next(iter(faults.values()), None)
+        return "; ".join(f"{name}: {message}" for name, message in faults.items()) or None
+
+    @property
+    def sources(self) -> Mapping[str, Reading]:
+        """What this process knows of each source."""
+        return self._sources
 
     @property
     def failing(self) -> Mapping[str, int]:
@@ -265,6 +276,11 @@ class Reconciler:
         """The replicas that lived at the last round, this one among them."""
         return self._others
 
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many turns of each wheel are asked for and have not begun."""
+        return {wheel.value: count for wheel, count in self._queue.depth.items()}
+
     # -- commands ---------------------------------------------------------------------------------------------------
 
     async def plan(self, environment: EnvironmentId, grant: Grant) -> Plan:
@@ -278,22 +294,34 @@ class Reconciler:
         actor: str,
         plan_hash: str | None = None,
         reason: str = "asked for by a person",
+        also: Also = nothing_more,
     ) -> Job | None:
-        person = Person(actor=actor, reason=reason)
-        if self._together:
-            return await self._ask(forward.sync(environment, grant, person, plan_hash))
+        """`also` is written in the transaction that makes the job, here and in the others; where another replica makes
+        it, with its answer."""
+        person = Person(actor=actor, reason=reason, also=also)
+        if self._is_asked(environment, also):
+            return await self._ask(forward.sync(environment, grant, person, plan_hash), also)
         return await commands.sync(self._means, environment, grant, person, plan_hash=plan_hash)
 
-    async def rollback(self, environment: EnvironmentId, *, actor: str, reason: str) -> Job | None:
-        person = Person(actor=actor, reason=reason)
-        if self._together:
-            return await self._ask(forward.rollback(environment, person))
+    async def rollback(
+        self, environment: EnvironmentId, *, actor: str, reason: str, also: Also = nothing_more
+    ) -> Job | None:
+        person = Person(actor=actor, reason=reason, also=also)
+        if self._is_asked(environment, also):
+            return await self._ask(forward.rollback(environment, person), also)
         return await commands.rollback(self._means, environment, person)
 
-    async def adopt(self, environment: EnvironmentId, targets: frozenset[TargetId] | None, *, actor: str) -> Job | None:
-        person = Person(actor=actor, reason="asked to take over what runs")
-        if self._together:
-            return await self._ask(forward.adopt(environment, targets, person))
+    async def adopt(
+        self,
+        environment: EnvironmentId,
+        targets: frozenset[TargetId] | None,
+        *,
+        actor: str,
+        also: Also = nothing_more,
+    ) -> Job | None:
+        person = Person(actor=actor, reason="asked to take over what runs", also=also)
+        if self._is_asked(environment, also):
+            return await self._ask(forward.adopt(environment, targets, person), also)
         return await commands.adopt(self._means, environment, targets, person)
 
     async def lift_refused(self, environment: EnvironmentId, *, actor: str) -> int:
@@ -308,8 +336,15 @@ class Reconciler:
         """Whether what people ask goes through the database: then it is done once, whoever dies on the way."""
         return self._parts.bell is not None and self._running
 
-    async def _ask(self, command: Command) -> Job | None:
-        return await forward.ask(self._means, command, self.request, self._answers)
+    def _is_asked(self, environment: EnvironmentId, also: Also) -> bool:
+        """What is to be written with the job is written in its transaction where the environment is held here."""
+        return self._together and (also is nothing_more or not self._leases.holds(environment))
+
+    async def _ask(self, command: Command, also: Also) -> Job | None:
+        job = await forward.ask(self._means, command, self.request, self._answers)
+        if job is not None and also is not nothing_more:
+            await forward.write_with(self._means, job, also)
+        return job
 
     # -- other replicas ---------------------------------------------------------------------------------------------
 
@@ -349,8 +384,6 @@ class Reconciler:
 
     def _living(self, live: Sequence[Replica]) -> None:
         self._others = tuple(live)
-        if not self.single:
-            self._hear_of_documents(live)
         for other in live:
             self._believe(other)
 
@@ -366,19 +399,6 @@ class Reconciler:
         if KeyId(other.key) not in keyring.keys:
             self._doubted.add(other.id)
             self._parts.sink(events.ReplicaDoubted(replica=other.place, key=other.key))
-
-    def _hear_of_documents(self, live: Sequence[Replica]) -> None:
-        """What the replica that reads the documents says of them is said here too."""
-        said = next((each.documents for each in live if each.documents is not None), None)
-        fault = said.get("fault") if said else None
-        self._means.documents.fault = SourceFault(**fault) if fault else None
-
-    def _documents_row(self) -> dict[str, Any] | None:
-        """What this replica says of the documents, where it is the one that reads them."""
-        if not self.single:
-            return None
-        fault = self._means.documents.fault
-        return {"fault": {"reason": fault.reason, "message": fault.message} if fault else None}
 
     def _lost(self, environment: EnvironmentId) -> None:
         """Whoever is entitled to it takes it, maybe this one again."""
@@ -397,7 +417,9 @@ class Reconciler:
     async def _turn(self, key: Key) -> float | None:
         match key.wheel:
             case Wheel.READ:
-                return await self._sweep() if key == SWEEP else await self._read()
+                return await self._read(key.id)
+            case Wheel.SWEEP:
+                return await self._sweep()
             case _ if not self._leases.holds(_environment(key)):
                 self._spread.nudge()
                 return None  # whoever holds it from now on asks for it again
@@ -409,28 +431,52 @@ class Reconciler:
                 await forward.serve(self._means, EnvironmentId(key.id), self._ring)
                 return None
 
-    async def _read(self) -> float:
-        """Read the documents, if this is the one replica that does."""
+    async def _read(self, name: str) -> float | None:
+        """Read a source, if this is the one replica that does, and ask for the environments that it changed."""
+        if name not in self._sources:
+            return None
         await self._leases.inherit()
+        reading = self._sources[name]
         try:
-            async with self._leases.under(SINGLE) as lease:
-                await self._accepted(lease)
+            await self._read_alone(name)
         except HeldElsewhere as held:
-            pause = held.again
-        else:
-            pause = READS if self._means.documents.fault is None else READS_AGAIN
-        self._queue.request(SWEEP)
+            return held.again * self._parts.random.uniform(0.9, 1.1)
+        sooner = READS_AGAIN * 2.0 ** min(reading.refusals - 1, 20)
+        pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, sooner)
         return pause * self._parts.random.uniform(0.9, 1.1)
 
-    async def _accepted(self, lease: Lease) -> None:
-        parts, means = self._parts, self._means
-        if self._read_under != lease.token:  # another may have read something else in between
-            self._read_under, means.documents.accepted = lease.token, None
-        if parts.source is None or parts.load is None:
+    async def read(self, name: str) -> Reading:
+        """Read a source now, whatever its interval is; what is known of it then. Where another replica reads it, that
+        one is asked, and this is what it has written down."""
+        try:
+            await self._read_alone(name)
+        except HeldElsewhere:
+            self._ring(str(loop.read(name)))
+            await accept.hear(self._means)
+        return self._sources[name]
+
+    async def _read_alone(self, name: str) -> None:
+        """Under the lease of the one that reads. Whoever does not hold it forgets what it has read: another goes on
+        from there, and this one would begin anew."""
+        reading = self._sources[name]
+        try:
+            async with self._leases.under(SINGLE) as lease:
+                fault = reading.fault
+                await self._accept(name, replace(self._means, store=Fenced(self._parts.store, lease)))
+        except HeldElsewhere:
+            reading.content, reading.refusals = None, 0
+            raise
+        if reading.fault != fault:
+            self._ring(str(SWEEP))
+
+    async def _accept(self, name: str, means: Means) -> None:
+        if self._parts.load is None:
             return
-        taken = await accept.accept(replace(means, store=Fenced(parts.store, lease)), parts.source, parts.load)
+        taken = await accept.accept(means, name, self._parts.load)
         for environment in (*taken.changed, *taken.undeclared):
             self.request(loop.reconcile(environment))
+        if taken.changed or taken.undeclared or SWEEP in self._queue.failures:  # other targets may be to watch now
+            self._queue.request(SWEEP)
         if taken.changed:
             self._spread.nudge()
             self._ring(SPREAD)
@@ -438,6 +484,7 @@ class Reconciler:
     async def _sweep(self) -> float:
         """Ask for every environment that is held, and its job, that nobody has asked for: a lost request costs one
         interval. What is watched are the targets of what is held."""
+        await accept.hear(self._means)
         held = self.held
         active, targets = await self._parts.store.read(lambda c: _everything(c, held))
         for key in (*map(loop.reconcile, held), *map(loop.execute, active)):
@@ -446,17 +493,17 @@ class Reconciler:
         self._runtimes.watch(targets)
         if self.single:
             await self._spread.sweep()
-        return READS * self._parts.random.uniform(0.9, 1.1)
+        return SWEEPS * self._parts.random.uniform(0.9, 1.1)
 
-    async def _follow_documents(self, source: Source) -> None:
+    async def _follow_source(self, name: str, followed: Followed) -> None:
         async def told(_: None) -> None:
-            self._queue.request(DOCUMENTS)
+            self._queue.request(loop.read(name))
 
         async def lost() -> None:
-            self._queue.request(DOCUMENTS)
+            self._queue.request(loop.read(name))
 
         ask = Ask(environment=lambda *_: None, sink=self._parts.sink, random=self._parts.random)
-        await follow("documents", source.changes, told, lost, ask)
+        await follow(name, followed.source.changes, told, lost, ask)
 
 
 def _everything(c: Connection, held: Sequence[EnvironmentId]) -> tuple[list[JobId], list[Target]]:

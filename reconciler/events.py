@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from drivers.contract import Progress
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
-from stickers.names import EnvironmentId, JobId, PlacementId, TargetId, TaskId
+from reconciler.core.plan import JobKind
+from reconciler.store.records import Job
+from stickers.names import EnvironmentId, JobId, PlacementId, ReleaseName, TargetId, TaskId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRead:
-    """The documents were read and accepted; `changed` are the environments whose desire has a new meaning."""
+    """A source was read and accepted; `changed` are the environments whose desire has a new meaning."""
 
+    source: str
     revision: str
     changed: tuple[EnvironmentId, ...]
     undeclared: tuple[EnvironmentId, ...]
@@ -22,10 +26,30 @@ class SourceRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRefused:
-    """The documents could not be read, were empty or invalid; the last accepted desire stays in force."""
+    """A source could not be read, was empty, or what it says may not be taken; the last accepted desire stays in
+    force."""
 
+    source: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStale:
+    """An alarm: for so many seconds, more than it may be, nothing could be taken from a source."""
+
+    source: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A turn has looked at the environment and recorded what it saw; `took` are seconds."""
+
+    environment: EnvironmentId
+    placements: int
+    drifted: int
+    took: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +80,19 @@ class JobMoved:
 
     environment: EnvironmentId
     job: JobId
+    release: ReleaseName
+    kind: JobKind
     state: JobState
     message: str
+    created_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskMoved:
     environment: EnvironmentId
+    job: JobId
+    release: ReleaseName
     task: TaskId
     target: TargetId
     state: TaskState
@@ -76,6 +106,7 @@ class Progressed:
     """A driver reported a step of a task."""
 
     environment: EnvironmentId
+    job: JobId
     task: TaskId
     progress: Progress
 
@@ -157,6 +188,8 @@ class Drained:
 Event = (
     SourceRead
     | SourceRefused
+    | SourceStale
+    | Looked
     | VerdictChanged
     | StickerDistrusted
     | JobMoved
@@ -174,6 +207,29 @@ Event = (
 )
 
 Sink = Callable[[Event], None]
+
+
+def job_moved(job: Job, release: ReleaseName, message: str) -> JobMoved:
+    return JobMoved(
+        environment=job.environment,
+        job=job.id,
+        release=release,
+        kind=job.kind,
+        state=job.state,
+        message=message,
+        created_at=job.created_at,
+        ended_at=job.ended_at,
+    )
+
+
+def to_all(*sinks: Sink) -> Sink:
+    """A sink that hands every event to each of these, in order."""
+
+    def tell(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return tell
 
 
 def nowhere(event: Event) -> None:

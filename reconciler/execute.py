@@ -336,11 +336,7 @@ class _Turn:
 
     async def _advance(self, query: Query[Job]) -> None:
         self.job = await self.means.store.write(query)
-        self.means.tell(
-            events.JobMoved(
-                environment=self.job.environment, job=self.job.id, state=self.job.state, message=self.job.message
-            )
-        )
+        self.means.tell(events.job_moved(self.job, self.errand.desired.release.name, self.job.message))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ withdrawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any, Final
@@ -25,7 +26,7 @@ from reconciler.means import Means
 from reconciler.reconcile import Also, WorldMoved
 from reconciler.store import commands as rows
 from reconciler.store import jobs
-from reconciler.store.errors import CommitUnknown, JobActive, StoreError, Unavailable
+from reconciler.store.errors import CommitUnknown, JobActive, StoreError, Unavailable, Violated
 from reconciler.store.records import Command, Job, Lease
 from stickers.names import EnvironmentId, JobId, TargetId
 
@@ -79,6 +80,14 @@ async def ask(means: Means, command: Command, ring: Callable[[Key], None], answe
         return await _read(means, await _answered(means, command, answers))
     finally:
         del answers[command.id]
+
+
+async def write_with(means: Means, job: Job, also: Also) -> None:
+    """What who asked writes about a job that another replica has made; of several that asked alike the first wrote."""
+    now = means.tools.now()
+    lease = Lease(environment=job.environment, holder="", token=0, until=now)
+    with suppress(Violated):
+        await means.store.write(lambda c: also(c, job, lease, now))
 
 
 async def _write(means: Means, command: Command) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -23,10 +23,11 @@ from stickers.names import EnvironmentId, JobId
 
 
 class Wheel(StrEnum):
-    """What turns: the documents are read, environments are reconciled, jobs are executed, commands that were asked
-    elsewhere are carried out. They meet in the store."""
+    """What turns: sources are read, environments are reconciled, jobs are executed, commands that were asked anywhere
+    are carried out. They meet in the store. A sweep asks for whatever nobody has asked for."""
 
     READ = "read"
+    SWEEP = "sweep"
     RECONCILE = "reconcile"
     EXECUTE = "execute"
     COMMAND = "command"
@@ -34,7 +35,7 @@ class Wheel(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What a turn is asked to look after: an environment, or a job."""
+    """What a turn is asked to look after: a source, an environment, or a job."""
 
     wheel: Wheel
     id: str
@@ -57,7 +58,12 @@ def execute(job: JobId) -> Key:
     return Key(Wheel.EXECUTE, job)
 
 
-DOCUMENTS: Final = Key(Wheel.READ, "documents")
+def read(source: str) -> Key:
+    return Key(Wheel.READ, source)
+
+
+DOCUMENTS: Final = read("documents")  # the one source where no others are declared
+SWEEP: Final = Key(Wheel.SWEEP, "all")
 
 Turn = Callable[[Key], Awaitable[float | None]]  # answers in how many seconds it wants to be asked again, None: never
 
@@ -99,6 +105,11 @@ class Queue:
         self._closed = False
         self.failures: dict[Key, int] = {}  # in a row
         self.errors = 0  # since the start
+
+    @property
+    def depth(self) -> Mapping[Wheel, int]:
+        """How many keys are ready for a turn and wait for a seat."""
+        return {wheel: len(keys) for wheel, keys in self._ready.items()}
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from reconciler.core.known import Memory
 from reconciler.events import Event, Sink
 from reconciler.loop import Key
 from reconciler.observe import Eyes
+from reconciler.sources import Reading
+from reconciler.store.records import EnvironmentRow
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, PlacementId
 
@@ -55,14 +57,6 @@ class Note:
     looks_of: tuple[DesiredState, dict[PlacementId, Memory], bool] | None = None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Documents:
-    """How the last read of the documents went: the revision that was accepted, and why the last was not."""
-
-    accepted: str | None = None
-    fault: SourceFault | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """Everything a turn is handed. `ask` asks the queue for a turn, in so many seconds; `stopping` says that nothing
@@ -80,10 +74,19 @@ class Means:
     stopping: Callable[[], bool]
     seats: anyio.CapacityLimiter
     notes: dict[EnvironmentId, Note] = field(default_factory=dict)
-    documents: Documents = field(default_factory=Documents)
+    sources: Mapping[str, Reading] = field(default_factory=dict)
 
     def note(self, environment: EnvironmentId) -> Note:
         return self.notes.setdefault(environment, Note())
+
+    def source_fault(self, row: EnvironmentRow) -> SourceFault | None:
+        """Why what the environment's documents say now is not what is in force."""
+        reading = self.sources.get(row.source)
+        if reading is not None and reading.fault is not None:
+            return reading.fault
+        if row.undeclared_at is not None:
+            return SourceFault(reason="Undeclared", message="no document declares the environment any more")
+        return None
 
     def tell(self, *events: Event) -> None:
         for event in events:

@@ -49,7 +49,7 @@ _ALARMING: Final = (Trust.FORGED, Trust.REPLAYED)
 Also = Callable[[Connection, Job, Lease, datetime], None]
 
 
-def nothing(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
+def nothing_more(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
     pass
 
 
@@ -59,7 +59,7 @@ class Asked:
 
     by: str
     reason: str
-    also: Also = nothing
+    also: Also = nothing_more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,14 @@ async def _turn(means: Means, view: View, lease: Lease) -> float:
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
     note.busy, note.took = job is not None, anyio.current_time() - began
+    means.tell(
+        events.Looked(
+            environment=view.row.id,
+            placements=len(surveyed.diffed.drifts),
+            drifted=len(surveyed.diffed.drifted),
+            took=round(note.took, 6),
+        )
+    )
     if job is not None:
         means.ask(execute(job.id), 0.0)
     return ended.again
@@ -137,15 +145,16 @@ async def load(means: Means, environment: EnvironmentId) -> View | None:
     now = means.tools.now()
 
     def read(c: Connection) -> View | None:
-        row, desired = environments.load(c, environment), environments.desired(c, environment)
-        if row is None or desired is None:
+        found = environments.load_declared(c, environment)
+        if found is None:
             return None
-        newest = jobs.page(c, environment=environment, limit=2).items
+        (row, desired), newest = found, jobs.newest(c, environment)
+        active = next((job for job in newest if job.state not in JOB_TERMINAL), None)
         return View(
             row=row,
             desired=desired,
-            known=memories.known(c, environment, now),
-            active=next((job for job in newest if job.state not in JOB_TERMINAL), None),
+            known=memories.known_of(c, row, now, at_work=active is not None),
+            active=active,
             last=next((job for job in newest if job.state in JOB_TERMINAL), None),
         )
 
@@ -243,7 +252,7 @@ async def make(means: Means, surveyed: Survey, plan: Plan, lease: Lease, asked: 
     reached("before_job")
     job = await means.store.write(create)
     reached("after_job")
-    means.tell(events.JobMoved(environment=job.environment, job=job.id, state=job.state, message=job.reason))
+    means.tell(events.job_moved(job, view.desired.release.name, job.reason))
     means.ask(execute(job.id), 0.0)
     return job
 
@@ -417,7 +426,7 @@ def _decision(means: Means, ended: Ended) -> Decision:
         "generation": view.row.generation,
         "desired": view.row.desired,
         "held": _held(view),
-        "source": means.documents.fault.reason if means.documents.fault else None,
+        "source": fault.reason if (fault := means.source_fault(view.row)) else None,
         "job": ended.job.id if ended.job else None,
         "plan": None if plan.empty else plan.hash,
         "placements": len(diffed.drifts),
@@ -462,7 +471,7 @@ def _situation(means: Means, ended: Ended) -> Situation:
         last=_work(view.last),
         held=_held(view),
         suspended=_suspension(view, ended.survey.at),
-        source=means.documents.fault,
+        source=means.source_fault(view.row),
     )
 
 

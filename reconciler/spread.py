@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from sqlalchemy import Connection, func, select
@@ -60,7 +60,7 @@ class Told:
 
 
 class Spread:
-    """The rounds of one replica. `me` is asked anew each time: its row tells what it holds and what it has read."""
+    """The rounds of one replica. `me` is asked anew each time: its row tells how much it holds."""
 
     def __init__(
         self,
@@ -77,7 +77,6 @@ class Spread:
         self._me, self._told = me, told
         self._nudged = anyio.Event()
         self._known: dict[str, Replica] = {}
-        self.documents: Callable[[], dict[str, Any] | None] = lambda: None
 
     def nudge(self) -> None:
         """A round now."""
@@ -103,7 +102,7 @@ class Spread:
         await self._leases.inherit()
         began, now = anyio.current_time(), self._now()
         held = self._environments()
-        me = replace(self._me, environments=len(held), documents=self.documents())
+        me = replace(self._me, environments=len(held))
         found = await self._store.write(lambda c: self._asked(c, me, held, now))
         if found.claimed:
             reached("after_lease")

@@ -37,6 +37,7 @@ class Statement(StrEnum):
     STICKER = "sticker"
     EVIDENCE = "evidence"
     ACTION = "action"
+    CHECKPOINT = "checkpoint"  # how far an audit chain reached
 
     @property
     def payload_type(self) -> str:

@@ -38,6 +38,8 @@ def init(settings: Settings, given: Namespace) -> int:
 
 
 def validate(settings: Settings, given: Namespace) -> int:
+    if settings.sources is not None and not given.directory:
+        return _sources(settings, given)
     directory = Path(given.directory) if given.directory else settings.documents
     resolved = load(directory)
     if given.output == "json":
@@ -45,6 +47,20 @@ def validate(settings: Settings, given: Namespace) -> int:
     else:
         _print_findings(directory, resolved)
     return ERROR if resolved.findings else OK
+
+
+def _sources(settings: Settings, given: Namespace) -> int:
+    """The file of sources; what stands in them is checked where it stands."""
+    from api import sources
+
+    found = sources.read(settings)
+    if given.output == "json":
+        show.as_json({"sources": {name: {"type": said.type, "where": said.describes} for name, said in found.items()}})
+        return OK
+    print(f"{len(found)} sources, no findings")
+    for name, said in found.items():
+        print(f"  {name}: {said.type}, {show.clean(said.describes)}")
+    return OK
 
 
 def load(directory: Path) -> Resolved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from datetime import UTC, datetime
 from typing import Any
 
 from api.cli import show
@@ -80,12 +81,22 @@ def drift(settings: Settings, given: Namespace) -> int:
     answer = ask(settings, "drift", environment=given.environment)
     if given.output == "json":
         show.as_json(answer)
+    elif given.output in ("csv", "html"):
+        print(_report(answer["placements"], given.output), end="")
     elif not answer["placements"]:
         print("Everything is in sync.")
     else:
         for cell in answer["placements"]:
             _drifted(cell)
     return CHANGES if answer["placements"] else OK
+
+
+def _report(placements: list[dict[str, Any]], format: str) -> str:
+    from api.pages import report  # only where one is made
+
+    if format == "csv":
+        return report.as_csv(placements)
+    return report.as_html(placements, now=datetime.now(UTC))
 
 
 def _drifted(cell: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
-from api.settings import BadSetting, Settings, read
+from api.settings import ROLES, BadSetting, Settings, read
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Command:
     examples: tuple[str, ...] = ()
     exits: tuple[tuple[int, str], ...] = ((OK, "done"), (ERROR, "bad input, or it could not be asked"))
     detail: str = ""
+    formats: tuple[str, ...] = ("text", "json")
 
 
 def option(*flags: str, **words: Any) -> Option:
@@ -46,9 +47,21 @@ def option(*flags: str, **words: Any) -> Option:
 
 ENVIRONMENT: Final = option("environment", metavar="ENV", help="name, or project/name")
 TARGET: Final = option("target", metavar="TARGET", help="name, or project/name")
+SOURCE: Final = option("source", metavar="SOURCE", help="its name")
 JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
 LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
 WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
+HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
+PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
+PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
+GRANTABLE: Final = (
+    "viewer     read\n"
+    "developer  read, request\n"
+    "operator   read, request, deploy, rollback, freeze\n"
+    "approver   read, approve\n"
+    "auditor    read, audit.read\n"
+    "admin      read, admin, token.admin, agent.admin, target.edit, policy.edit, audit.read"
+)
 JOB_EXITS: Final = (
     (OK, "done, or nothing to do"),
     (FAILED, "the job failed, was rolled back, cancelled or superseded"),
@@ -182,6 +195,50 @@ COMMANDS: Final = (
         "happens there, and closes the gaps. SIGTERM drains: running actions are given their time.",
     ),
     Command(
+        ("serve",),
+        "Run the daemon and listen for people and programs: API, dashboard, and the loop.",
+        "api.cli.daemon:serve",
+        (
+            option("--listen", metavar="HOST:PORT", help="where (HOLDFAST_LISTEN)"),
+            option("--role", choices=ROLES, help="what this process does (HOLDFAST_ROLE, default both)"),
+            option("--tls-certificate", metavar="FILE", help="PEM, with its chain (HOLDFAST_TLS_CERTIFICATE)"),
+            option("--tls-key", metavar="FILE", help="PEM (HOLDFAST_TLS_KEY)"),
+            option(
+                "--plain-http",
+                action="store_const",
+                const="on",
+                help="listen without TLS where others reach it, behind a proxy that has it",
+            ),
+        ),
+        (
+            "holdfast serve --listen 127.0.0.1:8420",
+            "holdfast serve --listen 0.0.0.0:8420 --tls-certificate cert.pem --tls-key key.pem",
+        ),
+        ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another daemon holds the state, or bad input")),
+        detail="Everything that `holdfast run` does, and HTTP over TCP besides. The names that clients may\n"
+        "call it by, beside addresses, are listed in HOLDFAST_HOSTS.",
+    ),
+    Command(
+        ("login",),
+        "Keep a token for the server that HOLDFAST_SERVER names.",
+        "api.cli.login:login",
+        (
+            option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),
+            option("--user", metavar="NAME", help="ask for the password, and have the server make a token"),
+        ),
+        ("holdfast login https://holdfast.example.com", "holdfast login --user ada"),
+        ((OK, "the token is kept"), (ERROR, "the server does not know it, or was not reached")),
+        detail="Without --user the token is asked for, or read from what is piped in. It is kept in your\n"
+        "configuration directory, for you alone to read.",
+    ),
+    Command(
+        ("logout",),
+        "Forget the token for a server.",
+        "api.cli.login:logout",
+        (option("server", nargs="?", metavar="URL", help="the server (HOLDFAST_SERVER)"),),
+        ("holdfast logout",),
+    ),
+    Command(
         ("status",),
         "Show the environments, or the targets of one.",
         "api.cli.fleet:status",
@@ -193,8 +250,10 @@ COMMANDS: Final = (
         "Show every placement that is not in sync, and why.",
         "api.cli.fleet:drift",
         (option("environment", nargs="?", metavar="ENV", help="name, or project/name"),),
-        ("holdfast drift", "holdfast drift staging"),
+        ("holdfast drift", "holdfast drift staging", "holdfast drift --output html > drift.html"),
         ((OK, "everything is in sync"), (CHANGES, "something drifts or is unknown"), (ERROR, "it could not be asked")),
+        formats=("text", "json", "csv", "html"),
+        detail="csv is for spreadsheets; html is one file that can be mailed, with everything it needs inside.",
     ),
     Command(
         ("plan",),
@@ -302,6 +361,90 @@ COMMANDS: Final = (
         ("holdfast evidence sha256:4f1d…",),
     ),
     Command(
+        ("apply",),
+        "Write documents into the database, for environments that it owns.",
+        "api.cli.apply:apply",
+        (
+            option(
+                "-f", "--file", action="append", required=True, metavar="FILE", help="a file or a directory; - reads"
+            ),
+            option("--dry-run", action="store_true", help="check everything and show what would change"),
+            option("--remove", action="store_true", help="take these documents out of the database instead"),
+            option("--revision", type=int, metavar="N", help="only when nothing was written since this revision"),
+        ),
+        (
+            "holdfast apply -f staging.yaml --dry-run",
+            "holdfast apply -f deploy/",
+            "cat prod.yaml | holdfast apply -f -",
+        ),
+        (
+            (OK, "written, or nothing to change"),
+            (ERROR, "findings, somebody else owns it, or it was written meanwhile"),
+        ),
+        detail="Needs a source `database: {}` in the file that HOLDFAST_SOURCES names. All documents are written\n"
+        "together or none, and checked as those of every source are. A release never changes.",
+    ),
+    Command(
+        ("export",),
+        "Write the documents of the database as YAML files.",
+        "api.cli.apply:export",
+        (
+            option("environment", nargs="?", metavar="ENV", help="with its targets and its release; all when left out"),
+            option("-o", "--to", metavar="DIR", help="where; printed when left out, never overwrites"),
+        ),
+        ("holdfast export staging", "holdfast export -o backup/"),
+    ),
+    Command(
+        ("source", "list"),
+        "List the sources of documents: revision, age, signer, and what is wrong.",
+        "api.cli.sources:index",
+        (),
+        ("holdfast source list", "holdfast source list --output json"),
+        (
+            (OK, "all are taken"),
+            (FAILED, "one is not taken; the last accepted state stays in force"),
+            (ERROR, "bad input"),
+        ),
+    ),
+    Command(
+        ("source", "show"),
+        "Show one source.",
+        "api.cli.sources:show_one",
+        (SOURCE,),
+        ("holdfast source show shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
+        ("source", "refresh"),
+        "Read a source now.",
+        "api.cli.sources:refresh",
+        (
+            SOURCE,
+            option("--allow", metavar="COMMIT", help="let in this commit although the history was rewritten"),
+        ),
+        ("holdfast source refresh shop",),
+        ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
+    ),
+    Command(
+        ("backup",),
+        "Copy everything that is kept into one file, while the daemon goes on.",
+        "api.cli.backup:backup",
+        (option("file", metavar="FILE", help="a new file, on the host of the daemon"),),
+        ("holdfast backup /var/backups/holdfast-2026-11-21.backup",),
+        detail="One moment of the database, whichever it is. The signing keys are not in it.",
+    ),
+    Command(
+        ("restore",),
+        "Read a backup into an empty database.",
+        "api.cli.backup:restore",
+        (option("file", metavar="FILE", help="what `holdfast backup` wrote"),),
+        (
+            "holdfast restore /var/backups/holdfast-2026-11-21.backup",
+            "HOLDFAST_DATABASE=postgresql+psycopg://… holdfast restore FILE   # from SQLite to PostgreSQL",
+        ),
+        detail="The database is the one of the settings. It has to be empty, and no daemon may run on it.",
+    ),
+    Command(
         ("job", "list"),
         "List jobs, newest first.",
         "api.cli.jobs:index",
@@ -342,13 +485,147 @@ COMMANDS: Final = (
         (JOB,),
         ("holdfast job continue staging:12",),
     ),
+    Command(
+        ("whoami",),
+        "Show who you are here, and what you may do.",
+        "api.cli.people:whoami",
+        (),
+        ("holdfast whoami", "holdfast whoami --output json"),
+    ),
+    Command(
+        ("user", "add"),
+        "Add a person who logs in with a password.",
+        "api.cli.people:add",
+        (
+            option("name", metavar="NAME"),
+            option("--grant", action="append", default=[], metavar="ROLE", help="role or verb; may be given again"),
+            PLACE,
+            PASSWORD,
+        ),
+        (
+            "holdfast user add ada --grant operator --in shop/staging",
+            "holdfast user add joe --grant viewer --password-file joe.txt",
+        ),
+        detail="Without --password-file the password is random and shown once.\n\n" + GRANTABLE,
+    ),
+    Command(
+        ("user", "list"),
+        "List everybody, and the groups that anything is granted to.",
+        "api.cli.people:index",
+        (),
+        ("holdfast user list", "holdfast user list --output json"),
+    ),
+    Command(
+        ("user", "passwd"),
+        "Give a person another password; they are logged out everywhere.",
+        "api.cli.people:passwd",
+        (option("name", metavar="NAME"), PASSWORD),
+        ("holdfast user passwd ada", "holdfast user passwd ada --password-file ada.txt"),
+        detail="Without --password-file the password is random and shown once.",
+    ),
+    Command(
+        ("user", "grant"),
+        "Grant a role or a verb to a person, or to a group of the OpenID Connect provider.",
+        "api.cli.people:grant",
+        (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
+        ("holdfast user grant ada operator --in shop/prod", "holdfast user grant group:platform viewer"),
+        detail="Whoever it is granted to logs in anew.\n\n" + GRANTABLE,
+    ),
+    Command(
+        ("user", "revoke"),
+        "Take a grant back.",
+        "api.cli.people:revoke",
+        (HOLDER, option("what", metavar="ROLE", help="role or verb"), PLACE),
+        ("holdfast user revoke ada operator --in shop/prod",),
+    ),
+    Command(
+        ("user", "disable"),
+        "Let a person in no more: logins, sessions and tokens of theirs end.",
+        "api.cli.people:disable",
+        (option("name", metavar="NAME"),),
+        ("holdfast user disable ada",),
+    ),
+    Command(
+        ("user", "enable"),
+        "Let a disabled person log in again.",
+        "api.cli.people:enable",
+        (option("name", metavar="NAME"),),
+        ("holdfast user enable ada",),
+    ),
+    Command(
+        ("token", "create"),
+        "Make a token for a machine; it is shown once.",
+        "api.cli.people:token_create",
+        (
+            option("name", metavar="NAME", help="what it is for, such as ci"),
+            option("scopes", nargs="+", metavar="ROLE", help="roles or verbs"),
+            option("--in", dest="places", action="append", default=[], metavar="PLACE", help="may be given again"),
+            option("--days", type=int, default=90, metavar="N", help="how long it lives (default 90, at most 366)"),
+        ),
+        ("holdfast token create ci request read --in shop/staging", "holdfast token create metrics viewer --days 366"),
+        detail="A token does no more than who makes it, and never approves, nor administers people or tokens.\n\n"
+        + GRANTABLE,
+    ),
+    Command(
+        ("token", "list"),
+        "List tokens, newest first, with their last use.",
+        "api.cli.people:token_index",
+        (),
+        ("holdfast token list",),
+    ),
+    Command(
+        ("token", "revoke"),
+        "End a token, at once and for ever.",
+        "api.cli.people:token_revoke",
+        (option("id", metavar="ID", help="as `token list` shows it; the middle part of the token"),),
+        ("holdfast token revoke 4f1d0c22ab90",),
+    ),
+    Command(
+        ("audit", "list"),
+        "Show who changed what, newest first.",
+        "api.cli.audit:index",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--before", metavar="CURSOR", help="the next page, as printed"),
+            LIMIT,
+        ),
+        ("holdfast audit list", "holdfast audit list staging --limit 50"),
+    ),
+    Command(
+        ("audit", "verify"),
+        "Verify the audit log; name the first entry of each chain that is not as it was written.",
+        "api.cli.audit:verify",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--against", metavar="FILE", help="what `audit export` wrote: finds an end that was cut off too"),
+        ),
+        ("holdfast audit verify", "holdfast audit verify --against audit.jsonl"),
+        ((OK, "everything is as it was written"), (FAILED, "something is not; says where"), (ERROR, "bad input")),
+        detail="Without --against, entries that were cut off the end of a chain cannot be missed.",
+    ),
+    Command(
+        ("audit", "export"),
+        "Write the audit log as JSON lines, each chain with a signed checkpoint; keep it elsewhere.",
+        "api.cli.audit:export",
+        (
+            option("environment", nargs="?", metavar="ENV", help="name, or project/name; everything when left out"),
+            option("--checkpoints", action="store_true", help="only the checkpoints, without the entries"),
+        ),
+        ("holdfast audit export > audit.jsonl", "holdfast audit export --checkpoints > checkpoints.jsonl"),
+    ),
 )
 
+SETTINGS: Final = ("listen", "role", "tls_certificate", "tls_key", "plain_http", "server")  # options of some
+
 GROUPS: Final = {
+    "user": "people and their grants",
+    "token": "tokens of machines",
+    "audit": "the audit log",
     "release": "releases",
     "artifact": "artifacts of process targets",
     "keys": "signing keys",
     "sticker": "stickers",
+    "source": "sources of documents",
     "job": "jobs",
 }
 
@@ -373,7 +650,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     documents, state = arguments.documents, arguments.state
-    return read(documents=documents and Path(documents), state=state and Path(state), database=arguments.database)
+    named: dict[str, Any] = {name: getattr(arguments, name, None) for name in SETTINGS}
+    named |= {"documents": documents and Path(documents), "state": state and Path(state)}
+    return read(database=arguments.database, **named)
 
 
 def _report(problem: Problem, output: str) -> int:
@@ -450,7 +729,7 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
-    line.add_argument("--output", choices=("text", "json"), default="text", help="json: the whole answer, for programs")
+    line.add_argument("--output", choices=command.formats, default="text", help="json: the whole answer, for programs")
     line.set_defaults(run=command.run)
 
 

@@ -10,13 +10,28 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from api.commands import act, fleet, history, jobs, logs
+from api.commands import (
+    act,
+    audit,
+    backup,
+    documents,
+    fleet,
+    history,
+    inventory,
+    jobs,
+    logs,
+    people,
+    rights,
+    sources,
+    tokens,
+)
 from api.commands.given import Given
 from api.house import House
+from api.people.principal import Principal
 from api.problem import Problem
 from drivers.errors import DriverError
 from reconciler.commands import Declined
-from reconciler.store.errors import StoreError
+from reconciler.store.errors import JobActive, StoreError
 
 Events = AsyncGenerator[dict[str, Any], None]
 Command = Callable[[House, Given], Events]
@@ -38,20 +53,51 @@ COMMANDS: Mapping[str, Command] = {
     "follow": jobs.follow,
     "request": jobs.request,
     "logs": logs.logs,
+    "sources": sources.index,
+    "source": sources.show,
+    "refresh": sources.refresh,
+    "apply": documents.apply,
+    "export": documents.export,
+    "backup": backup.backup,
+    "targets": inventory.targets,
+    "components": inventory.components,
+    "releases": inventory.index,
+    "release": inventory.release,
+    "whoami": people.whoami,
+    "users": people.index,
+    "user_add": people.add,
+    "user_password": people.password,
+    "user_grant": people.grant,
+    "user_revoke": people.revoke,
+    "user_disable": people.disable,
+    "user_enable": people.enable,
+    "tokens": tokens.index,
+    "token_create": tokens.create,
+    "token_revoke": tokens.revoke,
+    "audit": audit.index,
+    "audit_verify": audit.verify,
+    "audit_export": audit.export,
 }
 
 
-async def carry_out(house: House, name: str, arguments: Mapping[str, Any], *, actor: str) -> Events:
-    """The events of the named command; unknown names and everything that may go wrong are a `Problem`."""
+async def carry_out(
+    house: House, name: str, arguments: Mapping[str, Any], *, principal: Principal, key: str | None = None
+) -> Events:
+    """The events of the named command; unknown names, what the principal may not, and everything that may go wrong are
+    a `Problem`. A command that acts is carried out once for each `key` of its principal."""
     if name not in COMMANDS:
         raise Problem("UNKNOWN_COMMAND", f"{name[:40]!r} is no command; known are {', '.join(COMMANDS)}")
+    given = Given(arguments, principal, key)
+    rights.insist(name, given)
     try:
-        async with aclosing(COMMANDS[name](house, Given(arguments, actor))) as events:
+        async with aclosing(COMMANDS[name](house, given)) as events:
             async for event in events:
                 yield event
     except DriverError as error:
         raise Problem(error.code, house.redactor.clean(str(error))) from None
     except Declined as error:
         raise Problem(error.code, str(error)) from None
+    except JobActive as error:
+        raise Problem(error.code, str(error), job=error.job, environment=error.environment) from None
     except StoreError as error:
         raise Problem(error.code, str(error)) from None

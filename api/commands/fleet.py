@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from api.commands.jobs import summary
 from api.house import House
 from api.problem import Problem
 from desired_state.model import DesiredState
-from reconciler.core.drift import Known, Verdict, is_held
+from reconciler.core.drift import Known, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
 from reconciler.store import evidence as evidence_rows
 from reconciler.store import history, jobs, memories
@@ -28,19 +27,24 @@ Events = AsyncGenerator[dict[str, Any], None]
 async def status(house: House, given: Given) -> Events:
     """Every environment in a line, or one with its placements."""
     wanted = given.environment_or_none()
-    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
-    rows = [await _environment(house, row, desired, whole=wanted is not None) for row, desired in pairs]
+    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house, given)
+    counts = await house.store.read(lambda c: history.counts_now(c, wanted))
+    rows = [await _environment(house, row, desired, counts.get(row.id, {})) for row, desired in pairs]
+    if wanted:
+        standings = await house.store.read(lambda c: history.standing_now(c, wanted))
+        rows[0] |= {"placements": [standing_row(standing) for standing in standings]}
     source = {"problem": house.reconciler.source_problem}
     yield {"result": {"installation": house.installation, "environments": rows, "source": source}}
 
 
-async def _environment(house: House, row: EnvironmentRow, desired: DesiredState, *, whole: bool) -> dict[str, Any]:
-    standings = await house.store.read(lambda c: history.standing_now(c, row.id))
+async def _environment(
+    house: House, row: EnvironmentRow, desired: DesiredState, verdicts: dict[str, int]
+) -> dict[str, Any]:
     decision = await house.store.read(lambda c: history.last_decision(c, row.id))
     job = await house.store.read(lambda c: jobs.active(c, row.id))
     known = await house.store.read(lambda c: memories.known(c, row.id, house.now()))
     suspension = known.suspended or desired.environment.suspend
-    answer = {
+    return {
         "id": row.id,
         "release": row.release,
         "revision": row.revision,
@@ -50,13 +54,12 @@ async def _environment(house: House, row: EnvironmentRow, desired: DesiredState,
         "last_attempted": row.last_attempted,
         "last_applied": row.last_applied,
         "targets": len(desired.targets),
-        "verdicts": dict(Counter(standing.verdict.value for standing in standings)),
+        "verdicts": verdicts,
         "conditions": [digest.plain(condition) for condition in row.conditions],
         "suspended": digest.plain(suspension) if suspension else None,
         "job": summary(job) if job else None,
         "looked_at": decision.until if decision else None,
     }
-    return answer | {"placements": [standing_row(standing) for standing in standings]} if whole else answer
 
 
 def standing_row(standing: StandingInterval) -> dict[str, Any]:
@@ -82,14 +85,13 @@ def standing_row(standing: StandingInterval) -> dict[str, Any]:
 async def drift(house: House, given: Given) -> Events:
     """Every placement that is not in sync, with what blocks it."""
     wanted = given.environment_or_none()
-    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house)
+    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house, given)
     yield {"result": {"placements": [cell for row, _ in pairs for cell in await _drifted(house, row.id)]}}
 
 
 async def _drifted(house: House, id: EnvironmentId) -> list[dict[str, Any]]:
-    standings = await house.store.read(lambda c: history.standing_now(c, id))
+    drifted = await house.store.read(lambda c: history.drifted_now(c, id))
     blocks = _blocks(await house.store.read(lambda c: history.last_decision(c, id)))
-    drifted = (each for each in standings if each.verdict is not Verdict.IN_SYNC)
     return [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
 
 
@@ -161,7 +163,7 @@ def _side(content: Content | None) -> str:
 
 async def why(house: House, given: Given) -> Events:
     """Everything known about a target: declared, worn, running, the rule that fired, and what happens next."""
-    row, target = await lookup.target(house, given.target())
+    row, target = await lookup.target(house, given.target(), given)
     _, desired = await lookup.environment(house, row.id)
     standings = await house.store.read(lambda c: history.why(c, target.id))
     decision = await house.store.read(lambda c: history.last_decision(c, row.id))
@@ -237,7 +239,7 @@ async def evidence(house: House, given: Given) -> Events:
     except names.InvalidName as error:
         raise Problem("BAD_ARGUMENT", str(error)) from None
     row = await house.store.read(lambda c: evidence_rows.load(c, id))
-    if row is None:
+    if row is None or not given.sees(row.environment):
         raise Problem(
             "NO_EVIDENCE", f"no statement {id} is kept; ids are shown by `holdfast why` and `holdfast job show`"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from api.people.principal import Principal, Verb
 from api.problem import Problem
 from stickers import names
 from stickers.names import EnvironmentId, JobId, TargetId
@@ -14,8 +15,20 @@ from stickers.names import EnvironmentId, JobId, TargetId
 class Given:
     """Arguments as they came, and who sent them. A bare name means the default project."""
 
-    def __init__(self, arguments: Mapping[str, Any], actor: str) -> None:
-        self._arguments, self.actor = arguments, actor
+    def __init__(self, arguments: Mapping[str, Any], principal: Principal, key: str | None = None) -> None:
+        self._arguments, self.principal, self.key = arguments, principal, key
+
+    @property
+    def actor(self) -> str:
+        return self.principal.actor
+
+    def sees(self, environment: EnvironmentId) -> bool:
+        """Whether who sent them may know of the environment."""
+        return self.principal.may(Verb.READ, environment)
+
+    def about(self) -> dict[str, Any]:
+        """What is asked for, whether or not somebody waits for its end."""
+        return {name: value for name, value in self._arguments.items() if name != "wait"}
 
     def text(self, name: str) -> str:
         value = self._arguments.get(name)
@@ -40,6 +53,12 @@ class Given:
         if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
             raise Problem("BAD_ARGUMENT", f"{name} is not a list of texts")
         return tuple(value)
+
+    def map(self, name: str) -> Mapping[str, Any]:
+        value = self._arguments.get(name)
+        if not isinstance(value, dict):
+            raise Problem("BAD_ARGUMENT", f"{name} is missing; expected an object")
+        return value
 
     def moment(self, name: str) -> datetime | None:
         text = self.text_or_none(name)

@@ -28,7 +28,9 @@ async def history(house: House, given: Given) -> AsyncGenerator[dict[str, Any], 
     if before is not None and not (before.isascii() and before.isdigit()):
         raise Problem("BAD_ARGUMENT", f"{before[:40]!r} is no cursor; take the one printed below the page before")
     if target is not None:
-        _, found = await lookup.target(house, given.target(target))
+        row, found = await lookup.target(house, given.target(target), given)
+        if row.id != id:
+            raise Problem("NO_TARGET", f"{found.id} is no target of {id}; it is one of {row.id}")
         stood = await house.store.read(lambda c: intervals.page_of_target(c, found.id, before=before, limit=limit))
         rows = [standing_row(standing) for standing in stood.items]
         yield {"result": {"environment": id, "target": found.id, "placements": rows, "next": stood.before}}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any, Final
 
 import anyio
+from sqlalchemy import Connection
 
+from api.commands import lookup, once
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
@@ -19,6 +22,7 @@ from stickers.names import JobId, TaskId
 Events = AsyncGenerator[dict[str, Any], None]
 
 GLANCE: Final = 0.2  # seconds between two looks at a job that somebody watches
+MOST: Final = 200  # characters of a job id
 DONE: Final = frozenset({JobState.COMPLETED})
 
 
@@ -27,10 +31,23 @@ async def index(house: House, given: Given) -> Events:
     if state is not None and state not in list(JobState):
         raise Problem("BAD_ARGUMENT", f"{state[:40]!r} is no state of a job; known are {', '.join(JobState)}")
     before, limit = given.text_or_none("before"), given.count("limit", 20, 500)
-    page = await house.store.read(
-        lambda c: jobs.page(c, environment, JobState(state) if state else None, before=before, limit=limit)
-    )
+    _insist_on_cursor(before)
+    if environment is not None:
+        await lookup.environment(house, environment)
+    among = None if environment else await lookup.visible(house, given)
+    wanted = JobState(state) if state else None
+    page = await house.store.read(lambda c: jobs.page(c, environment, wanted, among=among, before=before, limit=limit))
     yield {"result": {"jobs": [summary(job) for job in page.items], "next": page.before}}
+
+
+def _insist_on_cursor(before: str | None) -> None:
+    moment, _, id = (before or "").partition(" ")
+    try:
+        good = before is None or (datetime.fromisoformat(moment).tzinfo is not None and len(id) <= MOST)
+    except ValueError:
+        good = False
+    if not good:
+        raise Problem("BAD_ARGUMENT", f"{str(before)[:40]!r} is no cursor; take the one of the page before")
 
 
 async def show(house: House, given: Given) -> Events:
@@ -49,10 +66,15 @@ async def request(house: House, given: Given) -> Events:
     what = given.text("what")
     if what not in list(Wish):
         raise Problem("BAD_ARGUMENT", f"{what[:40]!r} cannot be asked of a job; known are {', '.join(Wish)}")
-    id = given.job()
-    job = await house.store.write(lambda c: jobs.request(c, id, Wish(what), given.actor, house.now()))
-    house.reconciler.request(execute(job.id))
-    yield {"result": summary(job) | {"message": f"asked {job.id} to {what}; it is {job.state} now"}}
+    id = (await found(house, given.job())).id
+
+    def effect(c: Connection) -> once.Answer:
+        job = jobs.request(c, id, Wish(what), given.actor, house.now())
+        return summary(job) | {"message": f"asked {job.id} to {what}; it is {job.state} now"}
+
+    answer = await once.written(house, "request", given, effect)
+    house.reconciler.request(execute(id))
+    yield {"result": answer}
 
 
 async def found(house: House, id: JobId) -> Job:

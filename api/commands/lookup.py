@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from api.commands.given import Given
 from api.house import House
+from api.people.principal import Verb
 from api.problem import Problem
 from desired_state.model import DesiredState, Target
 from reconciler.store import environments
@@ -22,15 +24,23 @@ async def environment(house: House, id: EnvironmentId) -> tuple[EnvironmentRow, 
     return row, desired
 
 
-async def every_environment(house: House) -> list[tuple[EnvironmentRow, DesiredState]]:
+async def every_environment(house: House, given: Given) -> list[tuple[EnvironmentRow, DesiredState]]:
+    """Those that whoever asks may see."""
     rows = await house.store.read(environments.all)
-    return [await environment(house, row.id) for row in rows]
+    return [await environment(house, row.id) for row in rows if given.sees(row.id)]
 
 
-async def target(house: House, id: TargetId) -> tuple[EnvironmentRow, Target]:
-    """The target as declared, or as it was last known."""
+async def visible(house: House, given: Given) -> frozenset[EnvironmentId] | None:
+    """The environments that whoever asks may see; None: all there are and will be."""
+    if given.principal.may(Verb.READ):
+        return None
+    return frozenset(row.id for row in await house.store.read(environments.all) if given.sees(row.id))
+
+
+async def target(house: House, id: TargetId, given: Given) -> tuple[EnvironmentRow, Target]:
+    """The target as declared, or as it was last known, among those that whoever asks may see."""
     known: list[TargetId] = []
-    for row, desired in await every_environment(house):
+    for row, desired in await every_environment(house, given):
         targets = await _targets(house, row.id, desired)
         if id in targets:
             return row, targets[id]
@@ -43,8 +53,10 @@ async def _targets(house: House, id: EnvironmentId, desired: DesiredState) -> di
     return {each.id: each for each in known} | dict(desired.target_of)
 
 
-async def placement_target(house: House, id: TargetId, component: ComponentName) -> tuple[EnvironmentRow, Target]:
-    row, found = await target(house, id)
+async def placement_target(
+    house: House, id: TargetId, component: ComponentName, given: Given
+) -> tuple[EnvironmentRow, Target]:
+    row, found = await target(house, id, given)
     _, desired = await environment(house, row.id)
     components = sorted({each.id.component for each in desired.placements if each.id.target == id})
     if component not in components:

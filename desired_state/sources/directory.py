@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from watchfiles import Change, awatch
 
 from desired_state.findings import Finding, escaped
-from desired_state.sources.base import SourceUnavailable, Tree
+from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
 from desired_state.strict import FILE_BYTES
 from stickers import digest
 
@@ -61,13 +62,14 @@ class Directory:
         self._limiter = CapacityLimiter(2)
         self._settled: str | None = None  # the revision that was read last
 
-    async def read(self) -> Tree:
+    async def read(self, in_force: InForce = NOTHING) -> Tree:
         for _ in range(ATTEMPTS):
             with suppress(_Moved):
                 tree, signature = await self._in_thread(self._snapshot)
                 if tree.revision == self._settled:
                     return tree
-                await anyio.sleep(self.settle)
+                if not _left_alone(signature, self.settle):
+                    await anyio.sleep(self.settle)
                 if await self._in_thread(self._signature) == signature:
                     self._settled = tree.revision
                     return tree
@@ -229,6 +231,12 @@ def _read(path: str) -> bytes:
 
 def _signature(listed: list[_File | Finding]) -> Signature:
     return tuple(file.signature for file in listed if isinstance(file, _File))
+
+
+def _left_alone(signature: Signature, settle: float) -> bool:
+    """Whether nothing in it has changed for so long, by the one time of a file that nobody can set."""
+    newest = max((changed for _, _, _, changed, _ in signature), default=0)
+    return 0 < newest < time.time_ns() - settle * 1e9
 
 
 def _revision(files: dict[str, bytes]) -> str:

@@ -92,7 +92,7 @@ class DockerDriver:
             try:
                 await host.reached()
                 hands = DockerHands(host.engine, action, self._tools)
-                return await sequence.carry_out(action, hands, self._tools, report=report)
+                return await sequence.carry_out(action, hands, self._tools, report=report, marks_first=False)
             finally:
                 host.eyes.forget_target(action.target.id)
 

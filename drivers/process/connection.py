@@ -39,6 +39,9 @@ def _python(text: str) -> str:
     return text
 
 
+Artifacts = Annotated[str, AfterValidator(_artifacts)]
+
+
 class Connection(Reach):
     """One directory of one host, this one or one that is reached over SSH. Several targets may share a host, each with
     a root of its own."""
@@ -46,7 +49,7 @@ class Connection(Reach):
     root: Annotated[str, AfterValidator(absolute_directory)] = Field(
         description="absolute directory on the target that belongs to this target alone"
     )
-    artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(
+    artifacts: Artifacts = Field(
         default="registry",
         description="where the daemon takes the bytes from: oci:/path of an OCI layout, tar:/path of a tar of one, or "
         "registry",

@@ -18,12 +18,12 @@ from drivers.diagnosis import missing, ok, unknown
 from drivers.errors import DriverError, Refused
 from drivers.oci import layout, manifest
 from drivers.process.connection import Connection
-from drivers.process.line import Asks
+from drivers.process.line import Sees
 
 TOGETHER: Final = 4  # artifacts asked for at once
 
 
-async def examine(line: Asks, connection: Connection, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
+async def examine(line: Sees, connection: Connection, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
     """Everything about one target and the placements declared on it. When its host cannot be asked, only that."""
     where = {"root": connection.root, "installation": str(tools.installation), "target": str(one.target.id)}
     before = tools.now()

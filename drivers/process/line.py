@@ -49,7 +49,17 @@ class Doors:
         self.waiting = Threads(f"{name}, waiting", limit=128)
 
 
-class Asks(Protocol):
+class Sees(Protocol):
+    """Requests to a host that change nothing."""
+
+    async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]: ...
+
+    async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """For those that wait for others: they take no thread from those that only look."""
+        ...
+
+
+class Acts(Sees, Protocol):
     """Requests to one session of a host, which holds locks and orders until it is closed."""
 
     async def __call__(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
@@ -57,13 +67,9 @@ class Asks(Protocol):
         nothing goes on unheld. All of them are short."""
         ...
 
-    async def see(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing."""
-        ...
 
-    async def wait(self, do: str, where: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-        """For requests that change nothing and wait for others: they take no thread from those that only look."""
-        ...
+class Asks(Acts, Protocol):
+    """A session of a host to which releases are brought."""
 
     async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
         """The artifact's layers, for the machine that the host is."""

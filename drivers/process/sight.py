@@ -18,7 +18,7 @@ from drivers.contract import Look, Tools
 from drivers.errors import DriverError, InvalidAction
 from drivers.process import render
 from drivers.process.connection import Connection
-from drivers.process.line import Asks, Raw
+from drivers.process.line import Raw, Sees
 from stickers import codec
 from stickers.names import ActionKey, ComponentName, Digest, PlacementId, SlotName, TargetId
 from stickers.observation import Health, HealthState, Observation, Standing, Workload, WorkloadState, Worn
@@ -50,7 +50,7 @@ class Sight:
     def __init__(
         self,
         tools: Tools,
-        line: Asks,
+        line: Sees,
         connected: probes.Connected | None = None,
         model: type[Connection] = Connection,
     ) -> None:
@@ -78,7 +78,7 @@ class Sight:
         at = self.tools.now()
         unseen, asks = self._asks(looks)
         try:
-            answers = (await self.line.see("look", {}, targets=list(asks.values())))["targets"] if asks else []
+            answers = await self._seen(list(asks.values())) if asks else []
         except DriverError as error:
             answers = [{"unseen": str(error)} for _ in asks]
         raws = dict(zip(asks, answers, strict=True))
@@ -90,6 +90,10 @@ class Sight:
             standings = tuple(self._standing(id, standing, healths) for standing in raw.get("standings", ()))
             ordered = tuple(sorted(standings, key=lambda standing: (standing.component, standing.slot)))
             found[id] = Observation(target=id, at=at, standings=ordered, unseen=raw.get("unseen"))
+        return found
+
+    async def _seen(self, asks: Sequence[Raw]) -> Sequence[Raw]:
+        found: Sequence[Raw] = (await self.line.see("look", {}, targets=asks))["targets"]
         return found
 
     def _asks(self, looks: Sequence[Look]) -> tuple[dict[TargetId, str], dict[TargetId, dict[str, Any]]]:
@@ -159,7 +163,7 @@ class Sight:
             return await self._command(question, check)
         who = question.workload["listening"]["who"]
         if who != "ours":
-            return _not_ours(who, question.port)
+            return not_ours(who, question.port)
         timeout = question.declared.timeout
         return await probes.ask(check, question.address, question.port, timeout, self._connected)
 
@@ -188,7 +192,7 @@ class Sight:
         for index, now in zip(asked, await self._listening([questions[index] for index in asked]), strict=True):
             before = questions[index].workload["listening"]
             if now["who"] != "ours" or now["inodes"] != before["inodes"]:
-                answers[index] = _not_ours(now["who"], questions[index].port)
+                answers[index] = not_ours(now["who"], questions[index].port)
 
     async def _listening(self, questions: Sequence[Question]) -> list[Raw]:
         try:
@@ -264,7 +268,7 @@ def _unchecked(raw: Raw) -> Health:
     return _UNASKED
 
 
-def _not_ours(who: str, port: int) -> Health:
+def not_ours(who: str, port: int) -> Health:
     if who == "unknown":
         return Health(state=HealthState.UNKNOWN, detail=f"who listens on port {port} cannot be told without its rights")
     if who == "nobody":

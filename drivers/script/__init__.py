@@ -15,7 +15,10 @@ What an operator should know:
   is carried out although the daemon is gone; until it has ended the placement is busy.
 - A workload is healthy when `health` exits 0 and the declared check, if any, is answered. Who answers on a port is not
   known here: that is the scripts' part.
-- Commands are run on the daemon's own machine (`connection.via: local`): what lies elsewhere is their part.
+- Commands are run on the daemon's own machine (`connection.via: local`), or on a Windows host (`via: winrm`), where
+  they are programs, no batch files, and find SystemRoot, SystemDrive, PATH, PATHEXT, TEMP, TMP and ComSpec beside what
+  is theirs. There an order lies, until its command is begun, in a file that only administrators read. What lies
+  elsewhere is their part.
 - Every look asks `version` once for each placement, of sixteen targets at a time, and gives it ten seconds.
 - Stickers, the highest fence and the record of what was deployed lie in the placement's directory, as the process
   driver has them.

@@ -6,18 +6,28 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from desired_state import scalars
 from drivers.process.connection import absolute_directory, ip_address
+from drivers.windows.connection import absolute_directory as windows_directory
+from drivers.winrm.connection import WindowsReach
 
+_WINDOWS_PROGRAM: Final = re.compile(r"[A-Za-z]:\\")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
-    if not words or not words[0].startswith("/") or any("\0" in word for word in words):
+    if not words or any("\0" in word for word in words):
         raise ValueError("expected a list of words, the first of them the absolute path of a program")
     return words
+
+
+def _program(word: str, *, windows: bool) -> None:
+    if not (_WINDOWS_PROGRAM.match(word) and '"' not in word if windows else word.startswith("/")):
+        raise ValueError("expected a list of words, the first of them the absolute path of a program")
+    if windows and word.lower().endswith((".bat", ".cmd")):
+        raise ValueError("a batch file has its words read by a shell: name a program, powershell.exe with -File too")
 
 
 def _inputs(values: dict[str, str]) -> dict[str, str]:
@@ -36,15 +46,12 @@ def _within(text: str) -> str:
 Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
 
 
-class Connection(BaseModel):
-    """One directory of one host, and the commands that are run there. Several targets may share a host."""
+class Connection(WindowsReach):
+    """One directory of one host, this one or a Windows host behind WinRM, and the commands that are run there. Several
+    targets may share a host."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    via: Literal["local"] = "local"
-    root: Annotated[str, AfterValidator(absolute_directory)] = Field(
-        description="absolute directory on the target that belongs to this target alone"
-    )
+    via: Literal["local", "winrm"] = "local"
+    root: str = Field(description="absolute directory on the target that belongs to this target alone")
     version: Argv = Field(description="tells what stands, as JSON")
     deploy: Argv = Field(description="makes what its standard input describes, again and again")
     remove: Argv = Field(description="takes the workload away")
@@ -59,6 +66,18 @@ class Connection(BaseModel):
     address: Annotated[str, AfterValidator(ip_address)] = Field(
         default="127.0.0.1", description="IP address of the target at which health is asked"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _fits_its_host(cls, root: str, info: ValidationInfo) -> str:
+        return windows_directory(root) if info.data.get("via") == "winrm" else absolute_directory(root)
+
+    @field_validator("version", "deploy", "remove", "restart", "health")
+    @classmethod
+    def _is_a_program(cls, argv: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if argv is not None:
+            _program(argv[0], windows=info.data.get("via") == "winrm")
+        return argv
 
     @property
     def seconds(self) -> float:

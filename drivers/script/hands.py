@@ -11,7 +11,7 @@ from desired_state.model import Placement, Target
 from drivers.contract import Action, Deploy, Progress, Remove, Report, Step, Tools
 from drivers.errors import Conflict, InvalidAction, OutcomeUnknown, Refused
 from drivers.process import render
-from drivers.process.line import Line
+from drivers.process.line import Acts
 from drivers.process.sight import workload
 from drivers.script.render import Document, document, secrets, told
 from drivers.script.sight import Raw, Sight, standing
@@ -27,7 +27,7 @@ from stickers.sticker import Sticker
 class Hands:
     """What is known while one action goes on: what was recorded before it, its secrets, and which command failed."""
 
-    def __init__(self, action: Action, sight: Sight, line: Line, report: Report) -> None:
+    def __init__(self, action: Action, sight: Sight, line: Acts, report: Report) -> None:
         self.action, self.sight, self.line, self.report = action, sight, line, report
         self.tools: Tools = sight.tools
         self.connection = sight.connection(action.target)

@@ -91,12 +91,13 @@ def ask_version(place: Place, claim: Claim, ask: Mapping[str, Any]) -> Json | No
     if not output.strip():
         return None
     try:
-        return _told(json.loads(output.decode()))
+        return told(json.loads(output.decode()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Trouble("unreachable", f"{argv[0][-80:]} did not print what was expected: {str(error)[:120]}") from None
 
 
-def _told(said: Any) -> Json | None:
+def told(said: Any) -> Json | None:
+    """What a version command printed, judged."""
     if said is None:
         return None
     artifact, state = str(said["artifact"]).rpartition("@")[2], said.get("state", "running")
@@ -166,8 +167,8 @@ class Eyes(host.Eyes):
         component, _, slot = os.path.basename(place.path).partition(".")
         notes, ended = self.notes(place), self._ended(place)
         made = bool(notes) or os.path.lexists(place.sticker)
-        told = ask_version(place, claim, ask) if made else None
-        now = None if told is None else workload(told, notes, ended)
+        found = ask_version(place, claim, ask) if made else None
+        now = None if found is None else workload(found, notes, ended)
         serving = None if now is None else [now["artifact"], now["configuration"]]
         contents = [[note["artifact"], note["configuration"]] for note in notes[0 if ended else 1 :]]
         return {
@@ -197,10 +198,10 @@ class Eyes(host.Eyes):
         return bool(notes and found) and (found["token"], found["exit_code"]) == (notes[0]["token"], 0)
 
 
-def workload(told: Json, notes: Sequence[Json], ended: bool) -> Json:
+def workload(found: Json, notes: Sequence[Json], ended: bool) -> Json:
     """What stands, with the configuration that was recorded for it where nothing speaks against that."""
-    named = [note for note in notes if note["artifact"] == told["artifact"]]
-    named = [note for note in named if told["configuration"] in (None, note["configuration"])]
+    named = [note for note in notes if note["artifact"] == found["artifact"]]
+    named = [note for note in named if found["configuration"] in (None, note["configuration"])]
     note = named[0] if named else None
     differences = []
     if note is None:
@@ -208,9 +209,9 @@ def workload(told: Json, notes: Sequence[Json], ended: bool) -> Json:
     if notes and not ended:
         differences.append("change: found begun and not known to have ended well")
     return {
-        **told,
-        "configuration": told["configuration"] or (None if differences or note is None else note["configuration"]),
-        "instance": told["instance"] or (note["instance"] if note else told["artifact"][:19]),
+        **found,
+        "configuration": found["configuration"] or (None if differences or note is None else note["configuration"]),
+        "instance": found["instance"] or (note["instance"] if note else found["artifact"][:19]),
         "instances": [note["instance"]] if note else [],
         "key": note["key"] if note else None,
         "differences": differences,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from drivers import probes
 from drivers.contract import Look, Tools
 from drivers.errors import DriverError, InvalidAction
 from drivers.process import render
-from drivers.process.line import Line
+from drivers.process.line import Sees
 from drivers.process.sight import workload, worn
 from drivers.script.connection import Connection
 from stickers.names import ComponentName, Digest, PlacementId, SlotName
@@ -27,8 +27,10 @@ Raw = Mapping[str, Any]  # as the host words it
 
 
 class Sight:
-    def __init__(self, tools: Tools, line: Line) -> None:
-        self.tools, self.line = tools, line
+    """`way` leads to the addresses of another machine, for a check of that time-out."""
+
+    def __init__(self, tools: Tools, line: Sees, way: Callable[[timedelta], probes.Connected] | None = None) -> None:
+        self.tools, self.line, self._way = tools, line, way
 
     def connection(self, target: Target) -> Connection:
         try:
@@ -83,7 +85,8 @@ class Sight:
             return await self._command(target, placement.id, check.argv, declared.timeout)
         published = {port.container: port.host for port in placement.configuration.ports}
         port = published.get(check.port) or check.port
-        return await probes.ask(check, self.connection(target).address, port, declared.timeout)
+        way = None if self._way is None else self._way(declared.timeout)
+        return await probes.ask(check, self.connection(target).address, port, declared.timeout, way)
 
     async def _command(self, target: Target, id: PlacementId, argv: tuple[str, ...], within: timedelta) -> Health:
         seconds = within.total_seconds()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from desired_state import scalars
@@ -181,6 +181,13 @@ class Reach(BaseModel):
     keepalive: Duration | None = Field(default=None, description="between two signs of life, 15s by itself")
     idle: Duration | None = Field(default=None, description="after which an unused connection is closed, 10m by itself")
 
+    @field_validator("via", mode="before")
+    @classmethod
+    def _leads_there(cls, via: object) -> object:
+        if via == "winrm" and "winrm" not in get_args(cls.model_fields["via"].annotation):
+            raise ValueError("Windows behind WinRM is for the drivers windows and script")
+        return via
+
     @model_validator(mode="after")
     def _reach_fits(self) -> Reach:
         if self.via == "local":
@@ -202,10 +209,10 @@ class Reach(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(step) for step in first["loc"])
-            raise ValueError(f"{place} {_reason(first)}".strip()) from None
+            raise ValueError(f"{place} {reason(first)}".strip()) from None
 
 
-def _reason(failed: ErrorDetails) -> str:
+def reason(failed: ErrorDetails) -> str:
     """What is wrong, in the words of whoever has found it."""
     if failed["type"] == "missing":
         return "is needed for via: ssh"

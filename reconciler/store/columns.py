@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Text, TypeDecorator
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
 
 SENTENCE: Final = 2_000  # characters kept of a text that somebody else wrote
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -57,6 +59,41 @@ class Plain(TypeDecorator[Any]):
 
 # counts up by itself on both databases
 Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+class this_transaction(ColumnElement[int]):  # noqa: N801 - reads as the SQL function it stands for
+    """The number of the transaction that writes a row: 0 on SQLite, where there is one writer and its rows appear in
+    their order."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class first_unfinished(ColumnElement[int]):  # noqa: N801
+    """Transactions below it have ended, so nothing can appear any more among the rows that they wrote."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(this_transaction, "postgresql")
+def _this_on_postgresql(*_: Any, **__: Any) -> str:
+    return "((pg_current_xact_id()::text)::bigint)"
+
+
+@compiles(this_transaction)
+def _this_elsewhere(*_: Any, **__: Any) -> str:
+    return "0"
+
+
+@compiles(first_unfinished, "postgresql")
+def _unfinished_on_postgresql(*_: Any, **__: Any) -> str:
+    return "((pg_snapshot_xmin(pg_current_snapshot())::text)::bigint)"
+
+
+@compiles(first_unfinished)
+def _unfinished_elsewhere(*_: Any, **__: Any) -> str:
+    return "1"
 
 
 def sentence(text: str) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from desired_state.model import DesiredState, Target
 from reconciler.core.conditions import Condition
-from reconciler.store import contents, leases
+from reconciler.store import audit, chronicle, contents, leases
 from reconciler.store.contents import Kind
 from reconciler.store.errors import Missing
 from reconciler.store.records import Accepted, EnvironmentRow, HandSuspension, Lease
@@ -19,15 +19,19 @@ from reconciler.store.tables import environment as table
 from reconciler.store.tables import known_target
 from stickers.names import Digest, EnvironmentId, ReleaseName
 
+_ONE: Final = select(table).where(table.c.id == bindparam("id_is"))  # built once: building it takes longer than asking
 _RESUMED: Final = {"suspended_reason": None, "suspended_by": None, "suspended_at": None, "suspended_until": None}
 
 
-def accept(c: Connection, desired: DesiredState, *, now: datetime) -> Accepted:
-    """The desired state is in force from now on. One that means the same as the last raises no generation and only
-    renews the revision; to be declared again ends `undeclared`."""
+def accept(
+    c: Connection, desired: DesiredState, *, now: datetime, source: str = "", actor: str = audit.HOLDFAST
+) -> Accepted:
+    """The desired state is in force from now on, and the source owns the environment. One that means the same as the
+    last raises no generation and keeps the revision that brought it; to be declared again ends `undeclared`. `actor` is
+    who handed it in, if a person did."""
     row = load(c, desired.environment.id)
     if row is not None and row.desired == desired.digest:
-        _confirm(c, row, desired.revision)
+        _confirm(c, row, source)
         return Accepted(generation=row.generation, changed=False)
     generation = 1 if row is None else row.generation + 1
     [content] = contents.keep(c, Kind.DESIRED_STATE, [desired], now)
@@ -39,15 +43,26 @@ def accept(c: Connection, desired: DesiredState, *, now: datetime) -> Accepted:
         "revision": desired.revision,
         "accepted_at": now,
         "undeclared_at": None,
+        "source": source,
     }
     offered = insert(c, table).values(id=desired.environment.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
+    heard = {"release": desired.environment.release, "revision": desired.revision, "desired": desired.digest}
+    _audited(c, desired.environment.id, actor, "documents.accepted", {"generation": generation, **heard}, now)
+    said = {"generation": generation, "release": desired.environment.release, "revision": desired.revision}
+    chronicle.tell(c, desired.environment.id, chronicle.Kind.DESIRED, now, said)
     return Accepted(generation=generation, changed=True)
 
 
 def load(c: Connection, id: EnvironmentId) -> EnvironmentRow | None:
-    row = c.execute(select(table).where(table.c.id == id)).first()
+    row = c.execute(_ONE, {"id_is": id}).first()
     return None if row is None else _environment(row)
+
+
+def load_declared(c: Connection, id: EnvironmentId) -> tuple[EnvironmentRow, DesiredState] | None:
+    """The environment beside what is in force there."""
+    row = c.execute(_ONE, {"id_is": id}).first()
+    return None if row is None else (_environment(row), contents.load(c, Kind.DESIRED_STATE, Digest(row.desired)))
 
 
 def all(c: Connection) -> tuple[EnvironmentRow, ...]:
@@ -63,7 +78,9 @@ def desired(c: Connection, id: EnvironmentId) -> DesiredState | None:
 
 def mark_undeclared(c: Connection, ids: Iterable[EnvironmentId], now: datetime) -> None:
     """The documents name them no more. What was accepted stays in force."""
-    c.execute(update(table).where(table.c.id.in_(list(ids)), table.c.undeclared_at.is_(None)).values(undeclared_at=now))
+    declared = update(table).where(table.c.id.in_(list(ids)), table.c.undeclared_at.is_(None))
+    for id in sorted(c.execute(declared.values(undeclared_at=now).returning(table.c.id)).scalars()):
+        _audited(c, EnvironmentId(id), audit.HOLDFAST, "environment.undeclared", {}, now)
 
 
 def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> None:
@@ -73,11 +90,20 @@ def suspend(c: Connection, id: EnvironmentId, suspension: HandSuspension) -> Non
         "suspended_at": suspension.since,
         "suspended_until": suspension.until,
     })  # fmt: skip
+    heard = {"reason": suspension.reason, "until": suspension.until}
+    _audited(c, id, suspension.actor, "environment.suspended", heard, suspension.since)
+    until = suspension.until.isoformat() if suspension.until else None
+    said = {"by": suspension.actor, "reason": suspension.reason, "until": until}
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, suspension.since, said)
 
 
-def resume(c: Connection, id: EnvironmentId) -> None:
+def resume(c: Connection, id: EnvironmentId, actor: str, now: datetime) -> None:
     """Ends a suspension by hand; one that the documents declare is ended there."""
+    row = load(c, id)
     _written(c, id, _RESUMED)
+    if row is not None and row.suspended is not None:
+        _audited(c, id, actor, "environment.resumed", {"suspended_by": row.suspended.actor}, now)
+    chronicle.tell(c, id, chronicle.Kind.SUSPENSION, now, {"by": actor, "reason": None, "until": None})
 
 
 def set_conditions(c: Connection, id: EnvironmentId, conditions: Sequence[Condition], lease: Lease) -> None:
@@ -108,9 +134,15 @@ def known_targets(c: Connection, id: EnvironmentId) -> tuple[Target, ...]:
     return tuple(found[name] for name in digests)
 
 
-def _confirm(c: Connection, row: EnvironmentRow, revision: str) -> None:
-    if row.revision != revision or row.undeclared_at is not None:
-        _written(c, row.id, {"revision": revision, "undeclared_at": None})
+def _confirm(c: Connection, row: EnvironmentRow, source: str) -> None:
+    if row.source != source or row.undeclared_at is not None:
+        _written(c, row.id, {"source": source, "undeclared_at": None})
+
+
+def _audited(
+    c: Connection, id: EnvironmentId, actor: str, action: str, detail: Mapping[str, object], now: datetime
+) -> None:
+    audit.append(c, environment=id, actor=actor, action=action, subject=id, detail=detail, now=now)
 
 
 def _written(c: Connection, id: EnvironmentId, values: dict[str, Any], lease: Lease | None = None) -> None:
@@ -134,6 +166,8 @@ def _environment(row: Row[Any]) -> EnvironmentRow:
         conditions=contents.read(tuple[Condition, ...], row.conditions),
         last_attempted=row.last_attempted,
         last_applied=row.last_applied,
+        memories=row.memories or "",
+        source=row.source,
     )
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.columns import canonical
 from reconciler.store.records import Decision, DecisionInterval, Lease, Page, Snapshot, StandingInterval
 from reconciler.store.statements import append_all, insert
@@ -29,6 +29,23 @@ from stickers.sticker import Sticker
 PAGE: Final = 50
 
 _CHUNK: Final = 1_000
+_HERE: Final = decisions.c.environment == bindparam("environment_is")
+_EXTENDED: Final = (  # what every turn writes, so built once
+    update(decisions)
+    .where(
+        _HERE,
+        decisions.c.number == select(func.max(decisions.c.number)).where(_HERE).scalar_subquery(),
+        decisions.c.digest == bindparam("digest_is"),
+        leases.FENCE,
+    )
+    .values(
+        until=case((decisions.c.until > bindparam("moment"), decisions.c.until), else_=bindparam("moment")),
+        turns=decisions.c.turns + 1,
+        again_at=bindparam("again"),
+    )
+    .returning(decisions.c.number)
+)
+_SHOWN: Final = 20  # placements that an event names
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 
@@ -36,12 +53,8 @@ _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:
     """One statement when the decision is the last one again; else a new interval begins. A clock that was set back
     shortens no interval."""
-    last = select(func.max(decisions.c.number)).where(decisions.c.environment == environment).scalar_subquery()
-    same = (decisions.c.environment == environment, decisions.c.number == last, decisions.c.digest == decision.digest)
-    until = case((decisions.c.until > now, decisions.c.until), else_=now)
-    again = {"until": until, "turns": decisions.c.turns + 1, "again_at": decision.again_at}
-    extended = update(decisions).where(*same, leases.fence(lease, environment)).values(again)
-    if c.execute(extended.returning(decisions.c.number)).first() is None:
+    same = {"environment_is": environment, "digest_is": decision.digest, **leases.bound(lease, environment)}
+    if c.execute(_EXTENDED, same | {"moment": now, "again": decision.again_at}).first() is None:
         leases.hold(c, lease, environment)
         _begin(c, environment, decision, now)
 
@@ -61,13 +74,64 @@ def standings(
     for part in _parts(over):
         c.execute(update(table).where(table.c.number.in_(part)).values(until=now))
     append_all(c, table, fresh)
+    if fresh or over:
+        chronicle.tell(c, environment, chronicle.Kind.VERDICTS, now, _told(fresh, len(over)))
     return len(fresh)
+
+
+def _told(fresh: Sequence[Mapping[str, Any]], over: int) -> dict[str, Any]:
+    """How many placements stand otherwise and since when they do, with the first of them by name."""
+    first = [[row["target"], row["component"], row["slot"], row["verdict"]] for row in fresh[:_SHOWN]]
+    return {"opened": len(fresh), "closed": over, "placements": first}
 
 
 def standing_now(c: Connection, environment: EnvironmentId) -> tuple[StandingInterval, ...]:
     """How every placement of the environment stands."""
     query = select(table).where(table.c.environment == environment, table.c.until.is_(None))
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def standing_of(c: Connection, environment: EnvironmentId, targets: Sequence[TargetId]) -> tuple[StandingInterval, ...]:
+    """How the placements of these targets stand."""
+    query = select(table).where(
+        table.c.environment == environment, table.c.until.is_(None), table.c.target.in_(targets)
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
+
+
+def drifted_now(
+    c: Connection, environment: EnvironmentId, *, after: int = 0, limit: int | None = None
+) -> tuple[StandingInterval, ...]:
+    """How every placement stands that is not in sync, by the number of its interval."""
+    query = select(table).where(
+        table.c.environment == environment,
+        table.c.until.is_(None),
+        table.c.verdict != Verdict.IN_SYNC,
+        table.c.number > after,
+    )
+    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.number).limit(limit)))
+
+
+def counts_now(c: Connection, environment: EnvironmentId | None = None) -> dict[EnvironmentId, dict[str, int]]:
+    """How many placements stand how, by environment."""
+    query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))
+    if environment is not None:
+        query = query.where(table.c.environment == environment)
+    found: dict[EnvironmentId, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.environment, table.c.verdict)):
+        found.setdefault(EnvironmentId(name), {})[verdict] = count
+    return found
+
+
+def components_now(c: Connection, environment: EnvironmentId) -> dict[str, dict[str, int]]:
+    """How many placements stand how, by component."""
+    query = select(table.c.component, table.c.verdict, func.count()).where(
+        table.c.environment == environment, table.c.until.is_(None)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for name, verdict, count in c.execute(query.group_by(table.c.component, table.c.verdict)):
+        found.setdefault(name, {})[verdict] = count
+    return found
 
 
 def standing_ids(c: Connection, environment: EnvironmentId) -> frozenset[PlacementId]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from sqlalchemy import Connection, Row, Select, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, tuple_, update
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, JOB_TERMINAL, JobEvent, JobState
 from reconciler.core.plan import JobKind, Plan
-from reconciler.store import contents, leases, tasks
+from reconciler.store import audit, chronicle, contents, leases, tasks
 from reconciler.store.contents import Kind
 from reconciler.store.errors import JobActive, JobOver, Missing, Stale
 from reconciler.store.records import Direction, Job, Lease, NewJob, Page, Wish
@@ -21,6 +22,14 @@ from stickers import names
 from stickers.names import Digest, EnvironmentId, JobId
 
 PAGE: Final = 50
+TOLD: Final = JOB_TERMINAL | {JobState.ROLLING_BACK, JobState.PAUSED}  # what the audit log hears of, beside the start
+
+_NEWEST: Final = (  # asked in every turn, so built once
+    select(table)
+    .where(table.c.environment == bindparam("environment_is"))
+    .order_by(table.c.created_at.desc(), table.c.id.desc())
+    .limit(2)
+)
 
 
 class Changes(TypedDict, total=False):
@@ -43,7 +52,10 @@ def create(c: Connection, new: NewJob, lease: Lease, now: datetime) -> Job:
     if row is None:
         raise _busy(c, new.environment)
     job = _job(row)
+    _tell(c, job, now)
     tasks.add(c, job, new.plan, Direction.FORWARD, lease, now)
+    said = {"kind": job.kind, "generation": job.generation, "plan": job.plan_hash, "reason": job.reason}
+    _audited(c, job, job.requested_by, "job.created", said, now)
     return job
 
 
@@ -58,7 +70,11 @@ def advance(c: Connection, job: Job, event: JobEvent, lease: Lease, now: datetim
     `IllegalTransition` when the table does not list the event."""
     state = machine.advance(JOB, job.state, event)
     ended = now if state in JOB_TERMINAL else None
-    return _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    moved = _written(c, job, lease, {"state": state, "ended_at": ended, "changed_at": now, **changes})
+    _tell(c, moved, now)
+    if state in TOLD:
+        _audited(c, moved, audit.HOLDFAST, f"job.{state}", {"message": moved.message}, now)
+    return moved
 
 
 def revise(c: Connection, job: Job, lease: Lease, now: datetime, **changes: Unpack[Changes]) -> Job:
@@ -72,7 +88,10 @@ def request(c: Connection, id: JobId, wish: Wish, actor: str, now: datetime) -> 
     asked = update(table).where(table.c.id == id, ACTIVE, table.c.wish.is_distinct_from(Wish.CANCEL))
     row = c.execute(asked.values(wish=wish, wished_by=actor, wished_at=now).returning(*table.c)).first()
     if row is not None:
-        return _job(row)
+        wished = _job(row)
+        _tell(c, wished, now)
+        _audited(c, wished, actor, f"job.{wish}.asked", {}, now)
+        return wished
     job = load(c, id)
     if job is None:
         raise Missing(f"no job {id} is known")
@@ -102,23 +121,36 @@ def plan(c: Connection, job: Job) -> Plan:
     return found
 
 
+def newest(c: Connection, environment: EnvironmentId) -> tuple[Job, ...]:
+    """The last two: the active one, where there is one, is the first of them."""
+    return tuple(_job(row) for row in c.execute(_NEWEST, {"environment_is": environment}))
+
+
 def page(
     c: Connection,
     environment: EnvironmentId | None = None,
     state: JobState | None = None,
     *,
+    among: Collection[EnvironmentId] | None = None,
     before: str | None = None,
     limit: int = PAGE,
 ) -> Page[Job]:
-    """Newest first; `before` is what the page before answered."""
+    """Newest first, of `among` alone when it is given; `before` is what the page before answered."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit + 1)
     if environment is not None:
         query = query.where(table.c.environment == environment)
     if state is not None:
         query = query.where(table.c.state == state)
+    if among is not None:
+        query = query.where(table.c.environment.in_(sorted(among)))
     jobs = [_job(row) for row in c.execute(_after(query, before))]
     more = len(jobs) > limit
     return Page(items=tuple(jobs[:limit]), before=_cursor(jobs[limit - 1]) if more else None)
+
+
+def _tell(c: Connection, job: Job, now: datetime) -> None:
+    said = {"of": job.kind, "state": job.state, "detail": job.message or job.reason, "wish": job.wish}
+    chronicle.tell(c, job.environment, chronicle.Kind.JOB, now, said, job.id)
 
 
 def _cursor(job: Job) -> str:
@@ -162,6 +194,10 @@ def _row(new: NewJob, number: int, plan: Digest, lease: Lease, now: datetime) ->
         "changed_at": now,
         "fence": lease.token,
     }
+
+
+def _audited(c: Connection, job: Job, actor: str, action: str, detail: Mapping[str, object], now: datetime) -> None:
+    audit.append(c, environment=job.environment, actor=actor, action=action, subject=job.id, detail=detail, now=now)
 
 
 def _written(c: Connection, job: Job, lease: Lease, values: dict[str, Any]) -> Job:

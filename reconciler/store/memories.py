@@ -18,9 +18,9 @@ from sqlalchemy.dialects.sqlite import Insert
 from desired_state.model import Suspension, Target
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory
 from reconciler.core.machine import JOB_ACTIVE
-from reconciler.store import contents, environments, leases
+from reconciler.store import audit, contents, environments, leases
 from reconciler.store.contents import Kind
-from reconciler.store.records import Circuit, Good, HandSuspension, Lease, Refusal, Refused
+from reconciler.store.records import Circuit, EnvironmentRow, Good, HandSuspension, Lease, Refusal, Refused
 from reconciler.store.statements import insert, insert_all, inserting
 from reconciler.store.tables import circuit as circuit_table
 from reconciler.store.tables import environment as environment_table
@@ -38,6 +38,7 @@ from stickers.names import (
     TargetId,
 )
 
+LISTED: Final = 100  # trials that an audit entry names; it says how many there were
 _PLACEMENT: Final = ("environment", "target", "component", "slot")
 
 
@@ -45,13 +46,18 @@ def known(c: Connection, environment: EnvironmentId, now: datetime) -> Known:
     """Everything that a diff and a plan need to remember, as of one moment. Suspensions and circuits that have ended
     are left out. Memories are the very same objects as long as nothing was written to them."""
     row = environments.load(c, environment)
-    remembered = _remembered(c, environment)
+    return Known() if row is None else known_of(c, row, now)
+
+
+def known_of(c: Connection, row: EnvironmentRow, now: datetime, *, at_work: bool = True) -> Known:
+    """The same for whoever has just read the row, and may know that no job is at work there."""
+    remembered = _remembered(c, row)
     return Known(
         memories=remembered.memories,
-        refused=_refused_reasons(c, environment),
-        circuits=_open_circuits(c, environment, now),
-        active_keys=_active_keys(c, environment),
-        suspended=in_force(row.suspended if row else None, now),
+        refused=_refused_reasons(c, row.id),
+        circuits=_open_circuits(c, row.id, now),
+        active_keys=_active_keys(c, row.id) if at_work else frozenset(),
+        suspended=in_force(row.suspended, now),
         targets=remembered.targets,
     )
 
@@ -135,7 +141,13 @@ def refused(c: Connection, environment: EnvironmentId) -> tuple[Refused, ...]:
 def lift(c: Connection, environment: EnvironmentId, actor: str, now: datetime) -> int:
     """A person lets everything that was refused be tried again; how many trials that were."""
     lifted = update(refused_table).where(_unlifted(environment)).values(lifted_at=now, lifted_by=actor)
-    return len(c.execute(lifted.returning(refused_table.c.trial)).all())
+    trials = sorted(c.execute(lifted.returning(refused_table.c.trial)).scalars())
+    if trials:
+        said = {"number": len(trials), "trials": trials[:LISTED]}
+        audit.append(
+            c, environment=environment, actor=actor, action="refused.lifted", subject=environment, detail=said, now=now
+        )
+    return len(trials)
 
 
 def heals(c: Connection, environment: EnvironmentId, after: Mapping[PlacementId, Memory], lease: Lease) -> None:
@@ -191,13 +203,12 @@ class _Remembered:
 _latest: Final[dict[EnvironmentId, _Remembered]] = {}
 
 
-def _remembered(c: Connection, environment: EnvironmentId) -> _Remembered:
+def _remembered(c: Connection, row: EnvironmentRow) -> _Remembered:
     """Read anew only where something was written since: a turn over thousands of placements asks every time."""
-    found = _at_hand(c, environment)
-    if found is None:
-        targets = {target.id: target for target in environments.known_targets(c, environment)}
-        found = _Remembered(_stamp(c, environment), _memories(c, environment), targets)
-        _latest[environment] = found
+    found = _latest.get(row.id)
+    if found is None or found.stamp != row.memories:
+        targets = {target.id: target for target in environments.known_targets(c, row.id)}
+        found = _latest[row.id] = _Remembered(row.memories, _memories(c, row.id), targets)
     return found
 
 
@@ -237,20 +248,16 @@ def _memories(c: Connection, environment: EnvironmentId) -> dict[PlacementId, Me
 
 
 def _refused_reasons(c: Connection, environment: EnvironmentId) -> dict[Digest, str]:
-    query = select(refused_table.c.trial, refused_table.c.reason).where(_unlifted(environment))
-    return {Digest(trial): reason for trial, reason in c.execute(query.order_by(refused_table.c.trial))}
+    return {Digest(trial): reason for trial, reason in c.execute(_REFUSED, {"environment_is": environment})}
 
 
 def _open_circuits(c: Connection, environment: EnvironmentId, now: datetime) -> dict[TargetId, datetime]:
-    query = select(circuit_table.c.target, circuit_table.c.open_until).where(
-        circuit_table.c.environment == environment, circuit_table.c.open_until > now
-    )
-    return {TargetId(target): until for target, until in c.execute(query.order_by(circuit_table.c.target))}
+    rows = c.execute(_OPEN, {"environment_is": environment, "moment": now})
+    return {TargetId(target): until for target, until in rows}
 
 
 def _active_keys(c: Connection, environment: EnvironmentId) -> frozenset[str]:
-    active = (job.c.environment == environment, job.c.state.in_(sorted(state.value for state in JOB_ACTIVE)))
-    return frozenset(c.execute(select(task.c.key).join(job).where(*active)).scalars())
+    return frozenset(c.execute(_KEYS, {"environment_is": environment}).scalars())
 
 
 def in_force(suspended: HandSuspension | None, now: datetime) -> Suspension | None:
@@ -291,6 +298,23 @@ def _keep_heals(c: Connection, environment: EnvironmentId, heals: Mapping[Placem
 _STAMP: Final = select(environment_table.c.memories).where(environment_table.c.id == bindparam("id_is"))
 _STAMPED: Final = (
     update(environment_table).where(environment_table.c.id == bindparam("id_is")).values(memories=bindparam("stamp"))
+)
+_REFUSED: Final = (
+    select(refused_table.c.trial, refused_table.c.reason)
+    .where(refused_table.c.environment == bindparam("environment_is"), refused_table.c.lifted_at.is_(None))
+    .order_by(refused_table.c.trial)
+)
+_OPEN: Final = (
+    select(circuit_table.c.target, circuit_table.c.open_until)
+    .where(circuit_table.c.environment == bindparam("environment_is"), circuit_table.c.open_until > bindparam("moment"))
+    .order_by(circuit_table.c.target)
+)
+_KEYS: Final = (
+    select(task.c.key)
+    .join(job)
+    .where(
+        job.c.environment == bindparam("environment_is"), job.c.state.in_(sorted(state.value for state in JOB_ACTIVE))
+    )
 )
 _CLOSED: Final = delete(circuit_table).where(
     circuit_table.c.environment == bindparam("lease_environment"),

@@ -64,7 +64,7 @@ class Role(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """A process on the database, believed alive `until`. `id` is new with every start, `place` is where it lives,
-    `key` the id of the key it signs with. `documents` is what the one that reads them says of the last read."""
+    `key` the id of the key it signs with."""
 
     id: str
     place: str
@@ -73,7 +73,6 @@ class Replica:
     key: str
     until: datetime
     environments: int = 0
-    documents: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +107,9 @@ class HandSuspension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRow:
-    """One environment. `desired` is the digest of the accepted meaning; `revision` the latest that means the same.
-    `undeclared_at`: the documents name it no more, the last accepted desire stays in force."""
+    """One environment. `desired` is the digest of the accepted meaning; `revision` the one that brought it.
+    `undeclared_at`: the documents name it no more, the last accepted desire stays in force. `memories` is another text
+    whenever something was written to what is remembered of it; `source` is the name of the source that owns it."""
 
     id: EnvironmentId
     generation: int
@@ -122,6 +122,8 @@ class EnvironmentRow:
     conditions: tuple[Condition, ...] = ()
     last_attempted: ReleaseName | None = None
     last_applied: ReleaseName | None = None
+    memories: str = ""
+    source: str = ""
 
 
 class Wish(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, select
 
@@ -13,6 +14,8 @@ from reconciler.store.errors import ReleaseDiffers
 from reconciler.store.statements import insert
 from reconciler.store.tables import release as table
 from stickers.names import Digest, ReleaseName
+
+PAGE: Final = 100
 
 
 def keep(c: Connection, release: Release, now: datetime) -> None:
@@ -27,6 +30,19 @@ def keep(c: Connection, release: Release, now: datetime) -> None:
     ).scalar_one()
     if kept != release.digest:
         raise ReleaseDiffers(release.name, Digest(kept), release.digest)
+
+
+def page(c: Connection, project: str, *, after: str = "", limit: int = PAGE) -> tuple[tuple[Release, datetime], ...]:
+    """The releases of a project with when they were first seen, by name; those after the given one."""
+    query = select(table.c.content, table.c.kept_at).where(table.c.project == project, table.c.name > after)
+    rows = c.execute(query.order_by(table.c.name).limit(limit)).all()
+    found = contents.load_all(c, Kind.RELEASE, [Digest(row.content) for row in rows])
+    return tuple((found[Digest(row.content)], row.kept_at) for row in rows)
+
+
+def projects(c: Connection) -> tuple[str, ...]:
+    """Those that have releases."""
+    return tuple(c.execute(select(table.c.project).distinct().order_by(table.c.project)).scalars())
 
 
 def load(c: Connection, project: str, name: ReleaseName) -> Release | None:

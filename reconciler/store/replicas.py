@@ -24,7 +24,6 @@ def beat(c: Connection, me: Replica, *, now: datetime, ttl: timedelta) -> None:
         "key": me.key,
         "until": leases.clock(c, now) + ttl,
         "environments": me.environments,
-        "documents": me.documents,
     }
     offered = insert(c, table).values(id=me.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
@@ -65,5 +64,4 @@ def _replica(row: Row[Any]) -> Replica:
         key=row.key,
         until=row.until,
         environments=row.environments,
-        documents=row.documents,
     )

@@ -19,6 +19,7 @@ from typing import Any, Final
 from anyio import to_thread
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, select, tuple_
 
+from reconciler.store import answers, chronicle
 from reconciler.store.store import Store
 from reconciler.store.tables import content, decision, evidence, job, metadata, progress, refused, standing, task
 
@@ -43,7 +44,8 @@ class Pass:
 
 
 async def run(store: Store, directory: Path, *, now: datetime, days: int = DAYS) -> Archived:
-    """Archive and delete what ended more than `days` ago, in small transactions that let others through."""
+    """Archive and delete what ended more than `days` ago, in small transactions that let others through. What only
+    whoever watches or repeats a request needs is in no archive."""
     file = directory / f"history-{now:%Y%m%dT%H%M%S%fZ}.jsonl.gz"
     counted: dict[str, int] = {}
     for part in passes(now - timedelta(days=days)):
@@ -53,6 +55,8 @@ async def run(store: Store, directory: Path, *, now: datetime, days: int = DAYS)
             await store.write(partial(_deleted, part, rows))
             counted[part.table.name] = counted.get(part.table.name, 0) + len(rows)
             rows = await store.read(partial(_next, part, rows[-1]))
+    await store.write(lambda c: chronicle.forget(c, now - timedelta(days=min(days, chronicle.DAYS))))
+    await store.write(lambda c: answers.forget(c, now - timedelta(days=min(days, answers.DAYS))))
     return Archived(file=file if counted else None, rows=counted)
 
 

@@ -5,12 +5,12 @@ They are laid anew by every migration that changes them; `fingerprint` is what s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, TASK, JobState, TaskState
@@ -138,13 +138,33 @@ RULES: Final = (
         " and NEW.token <= OLD.token)",
     ),
     _never("lease", "delete"),
+    _never("audit", "update"),
+    _never("audit", "delete"),
+    _fixed("token", "id", "name", "hash", "person", "scopes", "created_at", "created_by", "expires_at"),
+    Rule(
+        name="token_revoked_once",
+        table="token",
+        event="update",
+        says="a revoked token stays revoked",
+        when="OLD.revoked_at is not null and NEW.revoked_at is null",
+    ),
+    _fixed("person", "id", "name", "issuer", "subject", "created_at", "created_by"),
+    _fixed("session", "hash", "person", "begun_at", "ends_at"),
 )
 
 
 def install(connection: Connection) -> None:
-    """Lay the rules anew, whatever was laid before."""
-    for statement in _statements(connection.dialect.name):
+    """Lay the rules of every table there is anew, whatever was laid before. Steps that make more tables lay theirs."""
+    there = set(inspect(connection).get_table_names())
+    for statement in _statements(connection.dialect.name, [rule for rule in RULES if rule.table in there]):
         connection.exec_driver_sql(statement)
+
+
+def lift(connection: Connection) -> None:
+    """Take the rules away, for whoever puts rows back as they were; `install` lays them again."""
+    for rule in RULES:
+        on = "" if connection.dialect.name == "sqlite" else f" on {rule.table}"
+        connection.exec_driver_sql(f"drop trigger if exists {rule.name}{on}")
 
 
 def fingerprint() -> Digest:
@@ -152,12 +172,12 @@ def fingerprint() -> Digest:
     return digest.of(list(RULES))
 
 
-def _statements(dialect: str) -> Iterator[str]:
-    yield from _sqlite() if dialect == "sqlite" else _postgresql()
+def _statements(dialect: str, wanted: Sequence[Rule]) -> Iterator[str]:
+    yield from _sqlite(wanted) if dialect == "sqlite" else _postgresql(wanted)
 
 
-def _sqlite() -> Iterator[str]:
-    for rule in RULES:
+def _sqlite(wanted: Sequence[Rule]) -> Iterator[str]:
+    for rule in wanted:
         when = f"when {rule.when.format(differs='is not')} " if rule.when else ""
         yield f"drop trigger if exists {rule.name}"
         yield (
@@ -166,12 +186,12 @@ def _sqlite() -> Iterator[str]:
         )
 
 
-def _postgresql() -> Iterator[str]:
+def _postgresql(wanted: Sequence[Rule]) -> Iterator[str]:
     yield (
         "create or replace function holdfast_refuse() returns trigger language plpgsql as $$ begin "
         "raise using message = TG_ARGV[0], errcode = 'check_violation', constraint = TG_NAME; end $$"
     )
-    for rule in RULES:
+    for rule in wanted:
         when = f"when ({rule.when.format(differs='is distinct from')}) " if rule.when else ""
         yield f"drop trigger if exists {rule.name} on {rule.table}"
         yield (

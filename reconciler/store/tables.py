@@ -29,9 +29,8 @@ from sqlalchemy import (
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
-from reconciler.store.columns import Instant, Plain, Sentence, Serial
+from reconciler.store.columns import Instant, Plain, Sentence, Serial, this_transaction
 from reconciler.store.records import Direction, Wish
-from stickers.signature import Statement
 
 metadata: Final = MetaData(
     naming_convention={
@@ -128,6 +127,7 @@ environment = Table(
     _text("last_applied", null=True),
     _number("jobs", default=0),
     _text("memories", server_default=""),
+    _text("source", server_default=""),
     CheckConstraint(
         "(suspended_reason is null) = (suspended_by is null) and (suspended_reason is null) = (suspended_at is null)",
         name="environment_suspended_by_somebody",
@@ -164,7 +164,6 @@ replica = Table(
     _text("key"),
     _instant("until"),
     Column("environments", Integer, nullable=False, server_default="0"),
-    Column("documents", Plain, nullable=True),
 )
 Index("replica_by_end", replica.c.until)
 
@@ -284,7 +283,7 @@ evidence = Table(
     _text("component", null=True),
     _text("envelope"),
     _instant("at"),
-    _one_of("evidence", "kind", Statement),
+    CheckConstraint("kind in ('action', 'evidence', 'sticker')", name="evidence_kind_listed"),
 )
 Index("evidence_by_age", evidence.c.at)
 
@@ -400,6 +399,222 @@ Index(
     sqlite_where=OPEN,
     postgresql_where=OPEN,
 )
+Index(
+    "open_standing_by_verdict",
+    standing.c.environment,
+    standing.c.verdict,
+    standing.c.target,
+    sqlite_where=OPEN,
+    postgresql_where=OPEN,
+)  # a fleet at a glance, without reading one row
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)
+
+source = Table(
+    "source",
+    metadata,
+    _text("name", primary_key=True),
+    _text("revision", null=True),
+    _text("allowed", null=True),
+    _instant("accepted_at", null=True),
+    _instant("read_at", null=True),
+    Column("signer", Sentence),
+    _text("fault", null=True),
+    Column("fault_message", Sentence),
+    _text("fault_revision", null=True),
+    _instant("fault_at", null=True),
+    CheckConstraint("(revision is null) = (accepted_at is null)", name="source_accepted_at"),
+    CheckConstraint(
+        "(fault is null) = (fault_message is null) and (fault is null) = (fault_at is null)", name="source_fault_said"
+    ),
+)
+
+document = Table(
+    "document",
+    metadata,
+    _text("kind"),
+    _text("project"),
+    _text("name"),
+    _text("body"),
+    _number("revision"),
+    _text("written_by"),
+    _instant("written_at"),
+    PrimaryKeyConstraint("kind", "project", "name"),
+    _said("document", "written_by"),
+)
+
+document_set = Table(
+    "document_set",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    _number("revision"),
+    CheckConstraint("one = 1", name="document_set_one"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _text("source"),
+    _text("id"),
+    _instant("seen_at"),
+    PrimaryKeyConstraint("source", "id"),
+)
+Index("delivery_by_age", delivery.c.seen_at)
+
+commit_status = Table(
+    "commit_status",
+    metadata,
+    _text("source"),
+    _text("revision"),
+    _text("context"),
+    _text("state"),
+    Column("says", Sentence, nullable=False),
+    _instant("changed_at"),
+    _text("sent", null=True),
+    _number("attempts", default=0),
+    _instant("again_at", null=True),
+    Column("problem", Sentence),
+    PrimaryKeyConstraint("source", "revision", "context"),
+)
+Index("commit_status_by_age", commit_status.c.changed_at)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    _environment(),
+    _text("kind"),
+    _text("subject"),
+    Column("message", Sentence, nullable=False),
+    _instant("opened_at"),
+    _instant("closed_at", null=True),
+)
+UNCLOSED: Final[ColumnElement[bool]] = literal_column("closed_at is null")
+Index(
+    "one_open_notice",
+    notice.c.environment,
+    notice.c.kind,
+    notice.c.subject,
+    unique=True,
+    sqlite_where=UNCLOSED,
+    postgresql_where=UNCLOSED,
+)
+
+telling = Table(
+    "telling",
+    metadata,
+    Column("notice", ForeignKey("notice.number"), nullable=False),
+    _text("channel"),
+    _instant("told", null=True),
+    _instant("told_over", null=True),
+    _instant("not_before", null=True),
+    _number("failures", default=0),
+    PrimaryKeyConstraint("notice", "channel"),
+)
+audit = Table(
+    "audit",
+    metadata,
+    _text("chain"),
+    _number("seq"),
+    _text("prev"),
+    _text("hash"),
+    _instant("at"),
+    _text("actor"),
+    _text("action"),
+    _text("subject"),
+    _text("detail"),
+    PrimaryKeyConstraint("chain", "seq"),
+    UniqueConstraint("chain", "prev", name="audit_follows_once"),
+    CheckConstraint("seq > 0", name="audit_counted"),
+    _said("audit", "actor"),
+    _said("audit", "action"),
+)
+Index("audit_by_age", audit.c.at, audit.c.chain, audit.c.seq)
+
+person = Table(
+    "person",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _text("password", null=True),
+    _text("issuer", null=True),
+    _text("subject", null=True),
+    Column("groups", Plain, nullable=False),
+    _instant("created_at"),
+    _text("created_by"),
+    _instant("disabled_at", null=True),
+    UniqueConstraint("name", name="person_name_once"),
+    UniqueConstraint("issuer", "subject", name="person_identity_once"),
+    CheckConstraint("(issuer is null) = (subject is null)", name="person_identity_whole"),
+    CheckConstraint("(password is null) <> (issuer is null)", name="person_known_one_way"),
+)
+
+granted = Table(
+    "granted",
+    metadata,
+    _text("holder"),
+    _text("what"),
+    _text("place"),
+    _instant("granted_at"),
+    _text("granted_by"),
+    PrimaryKeyConstraint("holder", "what", "place"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name"),
+    _text("hash"),
+    _refers("person", "person.id", null=True),
+    Column("scopes", Plain, nullable=False),
+    _instant("created_at"),
+    _text("created_by"),
+    _instant("expires_at"),
+    _instant("used_at", null=True),
+    _instant("revoked_at", null=True),
+    _text("revoked_by", null=True),
+    CheckConstraint("(revoked_at is null) = (revoked_by is null)", name="token_revoked_by_somebody"),
+    CheckConstraint("expires_at > created_at", name="token_expires"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    _text("hash", primary_key=True),
+    _refers("person", "person.id"),
+    _instant("begun_at"),
+    _instant("seen_at"),
+    _instant("ends_at"),
+)
+Index("session_by_end", session.c.ends_at)
+
+event = Table(
+    "event",
+    metadata,
+    Column("number", Serial, primary_key=True, autoincrement=True),
+    Column("written_by", BigInteger, nullable=False, server_default=this_transaction()),
+    _text("environment"),
+    _text("job", null=True),
+    _text("kind"),
+    _instant("at"),
+    Column("content", Plain, nullable=False),
+    sqlite_autoincrement=True,  # whoever follows goes by the numbers
+)
+Index("event_in_order", event.c.written_by, event.c.number)
+Index("event_by_environment", event.c.environment, event.c.written_by, event.c.number)
+Index("event_by_job", event.c.job, event.c.written_by, event.c.number)
+Index("event_by_age", event.c.at)
+
+answer = Table(
+    "answer",
+    metadata,
+    _text("actor"),
+    _text("key"),
+    _text("request"),
+    Column("content", Plain, nullable=False),
+    _instant("at"),
+    PrimaryKeyConstraint("actor", "key"),
+)
+Index("answer_by_age", answer.c.at)

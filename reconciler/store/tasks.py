@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -15,7 +15,7 @@ from drivers.contract import Receipt, Step
 from reconciler.core import machine
 from reconciler.core.machine import TASK, TASK_TERMINAL, TaskEvent, TaskState
 from reconciler.core.plan import Intent, Plan, action_key
-from reconciler.store import contents, leases
+from reconciler.store import chronicle, contents, leases
 from reconciler.store.columns import sentence
 from reconciler.store.errors import Stale
 from reconciler.store.records import Direction, Job, Lease, ProgressLine, Task
@@ -75,7 +75,9 @@ def advance(
         values |= {"attempt": task.attempt + 1, "began_at": task.began_at or now}
     if state in TASK_TERMINAL:
         values["ended_at"] = now
-    return _written(c, task, lease, values)
+    after = _written(c, task, lease, values)
+    _tell(c, after, now)
+    return after
 
 
 def note(c: Connection, task: TaskId, lines: Sequence[ProgressLine]) -> None:
@@ -85,6 +87,7 @@ def note(c: Connection, task: TaskId, lines: Sequence[ProgressLine]) -> None:
     last = c.execute(_LAST_LINE, {"task_is": task}).scalar() or 0
     rows = [_line_row(task, last + index, line) for index, line in enumerate(lines[-LINES:], start=1)]
     append_all(c, lines_table, rows)
+    _tell_progress(c, task, rows)
     if last + len(rows) > LINES:
         c.execute(_OLD_LINES, {"task_is": task, "last": last + len(rows) - LINES})
 
@@ -105,6 +108,21 @@ def add(c: Connection, job: Job, plan: Plan, direction: Direction, lease: Lease,
         for index, (wave, intent) in enumerate(_intents(plan), start=1)
     ]
     append_all(c, table, rows)
+
+
+def _tell(c: Connection, task: Task, now: datetime) -> None:
+    said = {"task": task.id, "target": task.target, "wave": task.wave, "state": task.state, "attempt": task.attempt}
+    components = [change.id.component for change in task.intent.changes]
+    more = {"code": task.code, "detail": task.detail, "components": components}
+    environment = names.environment_of(task.job)
+    chronicle.tell(c, environment, chronicle.Kind.TASK, now, said | more, task.job)
+
+
+def _tell_progress(c: Connection, task: TaskId, rows: Sequence[Mapping[str, Any]]) -> None:
+    job = JobId(task.rpartition("/")[0])
+    for row in rows:
+        said = {name: row[name] for name in ("task", "number", "target", "component", "step", "message")}
+        chronicle.tell(c, names.environment_of(job), chronicle.Kind.PROGRESS, row["at"], said, job)
 
 
 def _intents(plan: Plan) -> Iterator[tuple[int, Intent]]:

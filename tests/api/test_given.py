@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from api.commands.given import Given
+from api.people.principal import owner
 from api.problem import Problem
 
 
 def given(**arguments: object) -> Given:
-    return Given(arguments, "a person")
+    return Given(arguments, owner("a person"))
 
 
 def test_a_bare_name_is_of_the_default_project() -> None:

@@ -192,7 +192,8 @@ def test_a_key_may_be_limited_to_one_project(tmp_path: Path) -> None:
 
 
 def test_by_default_a_key_may_speak_of_everything(home: Path) -> None:
-    assert keys.load_signer(home).key.subjects == ("sticker:*", "evidence:*", "action:*") == keys.subjects()
+    everything = ("sticker:*", "evidence:*", "action:*", "checkpoint:*")
+    assert keys.load_signer(home).key.subjects == everything == keys.subjects()
 
 
 def test_rotating_keeps_the_subjects_unless_others_are_given(tmp_path: Path) -> None:
@@ -333,3 +334,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Problem, match="file/keys"):
         keys.init(tmp_path / "file" / "keys")
+
+
+def test_rotating_a_key_from_before_there_were_checkpoints_lets_the_new_one_sign_those(tmp_path: Path) -> None:
+    keys.init(tmp_path, subjects=("sticker:shop/*", "evidence:shop/*", "action:shop/*"))
+    assert keys.rotate(tmp_path).subjects == keys.subjects("shop")
+
+
+def test_rotating_a_limited_key_gives_the_new_one_no_more(tmp_path: Path) -> None:
+    keys.init(tmp_path, subjects=("sticker:*", "evidence:shop/*"))
+    assert keys.rotate(tmp_path).subjects == ("sticker:*", "evidence:shop/*")

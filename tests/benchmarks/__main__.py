@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store replicas documents docker compose ssh]
+python -m tests.benchmarks [start turn core store replicas documents docker compose ssh push]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ MINUTES: Final = {  # at the longest
     "docker": 5,
     "compose": 10,
     "ssh": 5,
+    "push": 5,
 }
 
 

@@ -195,7 +195,7 @@ def _by_calls(bench: Bench) -> Figures:
 
 def turn(bench: Bench) -> None:
     """One turn by itself, in this process: look, decide, record; real containers and the real store in a file."""
-    anyio.run(_turn, bench)
+    anyio.run(_turn, bench, backend_options={"use_uvloop": True})
 
 
 async def _turn(bench: Bench) -> None:

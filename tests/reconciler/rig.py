@@ -28,12 +28,13 @@ from desired_state.model import (
 )
 from desired_state.resolve import Resolved
 from desired_state.secrets import SecretRef
-from desired_state.sources.base import SourceUnavailable, Tree
+from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
 from drivers.contract import Tools
 from drivers.memory import MemoryDriver, World
 from reconciler.core.judge import Verdict
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event
+from reconciler.sources import Followed
 from reconciler.store import environments, history, jobs, tasks
 from reconciler.store.records import Job, StandingInterval, Task
 from reconciler.store.store import Store
@@ -160,7 +161,7 @@ class Shelf:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def read(self) -> Tree:
+    async def read(self, in_force: InForce = NOTHING) -> Tree:
         await anyio.lowlevel.checkpoint()
         if self.broken is not None:
             raise SourceUnavailable(self.broken)
@@ -270,7 +271,7 @@ async def around(
         "tools": tools(),
         "keyring": keyring(),
         "holder": "rig",
-        "source": shelf,
+        "sources": {"documents": Followed(source=shelf)},
         "load": shelf.load,
         "sink": said.append,
         "random": Random(seed),

@@ -17,7 +17,7 @@ from reconciler.core.judge import Verdict
 from reconciler.core.machine import JobState, TaskState
 from reconciler.means import Means
 from reconciler.reconcile import Survey, View
-from reconciler.store import environments, history, jobs, memories, tasks
+from reconciler.store import audit, environments, history, jobs, memories, tasks
 from reconciler.store.records import Direction, Job, Task
 from stickers.names import ActionKey, Digest, JobId, PlacementId, TargetId
 from stickers.observation import HealthState, WorkloadState
@@ -268,6 +268,19 @@ class Checks:
             found = memory.last_good.content if memory.last_good else None
             if found != expected:
                 self.sim.broken(f"{id} remembers {_short(found)} as last good, it was {_short(expected)}")
+        self._audit_is_whole()
+
+    def _audit_is_whole(self) -> None:
+        """The chain holds, and tells of every job how it was made and how it ended."""
+        entries = asked(self.sim, lambda c: audit.following(c, audit.beginning(self.id), 100_000))
+        found = audit.fault(entries, audit.beginning(self.id))
+        if isinstance(found, audit.Fault):
+            self.sim.broken(f"audit entry {found.seq} of {found.chain}: {found.says}")
+        told = {(entry.subject, entry.action) for entry in entries}
+        for id, state in self._ask("select id, state from job"):
+            for action in ("job.created", f"job.{state}"):
+                if (id, action) not in told:
+                    self.sim.broken(f"the audit log does not tell {action} of {id}")
 
 
 class Oracle:

@@ -102,7 +102,7 @@ class Nemesis:
         sim, id = self.sim, self.sim.scenario.environment
         if asked(sim, lambda c: environments.load(c, id)) is None:
             return
-        await sim.store.write(lambda c: environments.resume(c, id))
+        await sim.store.write(lambda c: environments.resume(c, id, "ada", sim.store.now()))
         job = asked(sim, lambda c: jobs.active(c, id))
         if job is not None and job.wish is Wish.PAUSE:
             self._wish(job, Wish.CONTINUE)

@@ -19,7 +19,7 @@ import psycopg
 from sqlalchemy import Connection, literal
 
 from desired_state.resolve import Resolved
-from desired_state.sources.base import SourceUnavailable, Tree
+from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
 from drivers.memory import Crashed, Crossing, Fault, MemoryDriver, Trouble, When, World
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event, Progressed, TurnFailed
@@ -27,6 +27,7 @@ from reconciler.leases import Leases
 from reconciler.loop import Pace
 from reconciler.means import Limits
 from reconciler.observe import Sight
+from reconciler.sources import Followed
 from reconciler.store import engines, jobs, leases, schema
 from reconciler.store.columns import Instant
 from reconciler.store.errors import CommitUnknown, JobOver, Unavailable, Violated
@@ -70,7 +71,7 @@ class Documents:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def read(self) -> Tree:
+    async def read(self, in_force: InForce = NOTHING) -> Tree:
         await anyio.lowlevel.checkpoint()
         if self.broken is not None:
             raise SourceUnavailable(self.broken)
@@ -137,7 +138,7 @@ class Incarnation:
             tools=tools,
             keyring=rig.keyring(),
             holder=place,
-            source=sim.documents,
+            sources={"documents": Followed(source=sim.documents)},
             load=sim.documents.load,
             sink=self._heard,
             random=Random(f"{sim.scenario.seed} {self.name}"),

@@ -709,8 +709,9 @@ async def test_what_outlives_its_supervisor_shows_and_is_replaced_under_a_new_on
     assert (found.instance, found.state) == (before, WorkloadState.RUNNING)
     assert found.differences == ("supervisor: found nothing, wanted one",)
     outcome = await yard.deploy(placement, placement)
-    assert (outcome.result, yard.alive()) == (Result.CHANGED, [outcome.instance])
+    assert outcome.result is Result.CHANGED
     assert outcome.instance != before
+    await yard.until(lambda workload: yard.alive() == [outcome.instance])
 
 
 async def test_an_unreadable_sticker_is_a_problem_and_not_a_sticker(yard: Yard) -> None:

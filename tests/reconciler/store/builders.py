@@ -14,7 +14,7 @@ from drivers.contract import Deploy, Stamp
 from reconciler.core.judge import Drift, Verdict
 from reconciler.core.known import Trust
 from reconciler.core.plan import Intent, JobKind, Plan, Wave
-from reconciler.store import environments, evidence, jobs, leases
+from reconciler.store import environments, evidence, jobs, leases, people
 from reconciler.store.records import EvidenceRow, Good, Job, Lease, NewJob
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, EvidenceId
@@ -98,6 +98,20 @@ def keep_good(c: Connection, desired: DesiredState, sequence: int = 2) -> Sequen
         Good(placement=each, target=desired.target_of[each.id.target], evidence=proof(each).id, sequence=sequence)
         for each in desired.placements
     ]
+
+
+def token(id: str = "t1", **changes: object) -> people.Token:
+    made = people.Token(
+        id=id,
+        name="ci",
+        hash="0" * 64,
+        person=None,
+        scopes=(people.Granted("read", "*"),),
+        created_at=NOW,
+        created_by="joe",
+        expires_at=NOW + timedelta(days=90),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def judged(of: Placement, verdict: Verdict = Verdict.IN_SYNC, **changes: object) -> Drift:

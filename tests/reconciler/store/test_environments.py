@@ -49,14 +49,14 @@ async def test_another_meaning_is_another_generation(store: Store) -> None:
     assert (row.release, row.accepted_at, row.generation) == ("shop@2.0.0", LATER, 2)
 
 
-async def test_the_same_meaning_of_another_revision_is_the_same_generation(store: Store) -> None:
+async def test_the_same_meaning_of_another_revision_changes_nothing(store: Store) -> None:
     await store.write(lambda c: environments.accept(c, fleet(1), now=NOW))
     again = replace(fleet(1), revision="r2")
     assert await store.write(lambda c: environments.accept(c, again, now=LATER)) == Accepted(
         generation=1, changed=False
     )
     row = await _row(store)
-    assert (row.revision, row.accepted_at) == ("r2", NOW)
+    assert (row.revision, row.accepted_at) == ("r1", NOW)
 
 
 async def test_nothing_new_is_nothing_written(store: Store) -> None:
@@ -97,7 +97,7 @@ async def test_a_suspension_by_hand_has_a_reason_and_an_actor_and_ends_by_hand(s
     hand = HandSuspension(reason="audit", actor="joe", since=NOW, until=LATER)
     await store.write(lambda c: environments.suspend(c, PROD, hand))
     assert (await _row(store)).suspended == hand
-    await store.write(lambda c: environments.resume(c, PROD))
+    await store.write(lambda c: environments.resume(c, PROD, "ada", NOW))
     assert (await _row(store)).suspended is None
 
 

@@ -16,11 +16,22 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_TERMINAL, TASK, JobState, TaskState
-from reconciler.store import engines, environments, history, installations, jobs, memories, releases, rules, schema
+from reconciler.store import (
+    engines,
+    environments,
+    history,
+    installations,
+    jobs,
+    memories,
+    people,
+    releases,
+    rules,
+    schema,
+)
 from reconciler.store.records import Decision, Wish
 from tests.harness import postgres
 from tests.reconciler.core.builders import NOW, PROD, fleet
-from tests.reconciler.store.builders import held, judged, keep_good, new_job
+from tests.reconciler.store.builders import LATER, held, judged, keep_good, new_job, token
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -50,6 +61,11 @@ def _fill(c: Connection) -> None:
     history.decide(c, PROD, Decision(rule="nothing to do"), lease, NOW)
     history.decide(c, PROD, Decision(rule="nothing to do"), lease, NOW)
     history.standings(c, PROD, [judged(desired.placements[0])], [], lease, NOW)
+    person = people.add(c, people.Person(id="p1", name="ada", password="x", created_at=NOW, created_by="joe"))
+    people.add_token(c, token())
+    people.revoke_token(c, "t1", "joe", NOW)
+    ends = {"begun_at": NOW, "seen_at": NOW, "ends_at": LATER}
+    people.begin(c, people.Session(hash="h", person=person.id, **ends), "ada", "password")
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,14 @@ CASES: Final = (
     Case("lease_rises", "update lease set token = token - 1"),
     Case("lease_rises", "update lease set holder = 'another'"),
     Case("lease_no_delete", "delete from lease"),
+    Case("audit_no_update", "update audit set actor = 'somebody else'"),
+    Case("audit_no_delete", "delete from audit"),
+    Case("token_fixed", "update token set hash = 'another'"),
+    Case("token_fixed", "update token set scopes = '[]'"),
+    Case("token_fixed", "update token set expires_at = '2099-01-01 00:00:00+00:00'"),
+    Case("token_revoked_once", "update token set revoked_at = null, revoked_by = null"),
+    Case("person_fixed", "update person set name = 'somebody else'"),
+    Case("session_fixed", "update session set ends_at = '2099-01-01 00:00:00+00:00'"),
 )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-revision: Final = "0004"
-down_revision: Final = "0001"
+revision: Final = "0007"
+down_revision: Final = "0006"
 
 
 def upgrade() -> None:
@@ -26,7 +26,6 @@ def _replica() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.Column("environments", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("documents", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("replica_key")),
     )
     op.create_index("replica_by_end", "replica", ["until"])

@@ -1,0 +1,312 @@
+"""What is asked and what is answered under `/api/v1`, as programs may rely on it: the models of the OpenAPI document.
+
+Answers hold at least this; requests hold nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reconciler.core.drift import Trust, Verdict
+from reconciler.core.intent import JobKind
+from reconciler.core.machine import JobState, TaskState
+from reconciler.store.records import Direction
+
+Sentence = Annotated[str, Field(min_length=1, max_length=500)]
+Counts = Annotated[dict[str, int], Field(description="verdict -> how many placements stand so")]
+
+
+class Asked(BaseModel):
+    """A request's body: what is not listed is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `code` is stable and the same on the command line."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    exit_code: int
+
+
+class Condition(BaseModel):
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+class Suspension(BaseModel):
+    reason: str
+    until: datetime | None = None
+
+
+class JobSummary(BaseModel):
+    id: str
+    environment: str
+    kind: JobKind
+    state: JobState
+    ok: bool | None = Field(description="null while it is under way")
+    generation: int
+    plan_hash: str
+    requested_by: str
+    reason: str
+    message: str
+    wave: int
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class Environment(BaseModel):
+    id: str
+    release: str
+    revision: str
+    generation: int
+    accepted_at: datetime
+    undeclared_at: datetime | None
+    last_attempted: str | None
+    last_applied: str | None
+    targets: int
+    verdicts: Counts
+    conditions: list[Condition]
+    suspended: Suspension | None
+    job: JobSummary | None
+    looked_at: datetime | None
+
+
+class Placement(BaseModel):
+    number: int
+    environment: str
+    target: str
+    component: str
+    slot: str
+    verdict: Verdict
+    trust: Trust
+    rule: str
+    reason: str
+    release: str | None
+    since: datetime
+    until: datetime | None
+    differences: list[Any]
+
+
+class Source(BaseModel):
+    problem: str | None
+
+
+class Fleet(BaseModel):
+    installation: str
+    environments: list[Environment]
+    source: Source
+
+
+class WholeEnvironment(Environment):
+    placements: list[Placement]
+
+
+class Drifted(Placement):
+    blocked: str | None
+
+
+class Drift(BaseModel):
+    placements: list[Drifted]
+
+
+class TargetLine(BaseModel):
+    id: str
+    environment: str
+    driver: str
+    verdicts: Counts
+
+
+class Targets(BaseModel):
+    environment: str
+    targets: list[TargetLine]
+    next: str | None
+
+
+class ComponentLine(BaseModel):
+    name: str
+    artifact: str | None
+    verdicts: Counts
+
+
+class Components(BaseModel):
+    environment: str
+    release: str
+    components: list[ComponentLine]
+
+
+class Change(BaseModel):
+    target: str
+    component: str
+    change: str
+    verdict: Verdict
+    heal: bool
+    summary: str
+    differences: list[Any]
+
+
+class Blocked(BaseModel):
+    placement: str
+    code: str
+    reason: str
+    until: datetime | None
+    verdict: Verdict
+
+
+class Plan(BaseModel):
+    environment: str
+    kind: JobKind
+    desired: str
+    hash: str
+    removal_hash: str | None
+    waves: list[list[Change]]
+    blocked: list[Blocked]
+    notes: list[str]
+
+
+class Made(JobSummary):
+    """The job that was made; watch it at its own address."""
+
+
+class NothingToDo(BaseModel):
+    environment: str
+    job: None
+    ok: Literal[True]
+    message: str
+
+
+class Done(BaseModel):
+    environment: str
+    message: str
+
+
+class Jobs(BaseModel):
+    jobs: list[JobSummary]
+    next: str | None = Field(description="the cursor of the next page, for `before`")
+
+
+class Progress(BaseModel):
+    at: datetime
+    component: str
+    step: str
+    message: str
+
+
+class Task(BaseModel):
+    id: str
+    target: str
+    components: str
+    direction: Direction
+    wave: int
+    state: TaskState
+    attempt: int
+    code: str | None
+    detail: str
+    evidence: list[str]
+    began_at: datetime | None
+    ended_at: datetime | None
+    progress: list[Progress]
+
+
+class Job(JobSummary):
+    tasks: list[Task]
+
+
+class Tasks(BaseModel):
+    job: str
+    tasks: list[Task]
+
+
+class Why(BaseModel):
+    target: str
+    driver: str
+    environment: str
+    suspended: Suspension | None
+    placements: list[dict[str, Any]]
+
+
+class Decision(BaseModel):
+    since: datetime
+    until: datetime
+    count: int
+    summary: str
+    again_at: datetime | None
+    content: dict[str, Any]
+
+
+class History(BaseModel):
+    """`entries` of an environment, newest first; `placements` of one target, or of all at a moment."""
+
+    environment: str
+    entries: list[Decision] = []
+    placements: list[Placement] = []
+    decision: Decision | None = None
+    next: str | None = None
+
+
+class Evidence(BaseModel):
+    id: str
+    kind: str
+    environment: str
+    target: str
+    component: str | None
+    at: datetime
+    signature: str = Field(description="`valid`, or what is wrong with it")
+    statement: Any
+
+
+class Logs(BaseModel):
+    target: str
+    component: str
+    lines: list[str]
+
+
+class Release(BaseModel):
+    project: str
+    name: str
+    digest: str
+    repository: str | None
+    commit: str | None
+    components: dict[str, str]
+
+
+class Releases(BaseModel):
+    project: str
+    releases: list[Release]
+    next: str | None
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+class SyncAsked(Asked):
+    plan_hash: str | None = Field(default=None, min_length=8, max_length=80, description="only exactly this plan")
+    confirm_removal: str | None = Field(
+        default=None, min_length=1, max_length=80, description="allow this large removal"
+    )
+
+
+class RollbackAsked(Asked):
+    reason: Sentence = "asked for by a person"
+
+
+class AdoptAsked(Asked):
+    targets: list[str] = Field(default=[], max_length=1_000, description="all when left out")
+
+
+class SuspendAsked(Asked):
+    reason: Sentence
+    until: str | None = Field(default=None, description="ISO 8601 with a zone; until resumed when left out")
+
+
+class ResumeAsked(Asked):
+    lift_refused: bool = False

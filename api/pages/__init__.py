@@ -1,0 +1,1 @@
+"""The dashboard: pages made on the server, kept current by one small script, whole without it."""

@@ -1,0 +1,107 @@
+"""The declared sources, built: each as the reconciler follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from api.problem import Problem
+from api.settings import Settings
+from desired_state.secrets import Resolve, SecretRef
+from desired_state.sources import declared
+from desired_state.sources.base import Source, SourceUnavailable
+from desired_state.sources.directory import Directory
+from desired_state.sources.git import Git, Repository, Secret
+from desired_state.sources.git_trust import Verify
+from drivers.errors import DriverError
+from reconciler.documents import Documents
+from reconciler.sources import Followed
+from stickers import digest
+
+if TYPE_CHECKING:
+    from desired_state.schema import SecretReference
+    from reconciler.store.store import Store
+
+ALONE = "documents"  # the name of the one source where no file declares others
+SHOWN = 20
+
+
+def read(settings: Settings) -> Mapping[str, declared.Source]:
+    """What is declared, by name. Without a file of sources it is the one directory of documents."""
+    if settings.sources is None:
+        directory = declared.DirectorySource.model_construct(path=str(settings.documents))
+        return {ALONE: declared.Source.model_construct(name=ALONE, kind="Source", directory=directory)}
+    try:
+        content = settings.sources.read_bytes()
+    except OSError as error:
+        raise Problem("NO_SOURCES", f"{settings.sources}: {error.strerror}") from None
+    found = declared.read(settings.sources.name, content)
+    if found.findings:
+        lines = "; ".join(map(str, found.findings[:SHOWN]))
+        plain = [digest.plain(finding) for finding in found.findings]
+        raise Problem("SOURCES_INVALID", f"the file of sources has findings: {lines}", findings=plain)
+    if not found.sources:
+        raise Problem("SOURCES_INVALID", f"{settings.sources} declares no source")
+    return {source.name: source for source in found.sources}
+
+
+def followed(
+    sources: Mapping[str, declared.Source], settings: Settings, store: Store, secret: Resolve
+) -> Mapping[str, Followed]:
+    return {
+        name: Followed(
+            source=_built(said, settings, store, secret),
+            poll=said.git.poll.total_seconds() if said.git else 30.0,
+            stale=said.stale,
+            begins_empty=said.database is not None,
+        )
+        for name, said in sources.items()
+    }
+
+
+def reference(said: SecretReference) -> SecretRef:
+    return SecretRef(reference=said.secret, version=said.version)
+
+
+def _built(said: declared.Source, settings: Settings, store: Store, secret: Resolve) -> Source:
+    if said.directory is not None:
+        return Directory(Path(said.directory.path))
+    if said.database is not None:
+        return Documents(store)
+    assert said.git is not None
+    place = settings.state.absolute() / "sources" / f"{said.name}-{digest.short(digest.of(said.git.repository))}"
+    credentials = _value(said.git.credentials, secret) if said.git.credentials else None
+    return Git(_repository(said.git), place, credentials)
+
+
+def _repository(said: declared.GitSource) -> Repository:
+    return Repository(
+        url=said.repository,
+        ref=said.ref,
+        path=said.path,
+        username=said.username,
+        deadline=said.deadline.total_seconds(),
+        size=said.size,
+        ca=Path(said.ca) if said.ca else None,
+        known_hosts=Path(said.known_hosts) if said.known_hosts else None,
+        rewrites=said.history == "any",
+        verify=_verify(said.verify) if said.verify else None,
+    )
+
+
+def _verify(said: declared.Verified) -> Verify:
+    if said.ssh is not None:
+        return Verify(method="ssh", keys=Path(said.ssh), commits=said.commits)
+    assert said.gpg is not None
+    return Verify(method="gpg", keys=Path(said.gpg), commits=said.commits)
+
+
+def _value(said: SecretReference, secret: Resolve) -> Secret:
+    async def told() -> str:
+        try:
+            return await secret(reference(said))
+        except DriverError as error:
+            raise SourceUnavailable(str(error), reason="CredentialsUnavailable") from None
+
+    return told

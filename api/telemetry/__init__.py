@@ -1,0 +1,1 @@
+"""What Holdfast tells of itself to machines: metrics that are scraped, and traces that are sent."""

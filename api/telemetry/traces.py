@@ -1,0 +1,97 @@
+"""OpenTelemetry traces: one `deployment.execute` for each job, a `deployment.task` below it for each action, and the
+steps of an action as its events.
+
+Where nobody configures an exporter nothing is made, since the API alone makes spans that are not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+
+from api.problem import Problem
+from reconciler import events
+from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL, JobState, TaskState
+from reconciler.events import Event
+from stickers.names import JobId, TaskId
+
+OPEN: Final = 10_000  # spans that are open together
+FLUSH: Final = 2_000  # milliseconds that the end of the daemon waits for a collector
+WELL: Final = (JobState.COMPLETED, TaskState.SUCCEEDED, TaskState.SKIPPED)
+
+
+class Traces:
+    """A sink of events."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._jobs: dict[JobId, Span] = {}
+        self._tasks: dict[TaskId, Span] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case events.JobMoved():
+                self._job(event)
+            case events.TaskMoved():
+                self._task(event)
+            case events.Progressed(task=task, progress=progress):
+                if task in self._tasks:
+                    self._tasks[task].add_event(progress.step.value, {"message": progress.message})
+            case _:
+                pass
+
+    def _job(self, event: events.JobMoved) -> None:
+        span = self._jobs.get(event.job)
+        if span is None and len(self._jobs) < OPEN:
+            about = {"environment": event.environment, "job": event.job, "kind": event.kind, "release": event.release}
+            span = self._jobs[event.job] = self._tracer.start_span(
+                "deployment.execute",
+                kind=SpanKind.INTERNAL,
+                attributes=about,
+                start_time=_nanoseconds(event.created_at),
+            )
+        if span is not None and event.state in JOB_TERMINAL:
+            self._end(self._jobs.pop(event.job), event.state, event.message)
+
+    def _task(self, event: events.TaskMoved) -> None:
+        job, span = self._jobs.get(event.job), self._tasks.get(event.task)
+        if span is None and job is not None and len(self._tasks) < OPEN:
+            about = {"environment": event.environment, "job": event.job, "target": event.target, "task": event.task}
+            span = self._tasks[event.task] = self._tracer.start_span(
+                "deployment.task", context=trace.set_span_in_context(job), attributes=about
+            )
+        if span is not None and event.state in TASK_TERMINAL:
+            self._end(self._tasks.pop(event.task), event.state, event.detail)
+
+    def _end(self, span: Span, state: JobState | TaskState, message: str) -> None:
+        span.set_attribute("state", state.value)
+        span.set_status(StatusCode.OK if state in WELL else StatusCode.ERROR, None if state in WELL else message)
+        span.end()
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e9)
+
+
+@contextmanager
+def sending(endpoint: str) -> Iterator[Traces]:
+    """Traces sent to an OTLP collector over HTTP. What cannot be sent when the daemon ends is given up soon."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise Problem("NO_OTLP", "HOLDFAST_OTLP needs the extra `otlp`: install holdfast[otlp]") from None
+    provider = TracerProvider(resource=Resource.create({"service.name": "holdfast"}), shutdown_on_exit=False)
+    processor = BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=5))
+    provider.add_span_processor(processor)
+    try:
+        yield Traces(provider.get_tracer("holdfast"))
+    finally:
+        processor.force_flush(FLUSH)

@@ -1,0 +1,1 @@
+"""The HTTP doors, in process and over real sockets."""

@@ -1,0 +1,245 @@
+"""Every door asks for its verb: the whole table of routes against every role, in its own environment and in another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import anyio
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+from api import commands
+from api.commands import rights
+from api.commands.rights import Where
+from api.house import House
+from api.http.app import application
+from api.http.guard import Guard, Known, Open, guards, insist
+from api.people.principal import Verb
+from desired_state.model import Policy, Sync
+from tests.api.http.doors import ROLES, Believing, Door, door
+from tests.harness import virtual_time
+from tests.reconciler.rig import declared
+
+anyio_backend = virtual_time.backend()
+
+V1 = "/api/v1"
+ASKS = Sync(interval=timedelta(seconds=30), mode=Policy.ASK, heal=Policy.ASK)
+PLACE = V1 + "/environments/{project}/{environment}"
+JOB = PLACE + "/jobs/{number}"
+TARGET = V1 + "/targets/{project}/{target}"
+
+# the golden table: what each route asks for, and where
+GOLDEN = {
+    ("POST", "/v1/{command}"): "known",
+    ("GET", V1 + "/openapi.json"): "open",
+    ("GET", "/livez"): "open",
+    ("GET", "/readyz"): "open",
+    ("GET", "/metrics"): "read installation",
+    ("GET", V1 + "/environments"): "read somewhere",
+    ("GET", PLACE): "read environment",
+    ("GET", PLACE + "/plan"): "read environment",
+    ("GET", PLACE + "/history"): "read environment",
+    ("GET", V1 + "/drift"): "read somewhere",
+    ("GET", PLACE + "/drift"): "read environment",
+    ("GET", PLACE + "/targets"): "read environment",
+    ("GET", PLACE + "/components"): "read environment",
+    ("GET", TARGET + "/why"): "read somewhere",
+    ("GET", TARGET + "/components/{component}/logs"): "read somewhere",
+    ("GET", TARGET + "/components/{component}/logs/stream"): "read somewhere",
+    ("POST", PLACE + "/sync"): "deploy environment",
+    ("POST", PLACE + "/rollback"): "rollback environment",
+    ("POST", PLACE + "/adopt"): "deploy environment",
+    ("POST", PLACE + "/suspend"): "freeze environment",
+    ("POST", PLACE + "/resume"): "freeze environment",
+    ("GET", V1 + "/jobs"): "read somewhere",
+    ("GET", PLACE + "/jobs"): "read environment",
+    ("GET", JOB): "read environment",
+    ("GET", JOB + "/tasks"): "read environment",
+    ("GET", JOB + "/events"): "read environment",
+    ("POST", JOB + "/pause"): "deploy environment",
+    ("POST", JOB + "/continue"): "deploy environment",
+    ("POST", JOB + "/cancel"): "deploy environment",
+    ("GET", V1 + "/evidence/{id}"): "read somewhere",
+    ("GET", V1 + "/releases"): "read somewhere",
+    ("GET", V1 + "/releases/{project}/{release}"): "read somewhere",
+    ("GET", V1 + "/events"): "read somewhere",
+    ("GET", PLACE + "/events"): "read environment",
+}
+ENDLESS = {V1 + "/events", PLACE + "/events", TARGET + "/components/{component}/logs/stream"}
+VALUES = {
+    "project": "default",
+    "environment": "prod",
+    "target": "prod-0",
+    "component": "api",
+    "number": "1",
+    "release": "shop@1.0.0",
+    "id": "sha256:" + "0" * 64,
+    "command": "status",
+}
+BODIES = {"/suspend": {"reason": "a test"}}
+# where a grant in another environment does not reach, the thing is not there or the verb is missing
+UNSEEN = {404, 403}
+
+
+def asked(route: APIRoute) -> str:
+    [guard] = guards(route)
+    match guard:
+        case Guard(verb=verb, environment_from="environment"):
+            return f"{verb} environment"
+        case Guard(verb=verb, environment_from=None):
+            return f"{verb} installation"
+        case Guard(verb=verb):
+            return f"{verb} somewhere"
+        case Known():
+            return "known"
+        case Open():
+            return "open"
+
+
+@pytest.fixture
+async def made() -> AsyncIterator[Door]:
+    async with door(declared("1.0.0", sync=ASKS)) as opened:
+        await anyio.sleep(5)
+        yield opened
+
+
+def routes(app: FastAPI) -> list[APIRoute]:
+    return [route for route in app.routes if isinstance(route, APIRoute)]
+
+
+async def test_the_table_of_routes_is_the_golden_one(made: Door) -> None:
+    found = {(method, route.path): asked(route) for route in routes(made.app) for method in route.methods or ()}
+    assert found == GOLDEN
+
+
+async def test_a_route_without_a_guard_is_never_served(made: Door) -> None:
+    def forgetful(house: House) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/forgotten")
+        async def forgotten() -> str:
+            return "anything"
+
+        return router
+
+    with pytest.raises(TypeError, match="/forgotten declares no guard"):
+        application(made.house, Believing(), more=[forgetful])
+    with pytest.raises(TypeError):
+        insist(FastAPI().routes)  # its own documentation pages among them
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+async def test_every_role_at_every_door(made: Door, role: str) -> None:
+    for where in ("default/prod", "default/other", "default/*", "elsewhere/*"):
+        await _at_every_door(made, role, where)
+
+
+async def _at_every_door(made: Door, role: str, where: str) -> None:
+    here = where in ("default/prod", "default/*")
+    for (method, path), wants in GOLDEN.items():
+        if path in ENDLESS and _may(role, wants) and (here or path == V1 + "/events"):
+            continue  # it is let in, and never ends
+        if path == "/v1/{command}" or path == JOB + "/events":
+            continue
+        answer = await made.ask(method, path.format(**VALUES), f"{role}@{where}", json=_body(method, path))
+        seen = f"{role}@{where} {method} {path}: {answer.status_code} {answer.text[:80]}"
+        if wants == "open":
+            assert answer.status_code == 200, seen
+        elif not _may(role, wants) or wants.endswith("installation") or (wants.endswith("environment") and not here):
+            assert answer.status_code == 403, seen
+        elif here:
+            assert answer.status_code not in (401, 403, 500), seen
+        elif "default" in path or path.startswith(TARGET):
+            assert answer.status_code in UNSEEN, seen
+        else:
+            assert answer.status_code in (200, 403, 404), seen
+            assert "prod" not in answer.text, seen
+
+
+def _may(role: str, wants: str) -> bool:
+    return wants in ("open", "known") or Verb(wants.split()[0]) in ROLES[role]
+
+
+def _body(method: str, path: str) -> object:
+    return next((body for end, body in BODIES.items() if path.endswith(end)), None) if method == "POST" else None
+
+
+async def test_nobody_unknown_passes_any_door(made: Door) -> None:
+    for (method, path), wants in GOLDEN.items():
+        if wants != "open":
+            answer = await made.ask(method, path.format(**VALUES), "stranger")
+            assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED"), path
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+# -- the command layer ------------------------------------------------------------------------------------------------
+
+
+def test_every_command_has_a_right() -> None:
+    assert set(rights.RIGHTS) == set(commands.COMMANDS)
+
+
+ARGUMENTS = {
+    "environment": "prod",
+    "job": "prod:99",
+    "target": "prod-0",
+    "component": "api",
+    "id": VALUES["id"],
+    "reason": "a test",
+    "what": "pause",
+    "source": "main",
+    "files": {},
+    "release": "shop@1.0.0",
+}
+
+
+GRANTING = {"name": "ada", "what": "viewer", "place": "default/prod"}
+OWN = {
+    "history": {"environment": "prod"},
+    "user_grant": GRANTING,
+    "user_revoke": GRANTING,
+}
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+async def test_the_wire_forgets_no_check(made: Door, role: str) -> None:
+    """Every command by every role: with the grant in this environment, and in another."""
+    for name in commands.COMMANDS:
+        await _at_the_wire(made, role, name)
+
+
+async def _at_the_wire(made: Door, role: str, name: str) -> None:
+    right = rights.RIGHTS[name]
+    if right.where is Where.ANYBODY or name == "token_create":  # that one hands on no more than its maker has
+        return
+    allowed = right.verb in ROLES[role] and right.where is not Where.INSTALLATION
+    arguments = OWN.get(name, {**ARGUMENTS, "limit": 1})
+    here = (await made.post(f"/v1/{name}", f"{role}@default/prod", json=arguments)).text
+    assert ('"FORBIDDEN"' in here) is not allowed, here
+    there = (await made.post(f"/v1/{name}", f"{role}@elsewhere/other", json=arguments)).text
+    assert any(mark in there for mark in ('"FORBIDDEN"', '"NO_', '"tokens": []', '"sources": []')), there
+
+
+async def test_what_is_named_by_no_environment_is_looked_for_where_one_may_see(made: Door) -> None:
+    await made.post(f"{V1}/environments/default/prod/sync")
+    await made.rig.ended(1)
+    [cell] = [each for each in await _placements(made) if each["target"] == "default/prod-0"]
+    assert (await made.get(f"{V1}/evidence/{cell['evidence']}", "viewer@default/prod")).status_code == 200
+    assert (await made.get(f"{V1}/evidence/{cell['evidence']}", "viewer@default/other")).status_code == 404
+    assert (await made.get(f"{V1}/jobs", "viewer@default/other")).json()["jobs"] == []
+    assert len((await made.get(f"{V1}/jobs", "viewer@default/prod")).json()["jobs"]) == 1
+
+
+async def _placements(made: Door) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = (await made.get(f"{V1}/targets/default/prod-0/why")).json()["placements"]
+    return found
+
+
+async def test_who_may_freeze_may_not_lift_what_was_refused(made: Door) -> None:
+    place = f"{V1}/environments/default/prod/resume"
+    refused = await made.post(place, "freezer@default/prod", json={"lift_refused": True})
+    assert refused.status_code == 403
+    assert (await made.post(place, "freezer@default/prod")).status_code == 200
+    assert (await made.post(place, "operator@default/prod", json={"lift_refused": True})).status_code == 200

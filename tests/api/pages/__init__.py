@@ -1,0 +1,1 @@
+"""The dashboard, looked at with a browser that has no mercy."""

@@ -1,0 +1,1 @@
+"""Windows services, against a server of the helper's protocol."""

@@ -1,0 +1,1 @@
+"""The WinRM transport, against a server of WS-Management on loopback."""
