@@ -21,11 +21,11 @@ from api.settings import Settings
 from api.wiring import built
 
 LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen last: that is now
-QUIET: Final = frozenset(
-    {"jobs", "job", "history", "evidence", "logs", "whoami", "users", "user_add", "user_password", "user_grant"}
+QUIET: Final = frozenset(  # need no look at the world
+    {"jobs", "job", "artifacts", "history", "evidence", "logs", "backup", "export", "audit"}
+    | {"audit_verify", "audit_export", "whoami", "users", "user_add", "user_password", "user_grant"}
     | {"user_revoke", "user_disable", "user_enable", "tokens", "token_create", "token_revoke"}
-    | {"audit", "audit_verify", "audit_export", "backup", "export"}
-)  # need no look at the world
+)
 END: Final[dict[str, Any]] = {}
 
 

@@ -13,6 +13,7 @@ PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
 SWITCH: Final = ("off", "on")
+HOOKS: Final = ("off", "target", "on")
 ROLES: Final = ("both", "api", "loop")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -26,7 +27,8 @@ class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `sources` is a file that declares where documents come from; without one, the directory `documents` is the one
     source. `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
-    `hooks` on: whoever writes the documents may have programs run here.
+    `hooks` on: whoever writes the documents may have programs run here; target: only on targets whose connection lets
+    them.
 
     Of several replicas on one PostgreSQL each has a `state` of its own; `key_directory` is what they share, by default
     `keys` in the state. `database_direct` is the address without the pooler, where one hands out servers by the
@@ -141,9 +143,11 @@ def _parsed(name: str, text: str) -> object:
             return _one_of(name, text, FORMATS)
         case "log_level":
             return _one_of(name, text, LEVELS)
+        case "hooks":
+            return _one_of(name, text, HOOKS)
         case "role":
             return _one_of(name, text, ROLES)
-        case "hooks" | "plain_http":
+        case "plain_http":
             return _one_of(name, text, SWITCH)
     return text
 

@@ -4,7 +4,7 @@ that only the whole can have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -13,8 +13,8 @@ from desired_state import schema
 from desired_state.findings import Flaw, Path, escaped
 from desired_state.health import Check, CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.hooks import Hook, Hooks
-from desired_state.model import Configuration, Port, RestartPolicy, RuntimeHealthcheck
-from desired_state.secrets import SecretRef
+from desired_state.model import Configuration, Port, Proxy, RestartPolicy, RuntimeHealthcheck
+from desired_state.secrets import SecretFile, SecretRef
 
 ONE_CHECK: Final = "exactly one of http, tcp and command"
 
@@ -26,6 +26,7 @@ class Settled:
     configuration: Configuration
     health: Health | None
     hooks: Hooks | None
+    proxy: Proxy | None
     running: bool
 
 
@@ -37,6 +38,12 @@ def nulls(layer: schema.Component, base: schema.Component | None) -> Iterator[Fl
             expected = 'a text ("" for an empty one) or {secret: …}; null takes away an inherited variable, and none is'
             yield Flaw(code="NULL_TAKES_NOTHING", path=("environment", name), found="null", expected=expected)
 
+    below = (base.secrets if base else None) or {}
+    for name, value in (layer.secrets or {}).items():
+        if value is None and below.get(name) is None:
+            expected = "{secret: …}; null takes away an inherited secret, and none is"
+            yield Flaw(code="NULL_TAKES_NOTHING", path=("secrets", name), found="null", expected=expected)
+
 
 def flaws(component: schema.Component) -> Iterator[Flaw]:
     """What is wrong with the whole; empty when it can be settled."""
@@ -47,9 +54,12 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
     for when in ("pre_deploy", "post_deploy"):
         hook = getattr(component.hooks, when, None)
         if hook is not None and hook.command is None:
-            yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
+            yield _missing(("hooks", when, "command"), "the argv of the program that is run")
+    if component.proxy is not None:
+        yield from _proxy_flaws(component.proxy, component)
     yield from _twice("ports", [_published(port) for port in component.ports or ()])
     yield from _twice("volumes", [volume.destination for volume in component.volumes or ()])
+    yield from _taken(component)
     yield from _twice("networks", list(component.networks or ()))
 
 
@@ -59,6 +69,7 @@ def settled(component: schema.Component) -> Settled:
         configuration=_configuration(component),
         health=None if component.health is None else _health(component.health),
         hooks=None if component.hooks is None else _hooks(component.hooks),
+        proxy=None if component.proxy is None else _proxy(component.proxy, component.ports or ()),
         running=component.state != "stopped",
     )
 
@@ -67,6 +78,7 @@ def _configuration(said: schema.Component) -> Configuration:
     return Configuration(
         command=tuple(said.command) if said.command is not None else None,
         environment=_environment(said.environment),
+        secrets=_secret_files(said),
         ports=tuple(
             sorted(said.ports or (), key=lambda port: (port.container, port.protocol, port.host or 0, port.address))
         ),
@@ -94,6 +106,14 @@ def _value(said: str | schema.SecretReference) -> str | SecretRef:
 
 def _secret(said: schema.SecretReference) -> SecretRef:
     return SecretRef(reference=said.secret, version=said.version)
+
+
+def _secret_files(said: schema.Component) -> tuple[SecretFile, ...]:
+    return tuple(
+        SecretFile(name=name, secret=_secret(file), path=file.path)
+        for name, file in sorted((said.secrets or {}).items())
+        if file is not None
+    )
 
 
 def _healthcheck(said: schema.RuntimeHealthcheck) -> RuntimeHealthcheck:
@@ -124,6 +144,30 @@ def _hook(said: schema.PreDeployHook) -> Hook:
         environment=_environment(said.environment),
         **_given(said, "command", "environment"),
     )
+
+
+def _proxy(said: schema.Proxy, ports: Sequence[Port]) -> Proxy:
+    port = said.port or _asked_by_proxy(ports)[0].container
+    return Proxy(server_name=said.server_name or "", port=port, **_given(said, "server_name", "port"))
+
+
+def _asked_by_proxy(ports: Sequence[Port]) -> list[Port]:
+    """Those that stand at a port of the host that is known beforehand."""
+    return [port for port in ports if port.protocol == "tcp" and port.host is not None]
+
+
+def _proxy_flaws(said: schema.Proxy, component: schema.Component) -> Iterator[Flaw]:
+    if said.server_name is None:
+        yield _missing(("proxy", "server_name"), "the name it answers to")
+    fitting = [port for port in _asked_by_proxy(component.ports or ()) if said.port in (None, port.container)]
+    if len(fitting) != 1:
+        found = f"{len(fitting)} ports that fit" if said.port is None else f"the port {said.port}, {len(fitting)} times"
+        expected = "one tcp port of the component, published at a port of the host"
+        yield Flaw(code="PROXY_PORT", path=("proxy", "port"), found=found, expected=expected)
+        return
+    check = component.health.http if component.health else None
+    if check is not None and check.port == fitting[0].container and check.tls is not None and check.tls.ca is None:
+        yield _missing(("health", "http", "tls", "ca"), "the proxy before it judges certificates by a file")
 
 
 def _given(said: schema.Layer, *apart: str) -> dict[str, Any]:
@@ -163,6 +207,16 @@ def _twice(field: str, texts: list[str]) -> Iterator[Flaw]:
         if text in seen:
             yield Flaw(code="TWICE", path=(field, index), found=f"{escaped(text)} a second time", expected="it once")
         seen.add(text)
+
+
+def _taken(component: schema.Component) -> Iterator[Flaw]:
+    """Secrets at one place, or where a volume is."""
+    taken = {volume.destination: "a volume" for volume in component.volumes or ()}
+    for file in _secret_files(component):
+        if file.inside in taken:
+            found = f"{escaped(file.inside)}, where {taken[file.inside]} is"
+            yield Flaw(code="TWICE", path=("secrets", file.name, "path"), found=found, expected="a path of its own")
+        taken[file.inside] = f"the secret {file.name}"
 
 
 def _published(port: Port) -> str:

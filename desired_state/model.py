@@ -14,7 +14,7 @@ from typing import Any
 
 from desired_state.health import Health
 from desired_state.hooks import Hooks
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from stickers import digest
 from stickers.names import (
     Artifact,
@@ -57,6 +57,16 @@ class RuntimeHealthcheck:
     start_period: timedelta = timedelta(0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy before the component: which name it answers to, where it listens, and which port of the workload it asks.
+    That port is published at a fixed port of the target."""
+
+    server_name: str
+    port: int
+    listen: int = 80
+
+
 class RestartPolicy(StrEnum):
     NEVER = "never"
     ON_FAILURE = "on-failure"
@@ -81,6 +91,7 @@ class Configuration:
     stop_grace: timedelta = timedelta(seconds=10)
     healthcheck: RuntimeHealthcheck | None = None
     registry_credentials: SecretRef | None = None
+    secrets: tuple[SecretFile, ...] = ()  # sorted by name
     template: str | None = None  # what the target's own template says of the component, as canonical JSON
 
     @property
@@ -96,8 +107,8 @@ class Configuration:
 class Placement:
     """One component on one target in one slot, with everything that is declared for it.
 
-    `running` False: declared stopped. Health check and hooks are not part of the configuration: to ask differently, or
-    to run another program beside a deployment, is no reason to redeploy.
+    `running` False: declared stopped. Health check, hooks and proxy are not part of the configuration: to ask
+    differently, or to run another program beside a deployment, is no reason to redeploy.
     """
 
     id: PlacementId
@@ -108,6 +119,7 @@ class Placement:
     health: Health | None = None
     running: bool = True
     hooks: Hooks | None = None
+    proxy: Proxy | None = None
 
     @cached_property
     def configuration_digest(self) -> Digest:

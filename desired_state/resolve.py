@@ -16,6 +16,7 @@ from desired_state.declarations import Declarations, Declared, Scoped
 from desired_state.document import Document
 from desired_state.findings import Finding, Flaw, Notes, Path, escaped, shown, some
 from desired_state.model import DesiredState, Placement, Port, Release, ReleaseComponent, Target
+from desired_state.secrets import SecretFile
 from stickers import names
 from stickers.names import Artifact, ComponentName, Digest, EnvironmentId, PlacementId, ReleaseName, TargetId
 
@@ -30,6 +31,15 @@ class Templated(Protocol):
 
     def template_of(self, component: str) -> str | None:
         """As canonical JSON; None when it says nothing of the component, which then cannot run there."""
+        ...
+
+
+@runtime_checkable
+class Concealing(Protocol):
+    """A connection to a runtime that hands secrets to a workload as files."""
+
+    def secret_refused(self, file: SecretFile) -> str | None:
+        """What the runtime expects instead of this one; None where it does as declared."""
         ...
 
 
@@ -309,11 +319,33 @@ class _Resolution:
                 continue
             self.used.add(name)
             settled = self._shared(name) if own is None else self._own(name, own, document)
-            if settled is not None:
+            if settled is not None and self._may_have_files(place, name, settled):
                 ports[name] = settled.configuration.ports
                 yield self._placement(place.target, name, part, self._templated(place, name, settled))
         if certain:
             self._check_ports(ports, document)
+
+    def _may_have_files(self, place: _Place, name: ComponentName, settled: Settled) -> bool:
+        """Whether the runtime hands over secrets as they are declared."""
+        if not settled.configuration.secrets or place.connection is None:
+            return True
+        layers = (
+            (place.declared.document, ("components", name)),
+            (self.document, ("components", name)),
+        )
+        if not isinstance(place.connection, Concealing):
+            document, path = _layer(layers, ("secrets",))
+            found = f"secrets as files on {place.target.id}"
+            expected = f"none there: a {place.target.driver} target has them in environment alone"
+            self.notes.add(document.finding(Flaw(code="SECRETS_NOT_HERE", path=path, found=found, expected=expected)))
+            return False
+        for file in settled.configuration.secrets:
+            if why := place.connection.secret_refused(file):
+                document, path = _layer(layers, ("secrets", file.name, "path"))
+                found = f"the secret {escaped(file.name)} on {place.target.id}"
+                self.notes.add(document.finding(Flaw(code="SECRET_NOT_HERE", path=path, found=found, expected=why)))
+                return False
+        return True
 
     def _placement(self, target: Target, name: ComponentName, part: ReleaseComponent, settled: Settled) -> Placement:
         return Placement(
@@ -324,6 +356,7 @@ class _Resolution:
             configuration=settled.configuration,
             health=settled.health,
             hooks=settled.hooks,
+            proxy=settled.proxy,
             running=settled.running,
         )
 

@@ -47,6 +47,7 @@ _FILE: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/\0]+)+")
 _SERVER_NAME: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -69,6 +70,7 @@ USER_RULE: Final = 'a text: user or user:group, by name or by number, such as "1
 HTTP_PATH_RULE: Final = "a path that begins with one / and holds no spaces, such as /health"
 FILE_RULE: Final = "the absolute path of a file, without . and .."
 SERVER_NAME_RULE: Final = "the name of a host, such as shop.example.com, without scheme and port"
+FILE_NAME_RULE: Final = "the name of a file: letters, digits and _ . -, beginning with a letter or digit"
 MOMENT_RULE: Final = "a time with its zone, such as 2026-11-22T06:00:00+01:00"
 IMAGE_RULE: Final = (
     "repository@sha256:<64 hex>, or {image: repository, digest: sha256:<64 hex>}; "
@@ -212,6 +214,10 @@ def variable(text: str) -> str:
     return _matched("variable", _VARIABLE, VARIABLE_RULE, text)[0]
 
 
+def file_name(text: str) -> str:
+    return _matched("file name", _FILE_NAME, FILE_NAME_RULE, text)[0]
+
+
 def label(text: str) -> str:
     return _matched("label", _LABEL, LABEL_RULE, text)[0]
 
@@ -310,6 +316,7 @@ Published = Annotated[Port, PlainValidator(port), _schema(PORT_RULE, _PORT)]
 Mounted = Annotated[Volume, PlainValidator(volume), _schema(VOLUME_RULE, _VOLUME)]
 Address = Annotated[str, AfterValidator(address), Field(max_length=4096), _schema(ADDRESS_RULE)]
 Secret = Annotated[str, AfterValidator(secret), _schema(REFERENCE_RULE, secrets.REFERENCE)]
+FileName = Annotated[str, AfterValidator(file_name), _schema(FILE_NAME_RULE, _FILE_NAME)]
 Variable = Annotated[str, AfterValidator(variable), _schema(VARIABLE_RULE, _VARIABLE)]
 Label = Annotated[str, AfterValidator(label), _schema(LABEL_RULE, _LABEL)]
 Network = Annotated[str, AfterValidator(network), _schema(NETWORK_RULE, _NETWORK)]

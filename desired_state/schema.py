@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, field_validator
 
 from desired_state import scalars
-from desired_state.hooks import OnFailure
+from desired_state.hooks import OnFailure, Where
 from desired_state.model import Policy, RestartPolicy, RollbackPolicy, StrategyKind
 from stickers.names import DEFAULT_PROJECT, InvalidName
 
@@ -87,6 +87,15 @@ EnvironmentValue = Annotated[
 ]
 
 
+class SecretFile(SecretReference):
+    """A secret that the workload reads from a file, which is kept in memory."""
+
+    path: scalars.File | None = Field(
+        default=None,
+        description="where a container has it (default /run/secrets/NAME); services of a host have no choice",
+    )
+
+
 class CheckTls(Layer):
     """The check is asked over TLS. The certificate is always judged; `{}` judges it as the system does, for the address
     that is asked."""
@@ -153,15 +162,20 @@ class RuntimeHealthcheck(Layer):
 
 
 class PreDeployHook(Layer):
-    """A program of the management host, run before the first change; failing, it stops the deployment."""
+    """A program of the user's own, run before the first change; failing, it stops the deployment."""
 
     command: Argv | None = None
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
     deadline: scalars.Duration | None = Field(default=None, description="then it is ended and has failed (default 60s)")
+    where: Annotated[Where, Field(strict=False)] | None = Field(
+        default=None,
+        description="daemon (the default): on the management host; target: on the target's host, where its connection "
+        "says hooks: true",
+    )
 
 
 class PostDeployHook(PreDeployHook):
-    """A program of the management host, run when the new version is proven."""
+    """A program of the user's own, run when the new version is proven."""
 
     on_failure: Annotated[OnFailure, Field(strict=False)] | None = Field(
         default=None, description="rollback (the default), or warn: the deployment stands all the same"
@@ -170,10 +184,20 @@ class PostDeployHook(PreDeployHook):
 
 class Hooks(Layer):
     """Programs that run beside a deployment that changes something, at least once each. The daemon runs them only when
-    its setting HOLDFAST_HOOKS is on."""
+    its setting HOLDFAST_HOOKS is on, or target, which lets them run on targets alone."""
 
     pre_deploy: PreDeployHook | None = None
     post_deploy: PostDeployHook | None = None
+
+
+class Proxy(Layer):
+    """An nginx before the component, rendered as an artifact of each job: an upstream and a server that asks it."""
+
+    server_name: scalars.ServerName | None = Field(default=None, description="the name it answers to")
+    listen: PortNumber | None = Field(default=None, description="the port it listens on (default 80)")
+    port: PortNumber | None = Field(
+        default=None, description="the port of the workload, published at a port of the host (default: the only such)"
+    )
 
 
 class Component(Layer):
@@ -181,6 +205,9 @@ class Component(Layer):
 
     command: Argv | None = Field(default=None, description="the argv; without it, what the artifact itself says")
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
+    secrets: dict[scalars.FileName, SecretFile | None] | None = Field(
+        default=None, description="secrets as files in memory, where the runtime has them; what uses none shows none"
+    )
     ports: Annotated[list[scalars.Published], SOME] | None = None
     volumes: Annotated[list[scalars.Mounted], SOME] | None = None
     networks: Annotated[list[scalars.Network], SOME] | None = None
@@ -193,6 +220,7 @@ class Component(Layer):
     registry_credentials: SecretReference | None = None
     health: Health | None = None
     hooks: Hooks | None = None
+    proxy: Proxy | None = None
     state: Literal["running", "stopped"] | None = None
 
 

@@ -37,6 +37,21 @@ Resolve = Callable[[SecretRef], Awaitable[str]]  # the value, at the moment of u
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFile:
+    """A secret that a workload finds in a file, in memory and never on a disk. `path` None: where its runtime puts it,
+    under the name."""
+
+    name: str
+    secret: SecretRef
+    path: str | None = None
+
+    @property
+    def inside(self) -> str:
+        """Where it is in a container."""
+        return self.path or f"/run/secrets/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
     """How a backend is referred to. `version` None: it keeps no versions, and any text may be declared as one."""
 

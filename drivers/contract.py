@@ -21,9 +21,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from desired_state.hooks import Hook
+from desired_state.hooks import Hook, Where
 from desired_state.model import Placement, Target
 from desired_state.secrets import SecretRef
+from stickers import digest
 from stickers.evidence import HealthEvidence
 from stickers.names import (
     ActionKey,
@@ -40,6 +41,33 @@ from stickers.names import (
 from stickers.observation import Observation
 from stickers.signature import Envelope, Sign
 from stickers.sticker import Claim, Sticker
+
+
+class RenderedKind(StrEnum):
+    """What a rendered file is for."""
+
+    COMPOSE_FILE = "compose-file"  # the template as it was understood
+    COMPOSE_LOCK = "compose-lock"  # what compose is told, every image by digest
+    ENV_FILE = "env-file"
+    SYSTEMD_UNIT = "systemd-unit"
+    NGINX_CONFIG = "nginx-config"
+    MANIFEST = "manifest"  # what a job deploys where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A file that a deployment amounts to. A secret is in it as its reference, never as its value. `name` is unique on
+    the target; `of` are the placements it was rendered from."""
+
+    kind: RenderedKind
+    name: str
+    media_type: str
+    text: str
+    of: tuple[PlacementId, ...] = ()
+
+    @property
+    def digest(self) -> Digest:
+        return digest.of_bytes(self.text.encode())
 
 
 class Unit(StrEnum):
@@ -147,7 +175,8 @@ Change = Deploy | Restart | Remove
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One idempotent request to one target. `deadline` is the longest it may take."""
+    """One idempotent request to one target. `deadline` is the longest it may take. `rendered` are the files that were
+    kept for these changes, where the runtime deploys files that are kept (`Rendering.deploys`)."""
 
     key: ActionKey
     fence: int
@@ -157,6 +186,7 @@ class Action:
     target: Target
     changes: tuple[Change, ...]
     deadline: timedelta
+    rendered: tuple[Rendered, ...] = ()
 
 
 class Result(StrEnum):
@@ -226,7 +256,33 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-RunHook = Callable[[Hook, Mapping[str, str]], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A hook as a host is told of it: secrets resolved, and what it is about among its environment."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a program has ended: `exit_code` None at its deadline, `why` in words, and the end of what it printed."""
+
+    exit_code: int | None
+    why: str
+    said: str
+
+
+Run = Callable[[Errand], Awaitable[Ended]]
+
+
+class RunHook(Protocol):
+    async def __call__(self, hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
+        """How it failed, None when it did not; `there` runs it elsewhere than beside the daemon."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +290,8 @@ class Tools:
     """What every driver is handed: who we are, how to sign and to read a sticker, the wall clock, and secrets.
 
     `read` answers the sticker only when its signature is valid for its subject. `secret` resolves a reference at the
-    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about and answers how it failed,
-    None when it did not; without it, hooks are not allowed here.
+    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about; without it, hooks are not
+    allowed, and with it, they are at the places of `hooks_at`.
     """
 
     installation: InstallationId
@@ -244,6 +300,7 @@ class Tools:
     now: Callable[[], datetime]
     secret: Callable[[SecretRef], Awaitable[str]]
     hook: RunHook | None = None
+    hooks_at: frozenset[Where] = frozenset(Where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +340,22 @@ class Narrator(Protocol):
     """A runtime that can show what a workload printed."""
 
     def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]: ...
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A runtime that says beforehand which files a deployment amounts to. `deploys` are the kinds it deploys exactly as
+    they were kept, so that a rollback says what was proven in the very words that were."""
+
+    deploys: ClassVar[frozenset[RenderedKind]]
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        """The files of everything that is to stand on the target: a function of what is given and of nothing else.
+        `kept` are files of former days, of placements with the same content: what they say of these is said again.
+        Raises `drivers.errors` where a deployment would be refused."""
+        ...
 
 
 class Grade(StrEnum):

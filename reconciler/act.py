@@ -16,7 +16,20 @@ from sqlalchemy import Connection
 
 from desired_state.hooks import Hooks
 from desired_state.model import DesiredState, Placement, Target
-from drivers.contract import Action, Change, Deploy, Look, Progress, Receipt, Remove, Restart, Result
+from drivers.contract import (
+    Action,
+    Change,
+    Deploy,
+    Look,
+    Progress,
+    Receipt,
+    Remove,
+    Rendered,
+    RenderedKind,
+    Rendering,
+    Restart,
+    Result,
+)
 from drivers.errors import (
     Busy,
     DriverError,
@@ -39,7 +52,7 @@ from reconciler.core.verdict import Asked, Ruling, TaskLook, verdict
 from reconciler.failpoints import STEPS, reached
 from reconciler.loop import plain, sentence
 from reconciler.means import Means
-from reconciler.store import evidence, leases, memories, tasks
+from reconciler.store import artifacts, evidence, leases, memories, tasks
 from reconciler.store.errors import LostLease, StoreError
 from reconciler.store.memories import Learnt
 from reconciler.store.records import Circuit, Direction, EvidenceRow, Good, Job, Lease, ProgressLine, Refusal, Task
@@ -251,6 +264,7 @@ class _Flight:
         self._lines: deque[ProgressLine] = deque(maxlen=tasks.LINES)
         self._told = anyio.Event()
         self._began = means.tools.now()
+        self._rendered: tuple[Rendered, ...] = ()
 
     async def fly(self) -> None:
         match self.task.state:
@@ -266,11 +280,13 @@ class _Flight:
     # -- the effect -------------------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        """The intent, before anything is done."""
-        now = self._means.tools.now()
+        """The intent, before anything is done; and what was kept for it."""
+        now, kinds = self._means.tools.now(), self._deployed_as_kept()
 
         def intent(c: Connection) -> Task:
             task = self.task
+            if kinds:
+                self._rendered = artifacts.of_action(c, task.job, task.direction, task.target, kinds)
             if task.state is not TaskState.QUEUED:
                 task = tasks.advance(c, task, TaskEvent.QUEUE, self._lease, now, not_before=None)
             return tasks.advance(c, task, TaskEvent.DISPATCH, self._lease, now)
@@ -320,7 +336,16 @@ class _Flight:
             target=target,
             changes=self.task.intent.changes,
             deadline=_deadline(self.task.intent.changes, self._means.limits.action),
+            rendered=self._rendered,
         )
+
+    def _deployed_as_kept(self) -> frozenset[RenderedKind]:
+        target = self._errand.target(self.task.target)
+        try:
+            driver = self._means.drivers[target.driver] if target else None
+        except Exception:  # whatever keeps a driver from being had, the action says
+            return frozenset()
+        return driver.deploys if isinstance(driver, Rendering) else frozenset()
 
     def _report(self, progress: Progress) -> None:
         now = self._means.tools.now()

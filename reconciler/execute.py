@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from desired_state.model import Placement, RollbackPolicy
 from drivers.contract import Capabilities, Deploy, Look, Remove
 from drivers.errors import InvalidAction, Refused, Terminal
-from reconciler import act, events
+from reconciler import act, artifacts, events
 from reconciler.act import LOOK_AGAIN, Errand
 from reconciler.core import plan as planning
 from reconciler.core.intent import JobKind, Plan
@@ -33,6 +33,7 @@ from reconciler.failpoints import reached
 from reconciler.leases import HeldElsewhere
 from reconciler.loop import reconcile
 from reconciler.means import Means
+from reconciler.store import artifacts as kept_artifacts
 from reconciler.store import environments, jobs, memories, tasks
 from reconciler.store.records import Direction, EnvironmentRow, Job, Lease, Refusal, Task, Wish
 from reconciler.store.store import Query
@@ -124,11 +125,14 @@ class _Turn:
 
     async def _begin(self) -> float:
         now, lease = self.means.tools.now(), self.errand.lease
+        plan = await self.means.store.read(lambda c: jobs.plan(c, self.job))
+        files = await artifacts.prepared(self.means, self.errand, plan.waves, Direction.FORWARD)
 
         def begin(c: Connection) -> Job:
             job = self.job
             if job.state is JobState.PENDING:
                 job = jobs.advance(c, job, JobEvent.PREPARE, lease, now)
+            kept_artifacts.keep(c, job, Direction.FORWARD, files, lease, now)
             if job.kind is JobKind.DEPLOY:
                 environments.attempted(c, job.environment, self.errand.desired.release.name, lease)
             return jobs.advance(c, job, JobEvent.BEGIN, lease, now)
@@ -279,6 +283,7 @@ class _Turn:
         self, message: str, refusals: Sequence[Refusal], plan: Plan, brought: dict[PlacementId, Deploy]
     ) -> None:
         now, lease, environment = self.means.tools.now(), self.errand.lease, self.job.environment
+        files = await artifacts.prepared(self.means, self.errand, plan.waves, Direction.BACK)
         stepped = [id for id, change in brought.items() if _became_good(change, self.errand.known.memories)]
 
         def turn_round(c: Connection) -> Job:
@@ -288,6 +293,7 @@ class _Turn:
             memories.step_back(c, environment, stepped, lease, now)
             job = jobs.advance(c, self.job, JobEvent.ROLL_BACK, lease, now, message=message)
             jobs.add_tasks(c, job, plan, Direction.BACK, lease, now)
+            kept_artifacts.keep(c, job, Direction.BACK, files, lease, now)
             return job
 
         await self._advance(turn_round)

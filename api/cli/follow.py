@@ -1,4 +1,4 @@
-"""Following a job: one line per thing that happens, and the job's end as the exit code."""
+"""Following a job: one line per thing that happens, a bar below them, and the job's end as the exit code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from api.cli import show
+from api.cli.bar import Bar
 from api.problem import FAILED, OK
 
 COLOURS: Final = {
@@ -21,30 +22,35 @@ COLOURS: Final = {
 def follow(stream: Iterable[dict[str, Any]], output: str) -> int:
     """Show the events as they come (`json`: one object a line), answer 0 when nothing was to do or the job did it."""
     result: dict[str, Any] = {}
-    for event in stream:
-        result = event.get("result", result)
-        if output == "json":
-            import json
+    bar = Bar()
+    try:
+        for event in stream:
+            result = event.get("result", result)
+            if output == "json":
+                import json
 
-            print(json.dumps(event, default=str), flush=True)
-        elif "event" in event:
-            _show(event["event"])
+                print(json.dumps(event, default=str), flush=True)
+            elif "event" in event:
+                _show(event["event"], bar)
+    finally:
+        bar.end()
     if output != "json":
         print(show.clean(result.get("message", "")))
     return OK if result.get("ok", True) else FAILED
 
 
-def _show(event: dict[str, Any]) -> None:
+def _show(event: dict[str, Any], bar: Bar) -> None:
     match event["kind"]:
         case "job":
             line = f"{show.clean(event['job'])}  {_coloured(event['state'])}  {show.clean(event.get('detail', ''))}"
-            print(line.rstrip(), flush=True)
+            bar.line(line.rstrip())
         case "task":
             where = f"{show.clean(event['target'])}  {show.clean(event['component'])}"
             done = f"[{event['done']}/{event['total']}]"
-            print(f"  {done} {where}  {_coloured(event['state'])}  {show.clean(event['detail'])}".rstrip(), flush=True)
+            bar.line(f"  {done} {where}  {_coloured(event['state'])}  {show.clean(event['detail'])}".rstrip())
+            bar.move(event["done"], event["total"], f"{show.clean(event['target'])} {event['state']}")
         case "progress":
-            print(show.paint(f"      {show.clean(event['step'])}: {show.clean(event['message'])}", "2"), flush=True)
+            bar.line(show.paint(f"      {show.clean(event['step'])}: {show.clean(event['message'])}", "2"))
 
 
 def _coloured(state: str) -> str:

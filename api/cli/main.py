@@ -465,6 +465,37 @@ COMMANDS: Final = (
         JOB_EXITS,
     ),
     Command(
+        ("artifacts",),
+        "Show the files that a job deployed: compose locks, units, variables, proxies, and its manifest.",
+        "api.cli.artifacts:index",
+        (
+            JOB,
+            option("--kind", metavar="KIND", help="only of this kind, such as compose-lock or manifest"),
+            option("--target", metavar="TARGET", help="only of this target (name, or project/name)"),
+            option("--name", metavar="NAME", help="only of this name, such as api.env"),
+            option("--back", action="store_true", help="raw: the file of the way back, where the job went back"),
+        ),
+        (
+            "holdfast artifacts staging:12",
+            "holdfast artifacts staging:12 --kind compose-lock --target web-1 --output raw",
+            "holdfast artifacts staging:12 --output json",
+        ),
+        (
+            (OK, "shown"),
+            (ERROR, "no such job or file, or --output raw and more than one file is meant; says which there are"),
+        ),
+        detail="Files are rendered and kept when a job is prepared, before anything is changed, and never change. A\n"
+        "secret is in them as its reference, never as its value. The digest is that of the bytes, as sha256sum has\n"
+        "it.\n\n"
+        "compose-file  the template of a compose target as it was understood\n"
+        "compose-lock  what compose is told; rollbacks and heals deploy the one that was proven\n"
+        "env-file      the declared variables of a component\n"
+        "systemd-unit  the unit of a component, where its document declares the command\n"
+        "nginx-config  the proxy of a component that declares one\n"
+        "manifest      what the job deploys where, by digest",
+        formats=("text", "json", "raw"),
+    ),
+    Command(
         ("job", "cancel"),
         "Cancel a job; what runs is looked at, not torn.",
         "api.cli.jobs:cancel",
@@ -729,7 +760,9 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
-    line.add_argument("--output", choices=command.formats, default="text", help="json: the whole answer, for programs")
+    raw = "; raw: one file as it is" if "raw" in command.formats else ""
+    said = f"json: the whole answer, for programs{raw}"
+    line.add_argument("--output", choices=command.formats, default="text", help=said)
     line.set_defaults(run=command.run)
 
 

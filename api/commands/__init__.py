@@ -12,6 +12,7 @@ from typing import Any
 
 from api.commands import (
     act,
+    artifacts,
     audit,
     backup,
     documents,
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, Command] = {
     "job": jobs.show,
     "follow": jobs.follow,
     "request": jobs.request,
+    "artifacts": artifacts.index,
     "logs": logs.logs,
     "sources": sources.index,
     "source": sources.show,

@@ -52,6 +52,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "job": Right(Verb.READ, Where.JOB),
     "follow": Right(Verb.READ, Where.JOB),
     "request": Right(Verb.DEPLOY, Where.JOB),
+    "artifacts": Right(Verb.READ, Where.JOB),
     "logs": Right(Verb.READ, Where.FOUND),
     "sources": Right(Verb.READ, Where.FOUND),
     "source": Right(Verb.READ, Where.FOUND),

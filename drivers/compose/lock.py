@@ -92,7 +92,39 @@ def lock(place: Place, pieces: Iterable[Piece]) -> bytes:
     whole: dict[str, Any] = {"services": {piece.service: _among(names, piece.said) for piece in ordered}}
     whole["networks"] = _shared("network", place, ((piece.service, piece.networks) for piece in ordered))
     whole["volumes"] = _shared("volume", place, ((piece.service, piece.volumes) for piece in ordered))
-    return (HEAD + "".join(_lines({name: said for name, said in whole.items() if said}))).encode()
+    return (HEAD + yaml({name: said for name, said in whole.items() if said})).encode()
+
+
+def unlocked(text: str, place: Place, placement: Placement) -> Piece | None:
+    """The piece of the placement in a lock of this project that was kept; None where it says something else."""
+    from yaml import CSafeLoader, YAMLError, load  # only where something goes back to what was kept
+
+    try:
+        whole = load(text, CSafeLoader)
+        said = whole["services"][service_name(placement.id)]
+        labels = said["labels"]
+        content = labels[render.ARTIFACT], labels[render.CONFIGURATION]
+    except (YAMLError, KeyError, TypeError):
+        return None
+    if content != placement.content or labels[render.INSTALLATION] != place.installation:
+        return None
+    named = {mount["source"] for mount in said.get("volumes", ()) if mount["type"] == "volume"}
+    secrets = (value for _, value in placement.configuration.environment if isinstance(value, SecretRef))
+    return Piece(
+        service=service_name(placement.id),
+        artifact=placement.artifact.digest,
+        configuration=placement.configuration_digest,
+        running=placement.running,
+        said=said,
+        networks=_unshared(whole.get("networks"), said.get("networks", ())),
+        volumes=_unshared(whole.get("volumes"), named),
+        secrets={_variable(value): value for value in secrets},
+    )
+
+
+def _unshared(said: Mapping[str, Mapping[str, Any]] | None, names: Iterable[str]) -> dict[str, Any]:
+    """Networks or volumes as a piece names them: without the labels that the whole gives them."""
+    return {name: {key: value for key, value in (said or {})[name].items() if key != "labels"} for name in names}
 
 
 def hash_of(content: bytes) -> str:
@@ -118,6 +150,11 @@ def _shared(what: str, place: Place, used: Iterable[tuple[str, Mapping[str, Any]
         name: dict(said) if said.get("external") else {**said, "labels": labels}
         for name, (_, said) in sorted(found.items())
     }
+
+
+def yaml(node: Mapping[str, Any]) -> str:
+    """Plain data as YAML that every reader reads alike."""
+    return "".join(_lines(node))
 
 
 def _lines(node: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[str]:

@@ -11,5 +11,11 @@ What an operator should know:
 - A component without a host port, and without a volume it writes to, is replaced beside the old one, and requests by
   its name on the network are not lost. With one, the old container ends before the new one starts.
 - Environment variables, secrets among them, can be read with `docker inspect` by whoever may ask the engine.
+- Secrets that are declared as files (`secrets`) are not: they lie in memory on the engine's host, below
+  `connection.secrets_directory` (/run/holdfast), mounted read-only; `docker inspect` shows only where. Who may ask the
+  engine gets to them by other ways (`docker exec`, `docker cp`), as to anything on its host. They outlive restarts of
+  the container and of the engine, not a boot: the container then stays down until the reconciler, which sees it
+  stopped, puts them back. Those of kept predecessors stay until these are collected. With `unix://` engines of this
+  host a directory on a disk is refused; behind TLS and SSH `holdfast doctor` says what to look at.
 - The engine's API has no compare-and-swap: a reconciler that was paused between two calls may still finish the second.
 """

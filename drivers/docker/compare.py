@@ -45,7 +45,8 @@ def specification(container: Inspected, image: Inspected | None, wanted: Specifi
         "entrypoint": _unless(config.get("Entrypoint"), defaults.get("Entrypoint"), wanted.get("entrypoint")),
         "environment": _environment(config.get("Env"), defaults.get("Env"), wanted.get("environment") or {}),
         "ports": _ports(host.get("PortBindings")),
-        "volumes": _volumes(container, defaults.get("Volumes") or {}, wanted.get("volumes") or {}),
+        "volumes": _volumes(container, defaults.get("Volumes") or {}, wanted),
+        "secrets": _secrets(container, wanted.get("secrets") or {}),
         "networks": networks(container, wanted.get("networks") or {}),
         "user": _unless(config.get("User") or None, defaults.get("User") or None, wanted.get("user")),
         "restart": _restart(host.get("RestartPolicy"), wanted.get("restart"), stopped=stopped),
@@ -132,17 +133,26 @@ def _host_port(binding: Mapping[str, Any]) -> str:
 
 
 def _volumes(
-    container: Inspected, declared_by_image: Mapping[str, Any], wanted: Mapping[str, Any]
+    container: Inspected, declared_by_image: Mapping[str, Any], whole: Specification
 ) -> dict[str, dict[str, Any]]:
+    wanted, secrets = whole.get("volumes") or {}, whole.get("secrets") or {}
     scratch = container["HostConfig"].get("Tmpfs") or {}
     seen = {path: {"kind": "tmpfs", "source": "", "read_only": False} for path in scratch}
     for mount in container.get("Mounts") or ():
         destination, kind = mount["Destination"], mount.get("Type", "")
         if destination not in wanted and kind == "volume" and destination in declared_by_image:
             continue
+        if destination in secrets:
+            continue
         source = mount.get("Name") if kind == "volume" else mount.get("Source")
         seen[destination] = {"kind": kind, "source": source or "", "read_only": not mount.get("RW", True)}
     return seen
+
+
+def _secrets(container: Inspected, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Where there is a file for it; what it says is never looked at."""
+    files = {mount["Destination"] for mount in container.get("Mounts") or () if mount.get("Type") == "bind"}
+    return {path: reference for path, reference in wanted.items() if path in files}
 
 
 def _restart(policy: Mapping[str, Any] | None, wanted: str | None, *, stopped: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from desired_state.secrets import SecretFile
 from drivers.ssh.connection import Reach
 
 SOCKET: Final = "unix:///var/run/docker.sock"
@@ -68,6 +69,11 @@ class Connection(Reach):
         "asked at their own address, from its own host, and those of a tcp:// engine at its host",
     )
 
+    secrets_directory: Path = Field(
+        default="/run/holdfast",
+        description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _one_word(cls, said: Any) -> Any:
@@ -91,6 +97,10 @@ class Connection(Reach):
         if not self.local and self.tls is None:
             raise ValueError("tcp:// needs tls: whoever reaches a plain engine port is root on its host")
         return self
+
+    def secret_refused(self, file: SecretFile) -> str | None:
+        """A container has it wherever it is declared."""
+        return None
 
     @property
     def local(self) -> bool:

@@ -31,9 +31,9 @@ from drivers import blocking
 from drivers.docker import look, transport
 from drivers.docker.compare import Inspected
 from drivers.docker.connection import Connection
-from drivers.docker.feed import Hold
 from drivers.docker.render import Body
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.feed import Hold
 from drivers.probes import Connected
 
 TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace
@@ -172,6 +172,10 @@ class Engine:
         """Gone when this returns, with the volumes that have no name; one that runs is killed."""
         with contextlib.suppress(Missing):
             await self._change(lambda client: self._asked(client, "DELETE", f"/containers/{_word(id)}?v=1&force=1"))
+
+    async def put(self, id: str, path: str, archive: bytes) -> None:
+        """Unpack a tar archive below a directory of the container, which need not run."""
+        await self._change(lambda client: client.put_archive(id, path, archive))
 
     async def set_restart(self, id: str, policy: Mapping[str, Any]) -> None:
         await self._post(f"/containers/{_word(id)}/update", {"RestartPolicy": policy})

@@ -19,9 +19,10 @@ comes up beside what serves, whatever its policy was.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -29,7 +30,7 @@ from desired_state.health import Health
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
 from drivers.contract import Action, Deploy, Remove, Tools
-from drivers.docker import checks, images, look, render, traffic
+from drivers.docker import checks, files, images, look, render, traffic
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine, Taken
 from drivers.docker.look import Group, Listed
@@ -148,7 +149,10 @@ class DockerHands:
         self._images[image["Id"]] = image
         for network in placement.configuration.networks:
             await self._engine.ensure_network(network, {render.INSTALLATION: self._tools.installation})
-        for _, value in placement.configuration.environment:
+        if placement.configuration.secrets:
+            files.refuse_disk(placement, self._engine)
+        held = [file.secret for file in placement.configuration.secrets]
+        for value in (*held, *(value for _, value in placement.configuration.environment)):
             if isinstance(value, SecretRef) and value not in self._secrets:
                 self._secrets[value] = await self._tools.secret(value)
 
@@ -192,13 +196,26 @@ class DockerHands:
 
     async def _make(self, deploy: Deploy, group: Group, *, reachable: bool) -> str:
         origin = self._origin(deploy.id, max(deploy.stamp.sequence, group.sequence + 1))
-        body = render.workload(deploy.placement, origin, self._secrets, reachable=reachable)
+        folder = await self._folder(deploy.placement, origin)
+        body = render.workload(deploy.placement, origin, self._secrets, reachable=reachable, files=folder)
         with contextlib.suppress(Taken):
             return await self._engine.create(body)
         found = await self._engine.container(body.name)  # an earlier try whose answer was lost, or a stranger's
         if found is None or any(_labels(found).get(name) != body.config["Labels"][name] for name in render.IDENTITY):
             raise Conflict(f"a container named {body.name} is there and is not ours")
         return str(found["Id"])
+
+    async def _folder(self, placement: Placement, origin: render.Origin) -> str:
+        """Where the secrets of the container that is to be made are; the engine makes none whose files are missing."""
+        name = render.workload_name(origin.installation, origin.id, origin.key)
+        folder = f"{self._engine.connection.secrets_directory}/{name}"
+        if held := placement.configuration.secrets:
+            values = {file.name: self._secrets[file.secret] for file in held}
+            await self._room(origin.id).fill(str(placement.artifact), folder, values)
+        return folder
+
+    def _room(self, id: PlacementId) -> files.Room:
+        return files.Room(self._engine, self._tools.installation, id)
 
     def _origin(self, id: PlacementId, sequence: int) -> render.Origin:
         return render.Origin(
@@ -231,7 +248,34 @@ class DockerHands:
         if site.container is not None and site.container["Id"] == instance:
             await self._arm(site.container, site.record)
         with contextlib.suppress(Refused):
+            await self._serve(instance, self._engine.start)
+
+    async def _serve(self, instance: str, begin: Callable[[str], Awaitable[None]]) -> None:
+        """Started, or restarted; where the engine will not, because the host has booted since, with its files again."""
+        try:
+            await begin(instance)
+        except Refused:
+            container = await self._engine.container(instance)
+            if container is None or not await self._filled_again(container):
+                raise
             await self._engine.start(instance)
+
+    async def _filled_again(self, container: Inspected) -> bool:
+        """Whether it has files, which are those now that its labels ask for."""
+        labels = _labels(container)
+        wanted: Mapping[str, Any] = (look.specification(labels) or {}).get("secrets") or {}
+        sources, id = files.sources(container, wanted), look.placement_of(labels)
+        if not sources or id is None:
+            return False
+        references = {
+            path: SecretRef(reference=wanted[path]["secret"], version=wanted[path]["version"]) for path in sources
+        }
+        values = {
+            os.path.basename(source): await self._tools.secret(references[path]) for path, source in sources.items()
+        }
+        folder = os.path.dirname(next(iter(sources.values())))
+        await self._room(id).fill(str(container["Config"]["Image"]), folder, values)
+        return True
 
     async def _answers(self, deploy: Deploy, instance: str) -> bool:
         container = await self._engine.container(instance)
@@ -308,7 +352,7 @@ class DockerHands:
             for one in failed:
                 await self._engine.stop(one.id)
         await self._arm(container, record)
-        await self._engine.start(before.id)
+        await self._serve(before.id, self._engine.start)
         if names := (look.specification(record) or {}).get("networks"):
             await self._move_name(site, before.id, failed, names)
 
@@ -355,8 +399,18 @@ class DockerHands:
         for one in gone:
             if one.running:
                 await self._engine.stop(one.id)
+            await self._clear(one)
             await self._engine.remove(one.id)
         await images.discard(self._engine, {one.image for one in gone})
+
+    async def _clear(self, one: Listed) -> None:
+        """The files of a container that goes are gone before it is."""
+        wanted: Mapping[str, Any] = (look.specification(one.labels) or {}).get("secrets") or {}
+        container = await self._engine.container(one.id) if wanted else None
+        id = look.placement_of(one.labels)
+        if container is not None and id is not None and (sources := files.sources(container, wanted)):
+            folder = os.path.dirname(next(iter(sources.values())))
+            await self._room(id).clear(str(container["Config"]["Image"]), folder)
 
     # -- restart and remove -----------------------------------------------------------------------------------------
 
@@ -366,7 +420,7 @@ class DockerHands:
         if container is not None:
             await self._arm(container, self._sites[id].record_of(container))
             with contextlib.suppress(Refused):  # the proof finds what the engine would not start
-                await self._engine.restart(instance)
+                await self._serve(instance, self._engine.restart)
         return instance
 
     async def remove(self, id: PlacementId) -> None:

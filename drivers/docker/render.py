@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from desired_state.model import Configuration, Placement, Port, RestartPolicy, RuntimeHealthcheck, Volume
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from stickers import codec, digest
 from stickers.names import LIVE, ActionKey, InstallationId, PlacementId
 from stickers.signature import Envelope
@@ -37,9 +37,12 @@ IDENTITY: Final = (INSTALLATION, TARGET, COMPONENT, SLOT, KEY, ROLE)  # equal: m
 
 WORKLOAD: Final = "workload"
 STICKER: Final = "sticker"
+FILES: Final = "files"  # a container that is never started, through which files are put on the engine's host
 
 NEVER: Final = {"Name": "no", "MaximumRetryCount": 0}
 ALWAYS: Final = {"Name": "always", "MaximumRetryCount": 0}
+
+ROOM: Final = "/holdfast"  # where that container has the directory
 
 Specification = Mapping[str, Any]  # JSON data: what a container should be, secrets as references
 
@@ -138,7 +141,7 @@ def specification(placement: Placement) -> Specification:
         "healthcheck": None if wanted.healthcheck is None else _healthcheck(wanted.healthcheck),
         "entrypoint": None,
         "privileged": False,
-    }
+    } | ({"secrets": {file.inside: _reference(file.secret) for file in wanted.secrets}} if wanted.secrets else {})
 
 
 def text(specification: Specification) -> str:
@@ -146,14 +149,17 @@ def text(specification: Specification) -> str:
     return digest.canonical(dict(specification)).decode()
 
 
-def workload(placement: Placement, origin: Origin, secrets: Mapping[SecretRef, str], *, reachable: bool) -> Body:
+def workload(
+    placement: Placement, origin: Origin, secrets: Mapping[SecretRef, str], *, reachable: bool, files: str = ""
+) -> Body:
     """The container to create. `reachable`: it answers to the placement's name from its first moment, because nothing
-    else serves; otherwise that name is moved to it once it is proven."""
+    else serves; otherwise that name is moved to it once it is proven. `files` is the directory of the engine's host
+    with its secrets."""
     wanted, networks = placement.configuration, placement.configuration.networks
     config = _content(wanted, secrets) | {
         "Image": str(placement.artifact),
         "Labels": origin.labels | {ROLE: WORKLOAD} | record(placement),
-        "HostConfig": _host(wanted),
+        "HostConfig": _host(wanted, files),
     }
     if networks:
         config["NetworkingConfig"] = {"EndpointsConfig": {networks[0]: endpoint(placement.id, reachable=reachable)}}
@@ -184,6 +190,21 @@ def holder(origin: Origin, holding: Holding) -> Body:
     )
 
 
+def filler(installation: InstallationId, id: PlacementId, image: str, directory: str) -> Body:
+    """The never-started container through which secrets are put into a directory of the engine's host. It is of the
+    placement's own image, so that nothing else has to be had there, and nothing would come of starting it."""
+    return Body(
+        name=f"{_stem(installation, id)}-files",
+        config={
+            "Image": image,
+            "Entrypoint": ["/holdfast/files"],
+            "Cmd": [],
+            "Labels": {INSTALLATION: installation, ROLE: FILES},
+            "HostConfig": {"NetworkMode": "none", "RestartPolicy": NEVER, "Binds": [f"{directory}:{ROOM}"]},
+        },
+    )
+
+
 def restart_policy(name: str) -> dict[str, Any]:
     """A specification's `restart` as the engine words it."""
     return NEVER if name == RestartPolicy.NEVER else {"Name": name, "MaximumRetryCount": 0}
@@ -209,11 +230,11 @@ def _content(wanted: Configuration, secrets: Mapping[SecretRef, str]) -> dict[st
     return content
 
 
-def _host(wanted: Configuration) -> dict[str, Any]:
+def _host(wanted: Configuration, files: str) -> dict[str, Any]:
     host: dict[str, Any] = {
         "Init": True,
         "PortBindings": _bindings(wanted.ports),
-        "Mounts": [_mount(volume) for volume in wanted.volumes],
+        "Mounts": [*map(_mount, wanted.volumes), *(_secret_mount(file, files) for file in wanted.secrets)],
         "RestartPolicy": restart_policy(wanted.restart),
     }
     if wanted.networks:
@@ -263,6 +284,10 @@ def _mount(volume: Volume) -> dict[str, Any]:
         "Target": volume.destination,
         "ReadOnly": volume.read_only,
     }
+
+
+def _secret_mount(file: SecretFile, files: str) -> dict[str, Any]:
+    return {"Type": "bind", "Source": f"{files}/{file.name}", "Target": file.inside, "ReadOnly": True}
 
 
 def _kind(volume: Volume) -> str:

@@ -44,12 +44,18 @@ def specification(
 
 def unsupported(placement: Placement) -> tuple[str, ...]:
     """Sentences: what is declared and would not be enforced. Empty when everything would be."""
-    return (*beyond_a_host(placement.configuration), *_parts_of_cores(placement.configuration))
+    declared = placement.configuration
+    return (*beyond_a_host(declared), *_parts_of_cores(declared), *_files(declared))
 
 
 def _parts_of_cores(declared: Configuration) -> Iterator[str]:
     if declared.cpus is not None and (declared.cpus <= 0 or declared.cpus % 1000):
         yield f"cpus {declared.cpus / 1000:g}: processors are given in whole cores here"
+
+
+def _files(declared: Configuration) -> Iterator[str]:
+    for file in declared.secrets:
+        yield f"secrets: {file.name} cannot be handed over as a file here: give it in environment"
 
 
 def beyond_a_host(declared: Configuration) -> Iterator[str]:
@@ -83,6 +89,7 @@ def _wrong_variable(name: str, value: str | SecretRef) -> Iterator[str]:
 def secrets(configuration: Configuration) -> dict[str, SecretRef]:
     """The references that have to be resolved, by the name under which the host asks for their values."""
     found = [value for _, value in configuration.environment if isinstance(value, SecretRef)]
+    found += [file.secret for file in configuration.secrets]
     return {f"{reference.reference}@{reference.version or ''}": reference for reference in found}
 
 

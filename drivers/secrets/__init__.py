@@ -26,8 +26,20 @@ What an operator should know:
 - Secrets are resolved by the daemon, as its user and with its environment. `holdfast doctor` resolves them as you.
 - Each has ten seconds. What does not answer is tried again, what says no fails the action; the
   error names the reference and never the value.
-- How a value reaches the workload is its runtime's affair. As a variable of a container it is shown by `docker inspect`
-  to whoever may ask the engine; as a variable of a process, by /proc to its own user and root.
+- How a value reaches the workload is declared. In `environment`, as a variable: of a container it is shown by `docker
+  inspect` to whoever may ask the engine; of a process, by /proc to its own user and root. In `secrets`, as a file in
+  memory, which neither shows:
+
+      components:
+        api:
+          secrets:
+            db-password: {secret: "vault:kv/shop/staging#password", version: "7"}     # /run/secrets/db-password
+            token: {secret: "env:SHOP_TOKEN", path: /etc/shop/token}                  # containers only
+
+  docker    a file at `path`, or at /run/secrets/NAME, read-only, for every process of the container
+  systemd   a credential: $CREDENTIALS_DIRECTORY/NAME, for the service's user alone; needs systemd 247, and mounts that
+            are shared, as they are everywhere but in some containers
+  the rest  have none; `holdfast validate` names the field
 
 `vault:` needs VAULT_ADDR and one of VAULT_TOKEN, VAULT_TOKEN_FILE (an agent's sink), ~/.vault-token, or VAULT_ROLE_ID
 with VAULT_SECRET_ID or VAULT_SECRET_ID_FILE; VAULT_NAMESPACE and VAULT_CACERT where they apply. The first part of the

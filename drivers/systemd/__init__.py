@@ -24,5 +24,7 @@ What an operator should know:
 - Secrets are in a file of /run, in memory, 0600, and in the environment of the workload: neither `systemctl show` nor
   the unit has them. They do not outlive a boot. What needs none starts at boot by itself, unless its restart policy is
   `never`; what needs one waits, inactive and not failed, until the reconciler brings it.
+- Secrets that are declared as files are credentials of systemd (247 or newer): the workload reads
+  $CREDENTIALS_DIRECTORY/NAME, in memory, its user's own and read-only, gone when it ends. A `path` is refused.
 - A health command runs as the workload's user with the environment of its main process, and outside its limits.
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from desired_state.model import Placement
-from drivers.contract import Against, Verified
+from desired_state.model import Placement, Target
+from drivers.contract import Against, Rendered, Verified
 from drivers.process.connection import Connection as PlainHost
 from drivers.process.driver import ProcessDriver
 from drivers.process.host import Eyes as PlainEyes
-from drivers.systemd import host, render
+from drivers.systemd import artifacts, host, render
 from drivers.systemd.connection import Connection
 from drivers.systemd.parcel import parcel
 
@@ -30,6 +31,13 @@ class SystemdDriver(ProcessDriver):
 
     def _program(self) -> bytes:
         return parcel()
+
+    def rendered(
+        self, target: Target, placements: Sequence[Placement], kept: Sequence[Rendered]
+    ) -> tuple[Rendered, ...]:
+        own = super().rendered(target, placements, kept)
+        root = Connection.model_validate(dict(target.connection)).root
+        return (*artifacts.units(placements, self.tools.installation, root), *own)
 
     def _unsupported(self, placement: Placement) -> tuple[str, ...]:
         return render.unsupported(placement)

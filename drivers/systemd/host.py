@@ -7,6 +7,7 @@ place of a supervisor. Nothing but Python 3.8, systemctl, journalctl and root is
         start.json                  the last start: under which key, as which instance, and what ran when it was ordered
     /etc/systemd/system/holdfast-<component>[.slot]-<tag>-<release>.service      a copy, so that no mount is awaited
     /run/holdfast/<tag>/<release>   secrets, 0600, on a file system in memory: gone with the next boot
+    /run/holdfast/<tag>/<release>.files/    those that are handed over as files, from where systemd takes them
 
 Each release has a unit of its own. It is ours when it bears our marks; another of that name is a conflict. To replace
 what runs is one job of systemd (`Conflicts=`, `After=`), which is carried out whatever becomes of us. Only what serves
@@ -16,7 +17,6 @@ is enabled. An instance is one start that was ordered here: what systemd restart
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import re
@@ -42,10 +42,12 @@ if TYPE_CHECKING:
 INSTALLED = "/etc/systemd/system"
 WANTED = INSTALLED + "/multi-user.target.wants"
 SECRETS = "/run/holdfast"
+FILES = ".files"
 BOOTED = "/run/systemd/system"  # is there when systemd is the first process
 DROP_INS = (INSTALLED, "/etc/systemd/system.control", "/run/systemd/system", "/run/systemd/system.control")
 GROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd")  # the one hierarchy, or systemd's own beside others
 OLDEST = 240  # the first whose units can say Type=exec
+CREDENTIALS = 247  # the first that hands over files
 FRESH = 247  # the first that looks for a unit anew when it is started and not known
 UTC_SHOWN = 248  # the first that tells time to the microsecond
 PATIENCE = 30.0  # seconds for one answer of systemctl
@@ -169,7 +171,7 @@ def members(group: str) -> list[int]:
 
 
 def tag_of(place: Place) -> str:
-    return hashlib.sha256(os.path.realpath(place.path).encode()).hexdigest()[:8]
+    return units.tag(os.path.realpath(place.path))
 
 
 def unit_of(place: Place, release: str) -> str:
@@ -420,6 +422,9 @@ class Session(host.Session):
         place = self._held(request)
         release = host.load_release(place, str(request["release"]))
         host.credentials(release)
+        if release.configuration_of.get("secrets") and self.eyes.version < CREDENTIALS:
+            said = f"secrets: files need systemd {CREDENTIALS} on the target, which has {self.eyes.version}"
+            raise Trouble("invalid", said)
         self._rendered(place, release, [])
         self._refuse_foreign(place, release.name)
         service = self.eyes.services().get(unit_of(place, release.name))
@@ -442,7 +447,8 @@ class Session(host.Session):
         )
         program = host.program(tree, command[0], _search_path(release))
         try:
-            paths = Paths(program=program, tree=tree, environment=path + "/environment", secrets=secrets)
+            files = None if secrets is None else secrets + FILES
+            paths = Paths(program, tree, path + "/environment", secrets, files)
             return units.unit(marks, paths, command, release.configuration_of, replaces)
         except Unfit as error:
             raise Trouble("invalid", str(error)) from None
@@ -497,6 +503,7 @@ class Session(host.Session):
     def _uninstall(self, place: Place, name: str) -> None:
         unit = unit_of(place, name)
         _unlink(secrets_of(place, name))
+        host.remove_tree(secrets_of(place, name) + FILES)
         if self._is_ours(place, unit):
             _unlink(f"{WANTED}/{unit}")
             _unlink(f"{INSTALLED}/{unit}")
@@ -553,6 +560,7 @@ class Session(host.Session):
         self._install(place, name, text, service)
         host.write_file(place.release(name) + "/environment", variables, 0o600)
         if secrets is not None:
+            _keep_files(secrets_of(place, name) + FILES, release, order["secrets"])
             _keep_secrets(secrets_of(place, name), secrets)
         instance = self._note(place, release, order.get("key"), ports, running)
         if order["replace"]:
@@ -613,7 +621,7 @@ class Session(host.Session):
             return None
         if missing:
             raise Trouble("secrets", "the release needs secrets that were not handed over", missing)
-        declared = release.configuration_of["environment"]
+        declared = release.configuration_of.get("environment", [])
         return _file({name: given[host.secret_name(value)] for name, value in declared if isinstance(value, dict)})
 
     def _note(
@@ -761,6 +769,17 @@ def _keep_secrets(path: str, content: bytes) -> None:
     host.make_folder(SECRETS, 0o700)
     host.make_folder(os.path.dirname(path), 0o700)
     host.write_file(path, content, 0o600, durable=False)
+
+
+def _keep_files(folder: str, release: Release, values: Mapping[str, str]) -> None:
+    """Before the file whose being there says that all of them are."""
+    files = release.configuration_of.get("secrets", [])
+    if files:
+        for path in (SECRETS, os.path.dirname(folder), folder):
+            host.make_folder(path, 0o700)
+    for file in files:
+        content = values[host.secret_name(file["secret"])].encode()
+        host.write_file(f"{folder}/{file['name']}", content, 0o600, durable=False)
 
 
 def _drop(unit: str) -> bool:

@@ -7,6 +7,7 @@ and know no quotes; an environment file expands nothing, and between double quot
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +47,12 @@ class Paths(NamedTuple):
     tree: str
     environment: str
     secrets: str | None
+    files: str | None = None  # the directory of secrets that are handed over as files
+
+
+def tag(path: str) -> str:
+    """Stands for the whole path of a placement."""
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
 
 
 def unit_name(folder: str, tag: str, release: str) -> str:
@@ -98,6 +105,8 @@ def _service(
     yield "EnvironmentFile", plain(paths.environment)
     if paths.secrets is not None:
         yield "EnvironmentFile", plain(paths.secrets)
+    for file in declared.get("secrets", ()):
+        yield "LoadCredential", "{}:{}/{}".format(file["name"], plain(paths.files or ""), file["name"])
     user, _, group = (declared.get("user") or "").partition(":")
     if user:
         yield "User", user

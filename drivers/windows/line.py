@@ -38,9 +38,9 @@ class Gaze:
     async def connected(self, address: str, port: int, within: float) -> AsyncIterator[tuple[Reply, Reply]]:
         """A question to a socket of the host, in one request. Raises OSError as a connection from here would."""
         reply = Reply(self, {"address": address, "port": port, "limit": LARGEST_REPLY, "within": within})
-        if not await reply.exchange(b""):
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         yield reply, reply
+        if not reply.asked:  # whoever reads nothing wants to know whether somebody listens
+            await reply.exchange(b"")
 
 
 class Reply:
@@ -49,20 +49,19 @@ class Reply:
     def __init__(self, gaze: Gaze, ask: Mapping[str, Any]) -> None:
         self._gaze, self._ask = gaze, ask
         self._written, self._answer = bytearray(), b""
-        self._asked = False
+        self.asked = False
 
     def write(self, data: bytes, /) -> None:
         self._written += data
 
     async def read(self, n: int, /) -> bytes:
-        if not self._asked:
-            self._asked = True
-            if not await self.exchange(bytes(self._written)):
-                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        if not self.asked:
+            self.asked = True
+            await self.exchange(bytes(self._written))
         found, self._answer = self._answer[:n], self._answer[n:]
         return found
 
-    async def exchange(self, content: bytes) -> bool:
+    async def exchange(self, content: bytes) -> None:
         ask = {**self._ask, "content": base64.b64encode(content).decode()}
         try:
             answer = await self._gaze.wait("exchange", {}, **ask)
@@ -70,8 +69,9 @@ class Reply:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)) from error
         if answer["refused"] is None:
             raise TimeoutError
+        if answer["refused"]:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         self._answer = base64.b64decode(answer["content"])
-        return not answer["refused"]
 
 
 class Grip:

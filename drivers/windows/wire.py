@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 
@@ -27,6 +27,7 @@ TOGETHER: Final = 4  # programs kept on one host for those who only look
 FIRST_REST: Final = 1.0  # seconds that a host which gave no answer is not tried again, twice as long each time
 LONGEST_REST: Final = 30.0
 
+T = TypeVar("T")
 Resolve = Callable[[Any], Awaitable[str]]
 
 
@@ -100,7 +101,7 @@ class WinRmChannel:
     def __init__(self, winrm: WinRm, resolve: Resolve, threads: Threads) -> None:
         self._winrm, self._resolve, self._threads = winrm, resolve, threads
         self._shell: Any = None
-        self._busy: asyncio.Task[bytes] | None = None
+        self._busy: asyncio.Task[Any] | None = None
 
     async def open(self) -> None:
         from drivers.winrm.shell import Shell  # pypsrp and requests, only where a host is reached over WinRM
@@ -112,23 +113,37 @@ class WinRmChannel:
         }
         shell = self._shell = Shell(self._winrm, secrets)
         within = self._winrm.answers_within
-        await self._threads.run(partial(shell.open, program.POWERSHELL, program.arguments(), within))
+        await self._left_alone(partial(shell.open, program.POWERSHELL, program.arguments(), within))
 
     async def exchange(self, sent: bytes, within: float) -> bytes:
+        return await self._left_alone(partial(self._shell.exchange, sent, within))
+
+    async def _left_alone(self, call: Callable[[], T]) -> T:
         """In a thread that is left to itself when it is not waited for; it ends with its own deadline."""
-        call = partial(self._shell.exchange, sent, within)
-        self._busy = asyncio.get_running_loop().create_task(self._threads.run(call))
-        return await asyncio.shield(self._busy)
+        busy: asyncio.Task[T] = asyncio.get_running_loop().create_task(self._threads.run(call))
+        busy.add_done_callback(_seen)
+        self._busy = busy
+        return await asyncio.shield(busy)
 
     async def aclose(self) -> None:
+        """What is on its way is ended by it; a shell that only opens is closed when it stands."""
         if self._shell is None:
             return
         shell, self._shell = self._shell, None
+        close = partial(shell.close, CLOSED_WITHIN)
         with suppress(DriverError):
-            await self._threads.run(partial(shell.close, CLOSED_WITHIN))
-        if self._busy is not None:
+            await self._threads.run(close)
+        if self._busy is not None and not self._busy.done():
             with suppress(DriverError):
                 await self._busy
+            with suppress(DriverError):
+                await self._threads.run(close)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """How a call ended that nobody waits for is nobody's business."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SshChannel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import ssl
@@ -25,6 +26,8 @@ WORDS: Final = 2000  # bytes of standard error that are kept for a sentence
 PIECE: Final = 64 << 10  # bytes of one Send; its envelope is half as large again, and hosts take 150 KiB
 RECEIVES: Final = 20  # seconds of one Receive that nothing comes for; then it is asked again
 UNUSED: Final = 900  # seconds after which a host itself ends a shell that nobody speaks to
+
+logging.getLogger("pypsrp").setLevel(logging.CRITICAL)  # its own log has every message, secrets included
 
 
 def missing(winrm: WinRm) -> str | None:
@@ -61,10 +64,12 @@ class Shell:
     def _open(self, program: str, arguments: Sequence[str], within: float) -> None:
         from pypsrp.shell import Process, WinRS
 
+        until = time.monotonic() + within
         wsman = self._wsman(within)
         shell = WinRS(wsman, idle_time_out=UNUSED, codepage=65001, working_directory=None)
         shell.open()
         self._shell = shell
+        self._be_done_by(until)
         self._process = Process(shell, program, list(arguments))
         self._process.begin_invoke()
 
@@ -157,14 +162,13 @@ class Shell:
             raise translated(self.winrm, error, began=True) from None
 
     def _send(self, sent: bytes, until: float) -> None:
-        assert self._process is not None
+        process = self._running()
         for at in range(0, len(sent), PIECE):
             self._be_done_by(until)
-            self._process.send(sent[at : at + PIECE], end=False)
+            process.send(sent[at : at + PIECE], end=False)
 
     def _line(self, until: float) -> bytes:
-        process = self._process
-        assert process is not None
+        process = self._running()
         while b"\n" not in self._heard:
             left = self._be_done_by(until)
             if process.state.endswith("/Done"):
@@ -182,9 +186,16 @@ class Shell:
         left = until - time.monotonic()
         if left <= 0:
             raise Silent(f"{self.winrm} did not answer in time")
-        assert self._shell is not None
-        self._shell.wsman.transport.read_timeout = int(left) + 2
+        shell = self._shell
+        if shell is None:
+            raise Cut(f"{self.winrm}: the shell was closed meanwhile")
+        shell.wsman.transport.read_timeout = int(left) + 2
         return left
+
+    def _running(self) -> Process:
+        if self._process is None:
+            raise Cut(f"{self.winrm}: the shell was closed meanwhile")
+        return self._process
 
     def _ended(self, process: Process) -> DriverError:
         said = process.stderr.decode(errors="replace").strip().splitlines()

@@ -21,7 +21,7 @@ from desired_state.model import DesiredState, Placement, Release, Target
 from reconciler.core.plan import Plan
 from reconciler.store.columns import canonical
 from reconciler.store.errors import Corrupt, Missing
-from reconciler.store.statements import inserting
+from reconciler.store.statements import insert_all, inserting
 from reconciler.store.tables import content
 from stickers import digest
 from stickers.names import Digest
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK: Final = 500
+CHUNK: Final = 500
 _adapters: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 
@@ -43,6 +43,7 @@ class Kind(StrEnum):
     TARGET = "target"
     RELEASE = "release"
     PLAN = "plan"
+    FILE = "file"  # as it is, not a record
 
 
 _TYPES: Final[Mapping[Kind, type[Any]]] = {
@@ -96,6 +97,31 @@ def keep(c: Connection, kind: Kind, values: Iterable[object], now: datetime) -> 
     return digests
 
 
+def keep_texts(c: Connection, texts: Iterable[str], now: datetime) -> list[Digest]:
+    """Keep files as they are, those that are not kept yet; their digests in order, which are those of their bytes."""
+    wanted = list(texts)
+    digests = [digest.of_bytes(text.encode()) for text in wanted]
+    rows = [
+        {"digest": name, "kind": Kind.FILE.value, "body": text, "kept_at": now}
+        for name, text in dict(zip(digests, wanted, strict=True)).items()
+    ]
+    insert_all(c, _offered(c.dialect.name), rows)
+    return digests
+
+
+def texts(c: Connection, names: Iterable[Digest]) -> Mapping[Digest, str]:
+    """Files by digest, held against it; `Missing` names the first that is not kept."""
+    wanted, found = list(dict.fromkeys(names)), dict[Digest, str]()
+    for start in range(0, len(wanted), CHUNK):
+        rows = c.execute(
+            select(content.c.digest, content.c.body).where(content.c.digest.in_(wanted[start : start + CHUNK]))
+        )
+        found |= {Digest(name): _proven(name, body) for name, body in rows}
+    if absent := [name for name in wanted if name not in found]:
+        raise Missing(f"the {Kind.FILE} {absent[0]} is not kept")
+    return found
+
+
 @cache
 def _offered(dialect: str) -> Insert:
     return inserting(dialect, content).on_conflict_do_nothing(index_elements=["digest"])
@@ -110,8 +136,8 @@ def load_all(c: Connection, kind: Kind, names: Iterable[Digest]) -> Mapping[Dige
     wanted = dict.fromkeys(names)
     found = {name: value for name in wanted if (value := _decoded.get((kind, name))) is not None}
     missing = [name for name in wanted if name not in found]
-    for start in range(0, len(missing), _CHUNK):
-        found |= _fetched(c, kind, missing[start : start + _CHUNK])
+    for start in range(0, len(missing), CHUNK):
+        found |= _fetched(c, kind, missing[start : start + CHUNK])
     if absent := [name for name in missing if name not in found]:
         raise Missing(f"the {kind} {absent[0]} is not kept")
     return found

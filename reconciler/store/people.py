@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from reconciler.store import audit
 from reconciler.store.errors import Missing, StoreError
@@ -117,7 +117,8 @@ def by_name(c: Connection, name: str) -> Person | None:
 
 
 def by_id(c: Connection, id: str) -> Person | None:
-    return _one(c, table.c.id == id)
+    row = c.execute(_PERSON, {"id_is": id}).first()
+    return None if row is None else _person(row)
 
 
 def by_identity(c: Connection, issuer: str, subject: str) -> Person | None:
@@ -185,8 +186,7 @@ def revoke(c: Connection, holder: str, name: str, what: Granted, actor: str, now
 
 
 def grants(c: Connection, holders: Iterable[str]) -> tuple[Granted, ...]:
-    query = select(granted_table.c.what, granted_table.c.place).where(granted_table.c.holder.in_(list(holders)))
-    return tuple(Granted(what, place) for what, place in c.execute(query.order_by("what", "place")))
+    return tuple(Granted(what, place) for what, place in c.execute(_GRANTED, {"holders": list(holders)}))
 
 
 def granted_to(c: Connection) -> Mapping[str, tuple[Granted, ...]]:
@@ -209,7 +209,7 @@ def add_token(c: Connection, token: Token) -> None:
 
 
 def token(c: Connection, id: str) -> Token | None:
-    row = c.execute(select(token_table).where(token_table.c.id == id)).first()
+    row = c.execute(_TOKEN, {"id_is": id}).first()
     return None if row is None else _token(row)
 
 
@@ -245,7 +245,7 @@ def begin(c: Connection, session: Session, name: str, how: str) -> None:
 
 
 def session(c: Connection, hash: str) -> Session | None:
-    row = c.execute(select(session_table).where(session_table.c.hash == hash)).first()
+    row = c.execute(_SESSION, {"hash_is": hash}).first()
     return None if row is None else Session(**row._mapping)
 
 
@@ -306,3 +306,15 @@ def _person(row: Row[Any]) -> Person:
 
 def _token(row: Row[Any]) -> Token:
     return Token(**{**row._mapping, "scopes": tuple(Granted(*each) for each in row.scopes)})
+
+
+# -- what every request asks for, built once: building a statement takes longer than carrying it out -------------------
+
+_PERSON: Final = select(table).where(table.c.id == bindparam("id_is"))
+_TOKEN: Final = select(token_table).where(token_table.c.id == bindparam("id_is"))
+_SESSION: Final = select(session_table).where(session_table.c.hash == bindparam("hash_is"))
+_GRANTED: Final = (
+    select(granted_table.c.what, granted_table.c.place)
+    .where(granted_table.c.holder.in_(bindparam("holders", expanding=True)))
+    .order_by(granted_table.c.what, granted_table.c.place)
+)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from desired_state.model import Placement, Target
-from drivers.contract import Receipt, Step
+from drivers.contract import Receipt, RenderedKind, Step
 from reconciler.core.conditions import Condition
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
@@ -331,3 +331,19 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    """A rendered file of a job, as it is kept: where it is for, and the digest of its bytes. `target` None: it is of
+    the job as a whole."""
+
+    job: JobId
+    direction: Direction
+    target: TargetId | None
+    components: tuple[ComponentName, ...]
+    name: str
+    kind: RenderedKind
+    media_type: str
+    digest: Digest
+    kept_at: datetime

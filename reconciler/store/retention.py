@@ -17,11 +17,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyio import to_thread
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, tuple_
 
 from reconciler.store import answers, chronicle
 from reconciler.store.store import Store
-from reconciler.store.tables import content, decision, evidence, job, metadata, progress, refused, standing, task
+from reconciler.store.tables import (
+    artifact,
+    content,
+    decision,
+    evidence,
+    job,
+    last_good,
+    metadata,
+    progress,
+    refused,
+    standing,
+    task,
+)
 
 DAYS: Final = 90
 BATCH: Final = 500  # rows read, written and deleted at a time
@@ -65,6 +77,8 @@ def passes(before: datetime) -> Iterator[Pass]:
     over = and_(job.c.ended_at < before, ~refusing)
     jobs = select(job.c.id).where(over)
     yield Pass(refused, refused.c.lifted_at < before)
+    good = exists().where(or_(last_good.c.content == artifact.c.placement, last_good.c.before == artifact.c.placement))
+    yield Pass(artifact, and_(artifact.c.kept_at < before, ~good))
     yield Pass(progress, progress.c.task.in_(select(task.c.id).where(task.c.job.in_(jobs))))
     yield Pass(task, task.c.job.in_(jobs))
     yield Pass(job, over)

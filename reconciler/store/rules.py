@@ -100,6 +100,7 @@ RULES: Final = (
     _never("release", "update"),
     _never("release", "delete"),
     _never("content", "update"),
+    _never("artifact", "update"),
     _never("evidence", "update"),
     _fixed("decision", "environment", "number", "since", "digest", "rule", "content"),
     Rule(

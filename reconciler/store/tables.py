@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
+from drivers.contract import RenderedKind
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
@@ -272,6 +273,33 @@ progress = Table(
     Column("message", Sentence, nullable=False),
     PrimaryKeyConstraint("task", "number"),
 )
+
+artifact = Table(
+    "artifact",
+    metadata,
+    _environment(),
+    _text("job"),  # may be archived before what it rendered for last good
+    _text("direction"),
+    _text("target"),
+    _text("component"),
+    _text("slot"),
+    _text("name"),
+    _text("kind"),
+    _text("media_type"),
+    _content("content"),
+    _text("artifact", null=True),
+    _text("configuration", null=True),
+    _refers("placement", "content.digest", null=True),
+    _instant("kept_at"),
+    PrimaryKeyConstraint("job", "direction", "target", "name", "component", "slot"),
+    _one_of("artifact", "direction", Direction),
+    _one_of("artifact", "kind", RenderedKind),
+    CheckConstraint(
+        "(artifact is null) = (placement is null) and (configuration is null) = (placement is null)",
+        name="artifact_of_placement",
+    ),
+)
+Index("artifact_by_place", *(artifact.c[name] for name in ("environment", "target", "component", "slot")))
 
 evidence = Table(
     "evidence",

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from desired_state.health import CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
-from desired_state.hooks import Hook, Hooks, OnFailure
-from desired_state.model import Configuration, Placement, Port, RestartPolicy, RuntimeHealthcheck, Volume
+from desired_state.hooks import Hook, Hooks, OnFailure, Where
+from desired_state.model import Configuration, Placement, Port, Proxy, RestartPolicy, RuntimeHealthcheck, Volume
 from desired_state.secrets import SecretRef
 from tests.desired_state.trees import ENVIRONMENT, RELEASE, TARGET, codes, found, state
 
@@ -256,3 +256,51 @@ def test_targets_that_say_nothing_of_their_own_share_one_configuration() -> None
         if placement.id.component == "api"
     )
     assert one.configuration is two.configuration
+
+
+def test_a_hook_may_be_said_to_run_on_the_target() -> None:
+    placement = api("hooks: {pre_deploy: {command: [migrate], where: target}}", "")
+    assert placement.hooks == Hooks(pre_deploy=Hook(argv=("migrate",), where=Where.TARGET))
+
+
+# -- a proxy ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_asks_the_only_published_port_unless_another_is_named() -> None:
+    ports = 'ports: ["8081:8080", "9090", "53:53/udp"]'
+    assert api(f"{ports}, proxy: {{server_name: shop.example.com}}").proxy == Proxy(
+        server_name="shop.example.com", port=8080
+    )
+    many = 'ports: ["8081:8080", "9091:9090"]'
+    own = "proxy: {port: 9090, listen: 8000}"
+    assert api(f"{many}, proxy: {{server_name: a.b, port: 8080}}", own).proxy == Proxy(
+        server_name="a.b", port=9090, listen=8000
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "place", "wrong"),
+    [
+        ('ports: ["8081:8080"], proxy: {listen: 80}', "proxy", "the key server_name"),
+        ('ports: ["8080"], proxy: {server_name: a}', "proxy", "0 ports that fit"),
+        ('ports: ["1:1", "2:2"], proxy: {server_name: a}', "proxy", "2 ports that fit"),
+        ('ports: ["1:1"], proxy: {server_name: a, port: 2}', "proxy.port", "the port 2, 0 times"),
+        ('ports: ["1:1"], proxy: {server_name: "a;b"}', "proxy.server_name", "the name of a host"),
+        (
+            'ports: ["1:1"], proxy: {server_name: a}, health: {http: {port: 1, tls: {}}}',
+            "health.http.tls",
+            "the key ca",
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_be_is_told_with_its_place(said: str, place: str, wrong: str) -> None:
+    [line] = flaws(said)
+    assert f"components.api.{place}" in line
+    assert wrong in line
+
+
+def test_a_proxy_is_no_part_of_the_configuration() -> None:
+    ports = 'ports: ["8081:8080"]'
+    with_one, without = api(f"{ports}, proxy: {{server_name: a.b}}"), api(ports)
+    assert with_one.content == without.content
+    assert with_one.trial == without.trial

@@ -51,6 +51,7 @@ NEEDS = (
     Need("docker-registry", _on_path("docker-registry")),
     Need("busybox-static", lambda: _is_static_busybox()),
     Need("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
+    Need("nginx", _on_path("nginx")),
     Need("iproute2", _on_path("ip")),
 )
 

@@ -18,11 +18,12 @@ import pytest
 
 from desired_state.model import Volume
 from desired_state.secrets import SecretRef
+from drivers.compose import artifacts
 from drivers.compose.driver import ComposeDriver
 from drivers.compose.template import Template
 from drivers.conformance.bench import Version
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Deploy, Diagnosis, Grade, Look, Outcome, Result, Step
+from drivers.contract import Deploy, Diagnosis, Grade, Look, Outcome, RenderedKind, Result, Step
 from drivers.errors import Busy, InvalidAction, Refused
 from stickers.observation import Observation
 from tests.drivers.compose.bench import ComposeBench
@@ -128,6 +129,27 @@ async def test_everything_a_template_can_say_is_seen_as_wanted_and_done_once(sta
     assert api["Config"]["Labels"]["team"] == "a$b"
     (outcome,) = await deploy(stage, Wish(version=Version.TWO))
     assert outcome.result is Result.CHANGED, outcome.detail
+
+
+async def test_the_lock_that_is_kept_with_a_job_is_the_one_that_stands(stage: Stage, yard: Yard) -> None:
+    yard.template = RICH
+    wishes = [Wish(), Wish(component="web"), Wish(component="api-admin")]
+    await deploy(stage, *wishes)
+    wanted = sorted((stage.placement(wish) for wish in wishes), key=lambda placement: placement.id)
+    kept = {file.name: file for file in artifacts.rendered(yard.place, wanted, ())}
+    assert yard.folder.lock.read_text() == kept["lock.yaml"].text
+
+
+async def test_a_way_back_deploys_the_very_words_that_were_kept(stage: Stage, yard: Yard) -> None:
+    """Whatever this version would say of it today."""
+    one = stage.placement(Wish())
+    [kept] = [file for file in artifacts.rendered(yard.place, [one], ()) if file.kind is RenderedKind.COMPOSE_LOCK]
+    former = replace(kept, text=kept.text.replace('"stop_grace_period": "3s"', '"stop_grace_period": "3000ms"'))
+    assert former.text != kept.text
+    await deploy(stage, Wish(version=Version.TWO))
+    [outcome] = (await stage.apply(replace(stage.action(await stage.deploy(Wish())), rendered=(former,)))).outcomes
+    assert outcome.result is Result.CHANGED, outcome.detail
+    assert yard.folder.lock.read_text() == former.text
 
 
 async def test_the_lock_stands_beside_its_hash_and_sha256sum_agrees(stage: Stage, yard: Yard) -> None:

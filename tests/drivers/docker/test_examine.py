@@ -19,17 +19,20 @@ from typing import Any
 import anyio
 import pytest
 
-from desired_state.model import Configuration, Placement
+from desired_state.model import Configuration, Placement, Target
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.conformance import proper_tools
 from drivers.contract import Diagnosis, Examiner, Grade, Look
 from drivers.docker import examine
-from drivers.docker.connection import Connection
+from drivers.docker.connection import Connection, Tls
 from drivers.docker.driver import DockerDriver
-from stickers.names import Artifact, Digest
+from drivers.docker.engine import Engine
+from stickers.names import Artifact, Digest, EnvironmentId
 from tests.drivers.docker import certificates, samples
 from tests.drivers.docker.yard import Yard
 from tests.harness import images
 
+TARGET = Target(id=samples.ID.target, environment=EnvironmentId("shop/prod"), driver="docker")
 NONE = Digest("sha256:" + "0" * 64)
 
 
@@ -241,3 +244,30 @@ async def test_a_remote_engine_does_not_tell_its_room() -> None:
     tls = dict.fromkeys(("ca", "cert", "key"), "/nowhere.pem")
     connection = Connection.model_validate({"engine": "tcp://127.0.0.1:1", "tls": tls})
     assert (await examine._disk(connection, {"DockerRootDir": "/var/lib/docker"})).grade is Grade.UNKNOWN
+
+
+# -- secrets as files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("directory", "grade"), [("/dev/shm/holdfast", Grade.OK), ("/proc/holdfast", Grade.MISSING)], ids=["memory", "not"]
+)
+def test_where_secrets_would_lie_is_seen_on_this_host(directory: str, grade: Grade) -> None:
+    placed = samples.placement(
+        Configuration(secrets=(SecretFile(name="a", secret=SecretRef(reference="env:A")),)),
+    )
+    near = Engine(Connection(secrets_directory=directory))
+    [found] = examine._secrets(near, Look(target=TARGET, placements=(placed,)))
+    assert (found.about, found.grade) == ("secrets", grade)
+    assert examine._secrets(near, Look(target=TARGET)) == ()
+
+
+def test_where_they_would_lie_behind_tls_is_not_known() -> None:
+    tls = Tls(ca="/ca.pem", cert="/cert.pem", key="/key.pem")
+    far = Engine(Connection(engine="tcp://engine.example.com:2376", tls=tls))
+    placed = samples.placement(
+        Configuration(secrets=(SecretFile(name="a", secret=SecretRef(reference="env:A")),)),
+    )
+    [found] = examine._secrets(far, Look(target=TARGET, placements=(placed,)))
+    assert found.grade is Grade.UNKNOWN
+    assert "findmnt -T /run/holdfast" in (found.remedy or "")

@@ -11,11 +11,11 @@ import pytest
 
 from desired_state.health import CommandCheck, Health
 from desired_state.model import Port, RestartPolicy, Volume
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Deploy, Grade, Look, Result, Stamp
 from drivers.errors import Conflict, InvalidAction, Refused
 from drivers.process.host import Place
-from drivers.systemd import host
+from drivers.systemd import artifacts, host
 from drivers.systemd.driver import SystemdDriver
 from stickers.observation import HealthState, WorkloadState
 from tests.drivers.systemd.ground import Ground
@@ -195,6 +195,18 @@ async def test_a_restart_by_hand_is_the_same_instance_started_later(ground: Grou
     assert after.started_at > before.started_at
 
 
+async def test_the_unit_that_was_kept_is_the_one_that_is_installed_but_for_what_the_target_knows(
+    ground: Ground,
+) -> None:
+    ground.secrets["env:PASSWORD"] = CANARY
+    one = ground.placement("1.0", secrets=(SecretFile(name="password", secret=PASSWORD),), user="daemon")
+    await ground.deploy(one)
+    kept = {file.name: file.text for file in ground.driver.rendered(ground.target, [one], ())}[ground.unit]
+    program = f"{ground.release}/tree/python3"
+    told = kept.removeprefix(artifacts.NOTE).replace(f'"{program}"', '"/usr/bin/python3"')
+    assert ground.machine.run("cat", ground.installed) == told
+
+
 # -- secrets and boots -------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +220,31 @@ async def test_a_secret_is_kept_in_memory_alone(ground: Ground) -> None:
     secrets = host.secrets_of(Place(str(ground.place)), ground.release.name)
     assert ground.machine.run("stat", "--format=%a %U", secrets) == "600 root\n"
     assert ground.machine.run("stat", "--file-system", "--format=%T", secrets) == "tmpfs\n"
+
+
+async def test_a_secret_as_a_file_is_the_workloads_own_and_in_memory_alone(ground: Ground) -> None:
+    ground.machine.run("mount", "--make-rshared", "/")  # as systemd itself does wherever it is in no container
+    ground.secrets["env:PASSWORD"] = CANARY
+    files = (SecretFile(name="db-password", secret=PASSWORD),)
+    await ground.deploy(ground.placement("1.0", user="daemon", secrets=files))
+    credentials = dict(line.split(b"=", 1) for line in ground.environment().split(b"\0") if line)[
+        b"CREDENTIALS_DIRECTORY"
+    ]
+    inside = f"/proc/{ground.show('MainPID')['MainPID']}/root{credentials.decode()}/db-password"
+    assert ground.machine.run("cat", inside) == CANARY
+    assert ground.machine.run("stat", "--file-system", "--format=%T", inside) in ("tmpfs\n", "ramfs\n")
+    assert ground.says(b"s3cr3t") == []
+    assert CANARY.encode() not in ground.environment()
+    assert "s3cr3t" not in ground.systemctl("show", ground.unit) + ground.machine.run("cat", ground.installed)
+    kept = f"{host.secrets_of(Place(str(ground.place)), ground.release.name)}{host.FILES}"
+    assert ground.machine.run("stat", "--format=%a %U", kept, f"{kept}/db-password") == "700 root\n600 root\n"
+    assert ground.machine.run("stat", "--file-system", "--format=%T", kept) == "tmpfs\n"
+
+
+async def test_a_file_at_a_place_of_its_own_is_refused_by_name(ground: Ground) -> None:
+    files = (SecretFile(name="db-password", secret=PASSWORD, path="/etc/password"),)
+    with pytest.raises(InvalidAction, match="secrets: db-password has the path /etc/password"):
+        await ground.deploy(ground.placement("1.0", secrets=files))
 
 
 async def test_a_secret_that_systemd_would_drop_is_refused_and_not_shown(ground: Ground) -> None:
@@ -229,7 +266,7 @@ async def test_after_a_boot_what_needs_no_secret_runs_and_what_needs_one_waits_f
     assert (await ground.deploy(plain, plain)).result is Result.UNCHANGED
 
     ground.secrets["env:PASSWORD"] = CANARY
-    secret = ground.placement("2.0", environment=(("PASSWORD", PASSWORD), ("PORT", str(ground.port))))
+    secret = ground.placement("2.0", secrets=(SecretFile(name="password", secret=PASSWORD),))
     await ground.deploy(secret, plain)
     ground.machine.reboot()
     await ground.begin_again()
@@ -284,7 +321,8 @@ async def test_a_handover_goes_on_when_whoever_ordered_it_is_gone(ground: Ground
 
 async def test_a_removal_leaves_neither_unit_nor_link_nor_secret(ground: Ground) -> None:
     ground.secrets["env:PASSWORD"] = CANARY
-    one = ground.placement("1.0", environment=(("PASSWORD", PASSWORD), ("PORT", str(ground.port))))
+    variables = (("PASSWORD", PASSWORD), ("PORT", str(ground.port)))
+    one = ground.placement("1.0", environment=variables, secrets=(SecretFile(name="password", secret=PASSWORD),))
     await ground.deploy(one)
     await ground.remove(one)
     found = ground.machine.run("find", host.INSTALLED, host.SECRETS, "-name", "*holdfast-web-*", "-o", "-type", "f")

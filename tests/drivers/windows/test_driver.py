@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from desired_state.health import CommandCheck, Health
+from desired_state.health import CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.model import Placement, RestartPolicy, Target, Volume
 from desired_state.secrets import SecretRef
 from drivers import registry
@@ -170,6 +170,25 @@ async def test_a_health_command_runs_in_the_tree(yard: Yard) -> None:
     assert standing.workload.health.state is HealthState.UNHEALTHY
 
 
+@pytest.mark.parametrize(
+    ("check", "state"),
+    [
+        (TcpCheck(port=8000), HealthState.HEALTHY),
+        (HttpCheck(port=8000, path="/", body="shop one"), HealthState.HEALTHY),
+        (HttpCheck(port=8000, path="/", body="shop two"), HealthState.UNHEALTHY),
+        (TcpCheck(port=9), HealthState.UNHEALTHY),
+    ],
+)
+async def test_health_over_a_port_is_asked_by_the_host_itself(
+    yard: Yard, check: TcpCheck | HttpCheck, state: HealthState
+) -> None:
+    one = await yard.deployed(Wish())
+    seen = await yard.standing(asked=replace(one, health=Health(check=check)))
+    assert seen is not None
+    assert seen.workload is not None
+    assert seen.workload.health.state is state
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +312,15 @@ async def test_a_host_that_hangs_holds_up_no_other_and_is_asked_again_later(yard
     assert "did not answer in time" in str(seen.unseen)
     yard.world.hangs.clear()
     assert (await yard.driver.observe([Look(target=target)]))[target.id].unseen is None
+
+
+async def test_a_look_that_is_cancelled_does_not_wait_for_the_host(yard: Yard) -> None:
+    yard.world.hangs.set()
+    began = anyio.current_time()
+    with anyio.move_on_after(0.3) as scope:
+        await yard.observe()
+    assert scope.cancelled_caught
+    assert anyio.current_time() - began < 3
 
 
 async def test_a_change_that_is_not_answered_in_time_is_of_unknown_outcome(yard: Yard) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import logging
 import socket
 import threading
 import time
@@ -237,6 +239,14 @@ def test_kerberos_that_is_not_installed_is_named(hall: Hall) -> None:
     said = {"auth": "kerberos", "password": None}
     with pytest.raises(ExtraMissing, match=r"auth: kerberos needs the packages gssapi and krb5"), hall.shell(**said):
         pass
+
+
+def test_what_is_sent_is_in_no_log(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with hall.shell() as shell:
+        shell.exchange(b"hunter2\n", 5)
+    assert not [one for one in caplog.records if one.name.startswith("pypsrp")]
+    assert base64.b64encode(b"hunter2\n").decode() not in caplog.text
 
 
 def test_no_error_bears_the_password(hall: Hall) -> None:

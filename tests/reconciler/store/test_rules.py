@@ -14,9 +14,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from drivers.contract import Rendered, RenderedKind
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_TERMINAL, TASK, JobState, TaskState
 from reconciler.store import (
+    artifacts,
     engines,
     environments,
     history,
@@ -28,7 +30,7 @@ from reconciler.store import (
     rules,
     schema,
 )
-from reconciler.store.records import Decision, Wish
+from reconciler.store.records import Decision, Direction, Wish
 from tests.harness import postgres
 from tests.reconciler.core.builders import NOW, PROD, fleet
 from tests.reconciler.store.builders import LATER, held, judged, keep_good, new_job, token
@@ -56,7 +58,10 @@ def _fill(c: Connection) -> None:
     environments.accept(c, desired, now=NOW)
     lease = held(c)
     releases.keep(c, desired.release, NOW)
-    jobs.create(c, new_job(desired), lease, NOW)
+    job = jobs.create(c, new_job(desired), lease, NOW)
+    file = Rendered(kind=RenderedKind.MANIFEST, name="manifest.json", media_type="application/json", text="{}")
+    batch = artifacts.Batch(target=None, files=(file,), placements={})
+    artifacts.keep(c, job, Direction.FORWARD, [batch], lease, NOW)
     memories.good(c, keep_good(c, desired), lease, NOW)
     history.decide(c, PROD, Decision(rule="nothing to do"), lease, NOW)
     history.decide(c, PROD, Decision(rule="nothing to do"), lease, NOW)
@@ -90,6 +95,7 @@ CASES: Final = (
     Case("installation_no_delete", "delete from installation"),
     Case("release_no_update", "update release set digest = 'another'"),
     Case("release_no_delete", "delete from release"),
+    Case("artifact_no_update", "update artifact set name = 'another'"),
     Case("content_no_update", "update content set body = '{}'"),
     Case("evidence_no_update", "update evidence set envelope = '{}'"),
     Case("decision_fixed", "update decision set content = '[]'"),
