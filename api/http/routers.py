@@ -11,6 +11,7 @@ from api.pages import routes as pages
 from api.people import routes as people
 from api.people.doorkeeper import Doorkeeper
 
+# of people, webhooks and pages; `lost` answers what no other does, so it is the last
 MORE: Final[tuple[Router, ...]] = (people.router, webhooks.router, pages.router, pages.lost)
 
 

@@ -25,6 +25,7 @@ def main() -> int:
     fleet.build()
     try:
         with fleet.held():
+            _tell_dashboard(fleet)
             for scene in SCENES[: 1 if arguments.first_only else None]:
                 scene(fleet)
             if not arguments.once:
@@ -171,7 +172,13 @@ TO_TRY = (
 )
 
 
+def _tell_dashboard(fleet: Fleet) -> None:
+    say("Dashboard", fleet.dashboard)
+    print(f"   log in as admin, with the password {fleet.password.read_text().strip()}", flush=True)
+
+
 def _leave_running(fleet: Fleet) -> None:
+    _tell_dashboard(fleet)
     say("Now it is yours", "the fleet keeps running; in another terminal:")
     command = Path(sys.executable).with_name("holdfast")
     print(f"   export HOLDFAST_STATE={fleet.state} HOLDFAST_DOCUMENTS={fleet.documents}")

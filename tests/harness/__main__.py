@@ -53,6 +53,7 @@ NEEDS = (
     Need("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
     Need("nginx", _on_path("nginx")),
     Need("iproute2", _on_path("ip")),
+    Need("chromium", _on_path("chromium")),
 )
 
 
