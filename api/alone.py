@@ -22,30 +22,9 @@ from api.wiring import built
 
 LOOKING: Final = frozenset({"status", "drift", "why"})  # show what was seen last: that is now
 QUIET: Final = frozenset(  # need no look at the world
-    [
-        "jobs",
-        "job",
-        "artifacts",
-        "history",
-        "evidence",
-        "logs",
-        "backup",
-        "export",
-        "audit",
-        "audit_verify",
-        "audit_export",
-        "whoami",
-        "users",
-        "user_add",
-        "user_password",
-        "user_grant",
-        "user_revoke",
-        "user_disable",
-        "user_enable",
-        "tokens",
-        "token_create",
-        "token_revoke",
-    ]
+    {"jobs", "job", "artifacts", "history", "evidence", "logs", "backup", "export", "audit"}
+    | {"audit_verify", "audit_export", "whoami", "users", "user_add", "user_password", "user_grant"}
+    | {"user_revoke", "user_disable", "user_enable", "tokens", "token_create", "token_revoke"}
 )
 END: Final[dict[str, Any]] = {}
 

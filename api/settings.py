@@ -13,6 +13,7 @@ PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
 SWITCH: Final = ("off", "on")
+HOOKS: Final = ("off", "target", "on")
 ROLES: Final = ("both", "api", "loop")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -26,7 +27,8 @@ class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `sources` is a file that declares where documents come from; without one, the directory `documents` is the one
     source. `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
-    `hooks` on: whoever writes the documents may have programs run here.
+    `hooks` on: whoever writes the documents may have programs run here; target: only on targets whose connection lets
+    them.
 
     Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
     between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has one, name the OpenID
@@ -125,9 +127,11 @@ def _parsed(name: str, text: str) -> object:
             return _one_of(name, text, FORMATS)
         case "log_level":
             return _one_of(name, text, LEVELS)
+        case "hooks":
+            return _one_of(name, text, HOOKS)
         case "role":
             return _one_of(name, text, ROLES)
-        case "hooks" | "plain_http":
+        case "plain_http":
             return _one_of(name, text, SWITCH)
     return text
 

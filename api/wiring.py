@@ -17,6 +17,7 @@ from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from desired_state.hooks import Where
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
@@ -65,7 +66,8 @@ async def built(settings: Settings) -> AsyncIterator[House]:
             read=_reader(keyring),
             now=utc,
             secret=resolver,
-            hook=Runner(redactor, resolver) if settings.hooks == "on" else None,
+            hook=Runner(redactor, resolver) if settings.hooks != "off" else None,
+            hooks_at=frozenset(Where) if settings.hooks == "on" else frozenset({Where.TARGET}),
         )
         drivers = Drivers(tools)
         try:

@@ -121,6 +121,7 @@ class WinRmChannel:
     async def _left_alone(self, call: Callable[[], T]) -> T:
         """In a thread that is left to itself when it is not waited for; it ends with its own deadline."""
         busy: asyncio.Task[T] = asyncio.get_running_loop().create_task(self._threads.run(call))
+        busy.add_done_callback(_seen)
         self._busy = busy
         return await asyncio.shield(busy)
 
@@ -137,6 +138,12 @@ class WinRmChannel:
                 await self._busy
             with suppress(DriverError):
                 await self._threads.run(close)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """How a call ended that nobody waits for is nobody's business."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SshChannel:

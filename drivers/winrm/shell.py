@@ -162,14 +162,13 @@ class Shell:
             raise translated(self.winrm, error, began=True) from None
 
     def _send(self, sent: bytes, until: float) -> None:
-        assert self._process is not None
+        process = self._running()
         for at in range(0, len(sent), PIECE):
             self._be_done_by(until)
-            self._process.send(sent[at : at + PIECE], end=False)
+            process.send(sent[at : at + PIECE], end=False)
 
     def _line(self, until: float) -> bytes:
-        process = self._process
-        assert process is not None
+        process = self._running()
         while b"\n" not in self._heard:
             left = self._be_done_by(until)
             if process.state.endswith("/Done"):
@@ -187,9 +186,16 @@ class Shell:
         left = until - time.monotonic()
         if left <= 0:
             raise Silent(f"{self.winrm} did not answer in time")
-        assert self._shell is not None
-        self._shell.wsman.transport.read_timeout = int(left) + 2
+        shell = self._shell
+        if shell is None:
+            raise Cut(f"{self.winrm}: the shell was closed meanwhile")
+        shell.wsman.transport.read_timeout = int(left) + 2
         return left
+
+    def _running(self) -> Process:
+        if self._process is None:
+            raise Cut(f"{self.winrm}: the shell was closed meanwhile")
+        return self._process
 
     def _ended(self, process: Process) -> DriverError:
         said = process.stderr.decode(errors="replace").strip().splitlines()

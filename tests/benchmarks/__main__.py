@@ -21,6 +21,7 @@ MINUTES: Final = {  # at the longest
     "docker": 5,
     "compose": 10,
     "ssh": 5,
+    "api": 10,
     "push": 5,
 }
 
