@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store documents docker compose ssh push]
+python -m tests.benchmarks [start turn core store replicas documents docker compose ssh push]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MINUTES: Final = {  # at the longest
     "core": 5,
     "store": 10,
     "pages": 10,
+    "replicas": 25,
     "documents": 5,
     "docker": 5,
     "compose": 10,

@@ -17,7 +17,7 @@ from drivers import registry
 from drivers.errors import DriverError
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs" / "kinds").glob("*.md"))
 SOURCES = "\n".join(
     path.read_text() for floor in ("drivers", "desired_state", "api") for path in sorted((ROOT / floor).rglob("*.py"))
 )
