@@ -16,7 +16,7 @@ from api.problem import Problem
 from desired_state.model import DesiredState
 from reconciler.core.drift import Known, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
-from reconciler.store import environments, history, jobs, memories
+from reconciler.store import environments, history, jobs, memories, overview
 from reconciler.store import evidence as evidence_rows
 from reconciler.store.records import DecisionInterval, EnvironmentRow, StandingInterval
 from stickers import digest, names
@@ -92,13 +92,15 @@ async def drift(house: House, given: Given) -> Events:
         ids = [wanted]
     else:
         ids = [row.id for row in await house.store.read(environments.all) if given.sees(row.id)]
-    yield {"result": {"placements": await house.store.read(lambda c: [row for id in ids for row in _drifted(c, id)])}}
+    yield {"result": {"placements": await house.store.read(lambda c: _drifted(c, ids))}}
 
 
-def _drifted(c: Connection, id: EnvironmentId) -> list[dict[str, Any]]:
-    drifted = history.drifted_now(c, id)
-    blocks = _blocks(history.last_decision(c, id)) if drifted else {}
-    return [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
+def _drifted(c: Connection, ids: list[EnvironmentId]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for id, drifted in overview.drifted(c, ids).items():
+        blocks = _blocks(history.last_decision(c, id))
+        rows += [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
+    return rows
 
 
 def _blocks(decision: DecisionInterval | None) -> dict[str, str]:
