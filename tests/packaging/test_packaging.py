@@ -49,7 +49,12 @@ def test_every_declared_dependency_is_locked() -> None:
 
 
 def test_every_declared_dependency_is_imported() -> None:
-    module_of = {"pyyaml": "yaml", "uvloop": "use_uvloop", "python-nomad": "nomad"}
+    module_of = {
+        "pyyaml": "yaml",
+        "uvloop": "use_uvloop",
+        "python-nomad": "nomad",
+        "python-multipart": r"request\.form",
+    }
     text = "\n".join(path.read_text() for path in SOURCES)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for line in project["dependencies"]:
