@@ -17,13 +17,15 @@ FILE: Final = "HOLDFAST_SETTINGS"  # names the file; the one setting that cannot
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
 SWITCH: Final = ("off", "on")
+HOOKS: Final = ("off", "target", "on")
 ROLES: Final = ("both", "api", "loop")
 LEVELS: Final = ("debug", "info", "warning", "error")
-LEAST, MOST = 1, 10_000  # of every number
+LEAST: Final = 1  # of every number
 MEANING: Final = "meaning"
 
-HOLDING, DOOR, PEOPLE, TELLING, ASKING = (
+HOLDING, REPLICAS, DOOR, PEOPLE, TELLING, ASKING = (
     "What is held, and where it is kept",
+    "Several replicas on one PostgreSQL",
     "Listening (`holdfast serve`)",
     "People",
     "What is told elsewhere",
@@ -50,6 +52,7 @@ class Meaning:
     choices: tuple[str, ...] = ()
     file: bool = False
     secret: bool = False
+    most: int = 10_000  # of a number
 
 
 def _means(group: str, says: str, **more: Any) -> Mapping[str, Meaning]:
@@ -105,9 +108,31 @@ class Settings:
         default="off",
         metadata=_means(
             HOLDING,
-            "On: whoever writes the documents may have programs run on the daemon's own machine.",
-            choices=SWITCH,
+            "On: whoever writes the documents may have programs run on the daemon's own machine; target: only on "
+            "targets whose connection lets them.",
+            choices=HOOKS,
         ),
+    )
+    database_direct: str = field(
+        default="",
+        metadata=_means(
+            REPLICAS,
+            "The database's address without the pooler, where one hands out servers by the transaction.",
+            example="postgresql+psycopg://holdfast@database.example.com:5432/holdfast",
+        ),
+    )
+    key_directory: Path | None = field(
+        default=None,
+        metadata=_means(
+            REPLICAS,
+            "The keys that replicas share; by default `keys` in the state directory, of which each has its own.",
+            example="/etc/holdfast/keys",
+            file=True,
+        ),
+    )
+    lease_seconds: int = field(
+        default=30,
+        metadata=_means(REPLICAS, "After so many seconds of silence the others take what a replica held.", most=3_600),
     )
     listen: str = field(
         default="", metadata=_means(DOOR, "HOST:PORT, for API and dashboard.", example="127.0.0.1:8420")
@@ -228,7 +253,12 @@ class Settings:
 
     @property
     def keys(self) -> Path:
-        return self.state / "keys"
+        return self.key_directory or self.state / "keys"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other replicas may work on the same database."""
+        return bool(self.database) and not self.database.startswith("sqlite")
 
     @property
     def archive(self) -> Path:
@@ -307,7 +337,7 @@ def meant(name: str, value: object) -> object:
     """The value as the setting has it. Raises `ValueError` for what it cannot be."""
     meaning = MEANINGS[name]
     if isinstance(getattr(DEFAULTS, name), int):
-        right = isinstance(value, int) and not isinstance(value, bool) and LEAST <= value <= MOST
+        right = isinstance(value, int) and not isinstance(value, bool) and LEAST <= value <= meaning.most
     elif meaning.choices:
         right = value in meaning.choices
     else:
@@ -320,7 +350,7 @@ def meant(name: str, value: object) -> object:
 def expected(name: str) -> str:
     meaning = MEANINGS[name]
     if isinstance(getattr(DEFAULTS, name), int):
-        return f"a number from {LEAST} to {MOST}"
+        return f"a number from {LEAST} to {meaning.most}"
     if meaning.choices:
         return f"one of {', '.join(meaning.choices)}"
     return "a path" if meaning.file else "a text"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from api.cli import show
 from api.problem import OK
-from api.settings import DEFAULTS, FILE, LEAST, MEANINGS, MOST, PREFIX, Settings
+from api.settings import DEFAULTS, FILE, LEAST, MEANINGS, PREFIX, Settings
 from api.settings_file import HEAD
 
 MASK: Final = "***"
@@ -102,7 +102,7 @@ def _sentence(name: str) -> str:
     if meaning.choices:
         return f"{meaning.says} One of {', '.join(meaning.choices)}."
     if isinstance(getattr(DEFAULTS, name), int):
-        return f"{meaning.says} {LEAST} to {MOST}."
+        return f"{meaning.says} {LEAST} to {meaning.most}."
     return meaning.says
 
 
