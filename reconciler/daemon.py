@@ -18,7 +18,7 @@ from drivers.contract import Driver, Tools
 from reconciler import accept, commands, events, execute, forward, loop, reconcile
 from reconciler.accept import Load
 from reconciler.bell import EVERYTHING, Bell
-from reconciler.commands import Person
+from reconciler.commands import Person, Tell
 from reconciler.core.intent import Grant, Plan
 from reconciler.core.machine import IllegalTransition
 from reconciler.events import Sink, nowhere
@@ -27,10 +27,10 @@ from reconciler.leases import TTL, HeldElsewhere, Leases
 from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
-from reconciler.reconcile import Also, nothing_more
 from reconciler.sources import Followed, Reading
 from reconciler.spread import POLL, SINGLE, Spread, Told
 from reconciler.store import environments, jobs, memories, replicas
+from reconciler.store.answers import Ticket
 from reconciler.store.errors import Corrupt, NewerSchema, StoreError, Violated
 from reconciler.store.records import Command, Job, Replica, Role
 from reconciler.store.store import Store
@@ -55,7 +55,8 @@ class Parts:
     earlier one left held is taken over at once. `load` is what a tree of documents means.
 
     With a `bell` other replicas may work on the same database; `version` and `key`, the id of the key that signs, are
-    told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it.
+    told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it. `tell`
+    is what is kept as the answer to a request that is to take effect once.
     """
 
     store: Store
@@ -73,6 +74,7 @@ class Parts:
     ttl: timedelta = TTL
     role: Role = Role.BOTH
     bell: Bell | None = None
+    tell: Tell = commands.named
     version: str = ""
     key: str = ""
     keys_again: Callable[[], Keyring] | None = None
@@ -124,6 +126,7 @@ class Reconciler:
             ask=lambda key, after: self._queue.request(key, after=after),
             stopping=self._stopping.is_set,
             seats=anyio.CapacityLimiter(parts.limits.actions),
+            tell_of=parts.tell,
             sources=self._sources,
         )
         self._runtimes = Runtimes(
@@ -294,21 +297,21 @@ class Reconciler:
         actor: str,
         plan_hash: str | None = None,
         reason: str = "asked for by a person",
-        also: Also = nothing_more,
+        ticket: Ticket | None = None,
     ) -> Job | None:
-        """`also` is written in the transaction that makes the job, here and in the others; where another replica makes
-        it, with its answer."""
-        person = Person(actor=actor, reason=reason, also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.sync(environment, grant, person, plan_hash), also)
+        """Under a `ticket` the answer is kept in the transaction that makes the job, here and in the others, whatever
+        replica makes it."""
+        person = self._person(actor, reason, ticket)
+        if self._together:
+            return await self._ask(forward.sync(environment, grant, person, plan_hash))
         return await commands.sync(self._means, environment, grant, person, plan_hash=plan_hash)
 
     async def rollback(
-        self, environment: EnvironmentId, *, actor: str, reason: str, also: Also = nothing_more
+        self, environment: EnvironmentId, *, actor: str, reason: str, ticket: Ticket | None = None
     ) -> Job | None:
-        person = Person(actor=actor, reason=reason, also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.rollback(environment, person), also)
+        person = self._person(actor, reason, ticket)
+        if self._together:
+            return await self._ask(forward.rollback(environment, person))
         return await commands.rollback(self._means, environment, person)
 
     async def adopt(
@@ -317,11 +320,11 @@ class Reconciler:
         targets: frozenset[TargetId] | None,
         *,
         actor: str,
-        also: Also = nothing_more,
+        ticket: Ticket | None = None,
     ) -> Job | None:
-        person = Person(actor=actor, reason="asked to take over what runs", also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.adopt(environment, targets, person), also)
+        person = self._person(actor, "asked to take over what runs", ticket)
+        if self._together:
+            return await self._ask(forward.adopt(environment, targets, person))
         return await commands.adopt(self._means, environment, targets, person)
 
     async def lift_refused(self, environment: EnvironmentId, *, actor: str) -> int:
@@ -336,15 +339,11 @@ class Reconciler:
         """Whether what people ask goes through the database: then it is done once, whoever dies on the way."""
         return self._parts.bell is not None and self._running
 
-    def _is_asked(self, environment: EnvironmentId, also: Also) -> bool:
-        """What is to be written with the job is written in its transaction where the environment is held here."""
-        return self._together and (also is nothing_more or not self._leases.holds(environment))
+    def _person(self, actor: str, reason: str, ticket: Ticket | None) -> Person:
+        return Person(actor=actor, reason=reason, also=commands.keeps(self._parts.tell, ticket), ticket=ticket)
 
-    async def _ask(self, command: Command, also: Also) -> Job | None:
-        job = await forward.ask(self._means, command, self.request, self._answers)
-        if job is not None and also is not nothing_more:
-            await forward.write_with(self._means, job, also)
-        return job
+    async def _ask(self, command: Command) -> Job | None:
+        return await forward.ask(self._means, command, self.request, self._answers)
 
     # -- other replicas ---------------------------------------------------------------------------------------------
 
