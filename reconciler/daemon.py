@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
+from secrets import token_hex
 from typing import Final
 
 import anyio
@@ -44,6 +45,9 @@ SWEEPS: Final = 30.0  # seconds between two looks for what nobody has asked for
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
 SPREAD: Final = "spread"  # the word that there is something to take, or somebody to share with
+ASKS: Final = "asks"  # the kind of word by which a replica asks for a read, and waits: who asks, the source
+READ: Final = "was-read"  # the kind of word that a source was read: who asked
+READS_IN: Final = 5.0  # seconds that who asks for a read of a source waits for whoever reads it
 FAREWELL: Final = 5.0  # seconds for giving the leases back
 
 _TERMINAL: Final = (Corrupt, NewerSchema, Violated, IllegalTransition, TypeError, AttributeError, AssertionError)
@@ -91,6 +95,10 @@ class Reconciler:
         self._leases.lost = self._lost
         self._stopping = anyio.Event()
         self._answers: forward.Answers = {}
+        self._reads: dict[str, anyio.Event] = {}  # who waits until another replica has read a source
+        self._asking: dict[
+            str, list[str]
+        ] = {}  # source -> those elsewhere that wait for a read that begins from now on
         self._running = False
         self._others: tuple[Replica, ...] = ()
         self._doubted: set[str] = set()
@@ -364,10 +372,18 @@ class Reconciler:
         key = loop.parsed(word)
         if kind == "answer" and id in self._answers:
             self._answers[id].set()
+        elif kind == READ:
+            self._reads.pop(id, anyio.Event()).set()
+        elif kind == ASKS and self.single:
+            self._asked_to_read(*id.split(":", 1))
         elif word in (SPREAD, EVERYTHING):
             self._spread.nudge()
         elif key is not None and self._is_ours(key):
             self._queue.request(key)
+
+    def _asked_to_read(self, who: str, name: str) -> None:
+        self._asking.setdefault(name, []).append(who)
+        self._queue.request(loop.read(name))
 
     def _gained(self, environments: Sequence[EnvironmentId], active: Sequence[Job]) -> None:
         """Held from now on: everything is looked at, and what is under way goes on."""
@@ -435,24 +451,36 @@ class Reconciler:
         if name not in self._sources:
             return None
         await self._leases.inherit()
-        reading = self._sources[name]
+        reading, asking = self._sources[name], self._asking.pop(name, [])
         try:
             await self._read_alone(name)
         except HeldElsewhere as held:
             return held.again * self._parts.random.uniform(0.9, 1.1)
+        for who in asking:
+            self._ring(f"{READ}:{who}")
         sooner = READS_AGAIN * 2.0 ** min(reading.refusals - 1, 20)
         pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, sooner)
         return pause * self._parts.random.uniform(0.9, 1.1)
 
     async def read(self, name: str) -> Reading:
         """Read a source now, whatever its interval is; what is known of it then. Where another replica reads it, that
-        one is asked, and this is what it has written down."""
+        one is asked and waited for a while, and this is what it has written down."""
         try:
             await self._read_alone(name)
         except HeldElsewhere:
-            self._ring(str(loop.read(name)))
+            await self._read_elsewhere(name)
             await accept.hear(self._means)
         return self._sources[name]
+
+    async def _read_elsewhere(self, name: str) -> None:
+        """An older replica reads too, and says nothing."""
+        who = token_hex(8)
+        read = self._reads[who] = anyio.Event()
+        self._ring(f"{ASKS}:{who}:{name}")
+        self._ring(str(loop.read(name)))
+        with anyio.move_on_after(READS_IN if self._together else 0):
+            await read.wait()
+        self._reads.pop(who, None)
 
     async def _read_alone(self, name: str) -> None:
         """Under the lease of the one that reads. Whoever does not hold it forgets what it has read: another goes on
