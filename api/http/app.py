@@ -17,7 +17,7 @@ from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
 from api.http.recorded import Recorded
-from api.http.routes import acts, fleet, health, jobs, records, wire
+from api.http.routes import acts, artifacts, audit, documents, fleet, health, jobs, people, records, sources, wire
 from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
 
@@ -31,6 +31,11 @@ ROUTERS: tuple[Router, ...] = (
     acts.router,
     jobs.router,
     records.router,
+    artifacts.router,
+    sources.router,
+    documents.router,
+    audit.router,
+    people.router,
 )
 
 
