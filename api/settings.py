@@ -13,6 +13,7 @@ PREFIX: Final = "HOLDFAST_"
 FOREIGN: Final = ("HOLDFAST_FAILPOINT", "HOLDFAST_TEST_")  # read elsewhere: by the crash suite and by the tests
 FORMATS: Final = ("console", "json")
 SWITCH: Final = ("off", "on")
+HOOKS: Final = ("off", "target", "on")
 ROLES: Final = ("both", "api", "loop")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -26,7 +27,12 @@ class Settings:
     """Where things live, and how much. `database` is a SQLAlchemy address; without one, SQLite in the state directory.
     `sources` is a file that declares where documents come from; without one, the directory `documents` is the one
     source. `concurrency` is how many actions run together, everywhere; history older than `history_days` is archived.
-    `hooks` on: whoever writes the documents may have programs run here.
+    `hooks` on: whoever writes the documents may have programs run here; target: only on targets whose connection lets
+    them.
+
+    Of several replicas on one PostgreSQL each has a `state` of its own; `key_directory` is what they share, by default
+    `keys` in the state. `database_direct` is the address without the pooler, where one hands out servers by the
+    transaction. After `lease_seconds` of silence the others take what a replica held.
 
     Of people: forwarded addresses are believed from `trusted_proxies` alone (addresses and networks, with commas
     between). `oidc_issuer`, `oidc_client_id` and the file with the client's secret, where it has one, name the OpenID
@@ -54,6 +60,9 @@ class Settings:
     concurrency: int = 64
     history_days: int = 90
     hooks: str = "off"
+    database_direct: str = ""
+    key_directory: Path | None = None
+    lease_seconds: int = 30
     listen: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
@@ -88,7 +97,12 @@ class Settings:
 
     @property
     def keys(self) -> Path:
-        return self.state / "keys"
+        return self.key_directory or self.state / "keys"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other replicas may work on the same database."""
+        return bool(self.database) and not self.database.startswith("sqlite")
 
     @property
     def archive(self) -> Path:
@@ -115,8 +129,12 @@ def read(environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
 
 def _parsed(name: str, text: str) -> object:
     match name:
-        case "documents" | "sources" | "state":
+        case "documents" | "sources" | "state" | "key_directory":
             return Path(text)
+        case "lease_seconds":
+            if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 3_600:
+                raise BadSetting(f"{PREFIX}LEASE_SECONDS is {text[:40]!r}; expected seconds from 1 to 3600")
+            return int(text)
         case "concurrency" | "history_days":
             if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
                 raise BadSetting(f"{PREFIX}{name.upper()} is {text[:40]!r}; expected a number from 1 to 10000")
@@ -125,9 +143,11 @@ def _parsed(name: str, text: str) -> object:
             return _one_of(name, text, FORMATS)
         case "log_level":
             return _one_of(name, text, LEVELS)
+        case "hooks":
+            return _one_of(name, text, HOOKS)
         case "role":
             return _one_of(name, text, ROLES)
-        case "hooks" | "plain_http":
+        case "plain_http":
             return _one_of(name, text, SWITCH)
     return text
 

@@ -302,6 +302,7 @@ class _Flight:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._tell, done)
             reached("before_effect")
+            self._means.leases.insist(self._lease)
             receipt, code, detail = await self._asked_of_driver()
             reached("after_effect")
             done.set()

@@ -48,8 +48,12 @@ class Person:
     reason: str
     also: Also = nothing_more
 
-    def asked(self) -> Asked:
-        return Asked(by=self.actor, reason=self.reason, also=self.also)
+    def asked(self, also: Also = nothing_more) -> Asked:
+        def both(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
+            also(c, job, lease, now)
+            self.also(c, job, lease, now)
+
+        return Asked(by=self.actor, reason=self.reason, also=both)
 
 
 async def plan(means: Means, environment: EnvironmentId, grant: Grant = NO_GRANT) -> Plan:
@@ -113,7 +117,7 @@ async def rollback(means: Means, environment: EnvironmentId, person: Person) -> 
         left = _left_behind(surveyed.view, undo)
         if found.empty and not left:
             return None
-        asked = replace(person.asked(), also=_leaves(left, surveyed.view, person))
+        asked = person.asked(_leaves(left, surveyed.view, person))
         return await _made(means, surveyed, found, lease, asked)
 
 

@@ -127,6 +127,38 @@ class LeaseLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSeen:
+    """Another replica works on the same database; `replica` is where it lives."""
+
+    replica: str
+    role: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaGone:
+    """It has left, or has not been heard of for too long."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDoubted:
+    """Another replica signs with a key that this one does not believe: its stickers are taken for forgeries here."""
+
+    replica: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFailed:
+    """This replica could not say that it lives, nor take what nobody holds; it tries again after `again` seconds."""
+
+    error: str
+    again: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFailed:
     """A turn raised; it is tried again after `again` seconds. `terminal`: trying again is not expected to help."""
 
@@ -165,6 +197,10 @@ Event = (
     | Progressed
     | LeaseTaken
     | LeaseLost
+    | ReplicaSeen
+    | ReplicaGone
+    | ReplicaDoubted
+    | RoundFailed
     | TurnFailed
     | WatchLost
     | Drained

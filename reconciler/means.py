@@ -45,12 +45,14 @@ class Limits:
 @dataclass(slots=True, kw_only=True, eq=False)
 class Note:
     """One environment between turns. `acted` counts actions and jobs begun and ended; `busy`: a job is at work; `took`
-    is how many seconds the last turn did; `diffed` is as last recorded; `looks` were made of `looks_of`."""
+    is how many seconds the last turn did; `diffed` is as last recorded, under the lease with `token`; `looks` were made
+    of `looks_of`."""
 
     acted: int = 0
     busy: bool = False
     took: float = 0.0
     diffed: Diffed | None = None
+    token: int = 0
     looks: tuple[Look, ...] = ()
     looks_of: tuple[DesiredState, dict[PlacementId, Memory], bool] | None = None
 

@@ -26,6 +26,9 @@ from reconciler.store.records import Job, Lease
 from stickers import digest
 
 LONGEST: Final = 128  # characters of a key
+HELD: Final = "HELD_ELSEWHERE"
+PATIENCE: Final = 3.0  # seconds for another replica that may be answering the same request
+GLANCE: Final = 0.1
 Answer = Mapping[str, Any]
 Make = Callable[[Also], Awaitable[Job | None]]
 Tell = Callable[[Job | None], Answer]
@@ -79,8 +82,8 @@ async def _made(house: House, asked: Ticket, make: Make, tell: Tell) -> Answer:
 
     try:
         job = await make(keep)
-    except (Declined, StoreError):
-        first = await _first(house, asked)  # another replica was first with the same request
+    except (Declined, StoreError) as error:
+        first = await _firsts_of_another(house, asked, error)
         if first is None:
             raise
         return first
@@ -88,6 +91,16 @@ async def _made(house: House, asked: Ticket, make: Make, tell: Tell) -> Answer:
     if job is None:
         await house.store.write(lambda c: answers.keep(c, asked, answer, house.now()))
     return answer
+
+
+async def _firsts_of_another(house: House, asked: Ticket, error: Declined | StoreError) -> Answer | None:
+    """Another replica was first with the same request, or is about to be: it holds the environment at this moment."""
+    first = await _first(house, asked)
+    with anyio.move_on_after(PATIENCE if error.code == HELD else 0):
+        while first is None and error.code == HELD:
+            await anyio.sleep(GLANCE)
+            first = await _first(house, asked)
+    return first
 
 
 async def _first(house: House, asked: Ticket) -> Answer | None:

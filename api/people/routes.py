@@ -14,7 +14,9 @@ The page with the form is the dashboard's; a form that is refused leads back to 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import structlog
 from fastapi import APIRouter
@@ -31,6 +33,7 @@ from api.people.roles import described
 from api.problem import Problem
 
 HOME: Final = "/"
+OWN_PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # no other host, by whatever a browser takes for a slash
 # no redirect: a browser that comes from the provider's site keeps the strict cookie back until one of our pages asks
 GO_ON: Final = (
     f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={HOME}">'
@@ -58,13 +61,14 @@ def router(house: House) -> APIRouter:
     @router.post("/login", dependencies=[open_to_all("whoever logs in is not known yet")], include_in_schema=False)
     async def log_in(request: Request) -> Response:
         keeper, form = _keeper(request), _is_form(request)
+        onward = await _onward(request) if form else HOME
         try:
             secret = await keeper.log_in(request, *await _named(request, form=form))
         except Problem as problem:
             if not form:
                 raise
-            return RedirectResponse(f"/login?problem={problem.code}", 303)
-        answer = RedirectResponse(HOME, 303) if form else JSONResponse({"csrf": cookies.csrf(secret)})
+            return RedirectResponse(f"/login?{urlencode({'problem': problem.code, 'next': onward})}", 303)
+        answer = RedirectResponse(onward, 303) if form else JSONResponse({"csrf": cookies.csrf(secret)})
         cookies.put(answer, keeper.peer(request), secret)
         return answer
 
@@ -135,6 +139,12 @@ def _keeper(request: Request) -> Doorkeeper:
 
 def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+
+
+async def _onward(request: Request) -> str:
+    """Where the form leads to: a path of ours, whatever it says."""
+    said = (await request.form()).get("next")
+    return said if isinstance(said, str) and len(said) <= 2_000 and OWN_PATH.fullmatch(said) else HOME
 
 
 async def _named(request: Request, *, form: bool) -> tuple[str, str]:

@@ -74,6 +74,10 @@ class FarLine:
         self._wire: Wire | None = None
         self._bench: Path | None = None  # where a tree is unpacked before it is sent
 
+    @property
+    def lost(self) -> bool:
+        return self._wire is not None and self._wire.lost is not None
+
     async def __call__(self, do: str, where: Raw, **fields: Any) -> dict[str, Any]:
         return await self._change({"do": do, **where, **fields})
 

@@ -194,6 +194,8 @@ FORBIDDEN = (
     "yaml",
     "anyio",
     "starlette",
+    "fastapi",
+    "pydantic",
 )
 
 

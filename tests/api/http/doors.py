@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import httpx2
@@ -82,7 +83,9 @@ async def door(*states: DesiredState, caps: Caps | None = None, **parts: Any) ->
 
 
 @asynccontextmanager
-async def opened(made: Rig, caps: Caps, settings: Settings | None = None) -> AsyncIterator[Door]:
+async def opened(
+    made: Rig, caps: Caps, settings: Settings | None = None, now: Callable[[], datetime] = virtual_time.now
+) -> AsyncIterator[Door]:
     house = House(
         settings=settings or Settings(),
         installation=HERE,
@@ -91,7 +94,7 @@ async def opened(made: Rig, caps: Caps, settings: Settings | None = None) -> Asy
         drivers={"memory": made.driver},
         keyring=keyring(),
         redactor=Redactor(),
-        now=virtual_time.now,
+        now=now,
     )
     doorkeeper = Believing()
     app = application(house, doorkeeper)

@@ -119,6 +119,11 @@ def serving(provider: Provider) -> Iterator[Provider]:
                     self._say(200, json.dumps(provider.discovery()).encode())
                 case "/keys":
                     self._say(200, json.dumps(provider.published()).encode())
+                case "/authorize":  # whoever comes here is logged in already, and sent back at once
+                    self.send_response(303)
+                    self.send_header("location", provider.authorised(f"{provider.issuer}{self.path}"))
+                    self.send_header("content-length", "0")
+                    self.end_headers()
                 case _:
                     self._say(404, b"{}")
 

@@ -207,6 +207,31 @@ async def test_no_secret_is_in_the_database_as_it_was_sent(house: House, keeper:
     assert [each for each in sent if each.encode() in content] == []
 
 
+@pytest.mark.usefixtures("ada")
+@pytest.mark.parametrize(
+    ("said", "onward"),
+    [
+        ("/environments/shop/prod?at=x", "/environments/shop/prod?at=x"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/\t/evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\r\nset-cookie: x=y", "/"),
+        ("", "/"),
+    ],
+)
+async def test_a_form_leads_on_to_a_page_of_ours_alone(
+    house: House, keeper: Doorkeeper, said: str, onward: str
+) -> None:
+    async with browser(house, keeper) as client:
+        answer = await client.post("/login", data={"name": "ada", "password": PASSWORD, "next": said})
+        assert (answer.status_code, answer.headers["location"]) == (303, onward)
+        wrong = await client.post("/login", data={"name": "ada", "password": "x", "next": said})
+        assert wrong.headers["location"].startswith("/login?problem=UNAUTHENTICATED&next=%2F")
+        assert "evil" not in wrong.headers["location"]
+
+
 # -- where sessions have a place --------------------------------------------------------------------------------------
 
 
