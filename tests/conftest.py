@@ -1,12 +1,16 @@
-"""What every test shares: the asyncio backend, and patience with loaded machines."""
+"""What every test shares: the asyncio backend, plain tracebacks, and patience with loaded machines."""
 
 from __future__ import annotations
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("holdfast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("holdfast")
+
+# where rich is installed, structlog draws tracebacks with all locals unless it is told otherwise: seconds for each
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
 
 
 @pytest.fixture(scope="session")
