@@ -22,7 +22,7 @@ import anyio
 import asyncssh
 
 from drivers.process.driver import ProcessDriver
-from reconciler.observe import Eyes
+from reconciler.observe import Eyes, Sight
 from tests.benchmarks.bench_ssh import wear
 from tests.benchmarks.played_hosts import address
 from tests.benchmarks.ssh_readers import ENVIRONMENT, INSTALLATION, Connection, Fleet, looks_at, tools
@@ -65,11 +65,15 @@ def played(directory: Path) -> Iterator[Fleet]:
 
 async def measure(fleet: Fleet) -> None:
     looks, driver = looks_at(fleet), ProcessDriver(tools(fleet, signer()[0].sign))
-    eyes = Eyes({"process": driver}, fleet.keyring, INSTALLATION, now=lambda: datetime.now(UTC))
+    eyes = Eyes(
+        {"process": driver}, fleet.keyring, INSTALLATION, now=lambda: datetime.now(UTC), sight=Sight(deadline=300.0)
+    )
 
     async def look() -> None:
         seen = await eyes.look(ENVIRONMENT, looks)
-        assert all(one.observation.unseen is None and one.readings for one in seen.values())
+        for one in seen.values():
+            assert one.observation.unseen is None, one.observation.unseen
+            assert one.readings
 
     for some in range(0, FIRST, 20):
         await eyes.look(ENVIRONMENT, looks[some : some + 20])

@@ -24,6 +24,12 @@ def address(number: int) -> str:
 
 
 class Stage(asyncssh.SSHServer):
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def session_requested(self) -> Any:
+        return self._connection.create_server_channel(encoding=None), Part()
+
     def begin_auth(self, username: str) -> bool:
         return True
 
@@ -79,9 +85,6 @@ async def play(public: str, many: int, port: int) -> None:
         port,
         server_host_keys=[key],
         authorized_client_keys=asyncssh.import_authorized_keys(public),
-        session_factory=Part,
-        encoding=None,
-        line_editor=False,
         encryption_algs=["aes128-gcm@openssh.com"],
         login_timeout=120,
         backlog=1000,
