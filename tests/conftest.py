@@ -1,4 +1,4 @@
-"""What every test shares: the asyncio backend, plain tracebacks, and patience with loaded machines."""
+"""What every test shares: the asyncio backend, plain tracebacks, the order of all, and patience with loaded machines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.harness.order import dealt
+
 settings.register_profile("holdfast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("holdfast")
 
 # where rich is installed, structlog draws tracebacks with all locals unless it is told otherwise: seconds for each
 structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has brought together what shares a fixture
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        items[:] = dealt(items, worker["workercount"])
 
 
 @pytest.fixture(scope="session")
