@@ -1,6 +1,8 @@
-"""What every test shares: the asyncio backend, plain tracebacks, the order of all, and patience with loaded machines."""
+"""What every test shares: the asyncio backend, plain tracebacks, an order, and patience with loaded machines."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -25,3 +27,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, object]]:
     return "asyncio", {}
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test's daemon configures, its level and its stderr, ends with the test: none inherits it by its place."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
