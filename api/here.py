@@ -11,9 +11,10 @@ from pathlib import Path
 from api import keys
 from api.problem import Problem
 from api.settings import Settings
-from drivers import diagnosis, hooks
+from drivers import diagnosis
 from drivers.contract import Diagnosis
 from drivers.diagnosis import missing, ok, warning
+from drivers.process import host
 
 
 def examined(settings: Settings) -> tuple[Diagnosis, ...]:
@@ -51,7 +52,7 @@ def _state(settings: Settings, place: Path) -> Diagnosis:
 def _hooks() -> Diagnosis:
     """What holds programs of the user's own back on this host."""
     try:
-        enforced = hooks.sandboxed()
+        enforced = host.sandboxed()
     except (OSError, subprocess.SubprocessError):
         enforced = False
     if enforced:

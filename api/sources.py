@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from api.problem import Problem
 from api.settings import Settings
 from desired_state.secrets import Resolve, SecretRef
 from desired_state.sources import declared
-from desired_state.sources.base import Source, SourceUnavailable
+from desired_state.sources.base import Source, SourceUnavailable, Tree
 from desired_state.sources.directory import Directory
 from desired_state.sources.git import Git, Repository, Secret
 from desired_state.sources.git_trust import Verify
@@ -58,6 +59,19 @@ def followed(
         )
         for name, said in sources.items()
     }
+
+
+async def trees(sources: Mapping[str, declared.Source], secret: Resolve) -> Mapping[str, Tree]:
+    """What each source beside the database says now, for whoever only looks: read apart from the daemon's clones."""
+    found: dict[str, Tree] = {}
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as place:
+        for name, said in sources.items():
+            if said.git is not None:
+                credentials = _value(said.git.credentials, secret) if said.git.credentials else None
+                found[name] = await Git(_repository(said.git), Path(place) / name, credentials).read()
+            elif said.directory is not None:
+                found[name] = await Directory(Path(said.directory.path)).read()
+    return found
 
 
 def reference(said: SecretReference) -> SecretRef:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from random import Random
 from typing import Final
 
 from anyio import to_thread
 
 from api import keys, logging, sources
 from api.bell import Bell
+from api.commands import act
 from api.house import House, signs_nothing
+from api.place import Place
 from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from desired_state.hooks import Where
 from desired_state.load import load
 from desired_state.resolve import Resolved
 from desired_state.sources.base import Tree
@@ -24,14 +29,16 @@ from desired_state.sources.declared import Source
 from drivers.contract import Tools
 from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
+from reconciler import bell
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
-from reconciler.store import installations
+from reconciler.store import installations, listening, replicas
 from reconciler.store.errors import StoreError
+from reconciler.store.records import Role
 from reconciler.store.store import Store
 from stickers import codec
-from stickers.names import InstallationId
+from stickers.names import InstallationId, KeyId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
@@ -51,11 +58,14 @@ async def built(settings: Settings) -> AsyncIterator[House]:
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
+    place = Place(settings.state)
     try:
-        store = await Store.open(settings.database_url, now=utc)
+        store = await Store.open(settings.database_url, now=utc, patience=_patience(settings))
     except StoreError as error:
+        place.release()
         raise Problem(error.code, str(error)) from None
     try:
+        await _same_keys(store, keyring)
         proposed = InstallationId(secrets.token_hex(4))
         installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
         resolver = Resolver(redactor)
@@ -65,17 +75,35 @@ async def built(settings: Settings) -> AsyncIterator[House]:
             read=_reader(keyring),
             now=utc,
             secret=resolver,
-            hook=Runner(redactor, resolver) if settings.hooks == "on" else None,
+            hook=Runner(redactor, resolver) if settings.hooks != "off" else None,
+            hooks_at=frozenset(Where) if settings.hooks == "on" else frozenset({Where.TARGET}),
         )
         drivers = Drivers(tools)
         try:
             with _traced(settings) as sinks:
-                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks)
+                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks, place, signer.key.id)
         finally:
             await drivers.aclose()
             await resolver.aclose()
     finally:
         await store.aclose()
+        place.release()
+
+
+def _patience(settings: Settings) -> float:
+    """A transaction that takes longer than a lease may be used is of no use any more; a busy machine takes its time."""
+    return max(5.0, settings.lease_seconds * 2 / 3)
+
+
+async def _same_keys(store: Store, keyring: Keyring) -> None:
+    """What other replicas sign must be believed here, or their stickers were taken for forgeries."""
+    for other in await store.read(lambda c: replicas.live(c, utc())):
+        if other.key and KeyId(other.key) not in keyring.keys:
+            raise Problem(
+                "KEYS_DIFFER",
+                f"replica {other.place} signs with key {other.key}, which is not in the keyring here: "
+                "give every replica the same HOLDFAST_KEY_DIRECTORY",
+            )
 
 
 @contextmanager
@@ -105,6 +133,14 @@ async def examining(settings: Settings) -> AsyncIterator[tuple[Drivers, Tools, R
         await resolver.aclose()
 
 
+def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
+    """Other replicas are woken over a connection of its own; an embedded store has none."""
+    if not settings.is_shared:
+        return None
+    address = settings.database_direct or settings.database_url
+    return bell.Bell(store, lambda: listening.heard(address), sink=sink, random=Random())  # noqa: S311  # pauses
+
+
 def _house(
     settings: Settings,
     declared: Mapping[str, Source],
@@ -114,22 +150,31 @@ def _house(
     keyring: Keyring,
     redactor: Redactor,
     sinks: Sequence[Sink],
+    place: Place,
+    key: KeyId,
 ) -> House:
-    bell, metrics = Bell(), Metrics()
+    told, metrics = Bell(), Metrics()
 
     def rung(event: Event) -> None:
-        bell.ring()
+        told.ring()
 
     parts = Parts(
         store=store,
         drivers=drivers,
         tools=tools,
         keyring=keyring,
-        holder=f"{tools.installation}@{settings.state.absolute()}",
+        holder=f"{tools.installation}@{place.name}",
         sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
         sink=to_all(logging.write, metrics, *sinks, rung),
         limits=Limits(actions=settings.concurrency),
+        ttl=timedelta(seconds=settings.lease_seconds),
+        bell=_replicas(settings, store, logging.write),
+        role=Role(settings.role),
+        tell=act.told,
+        version=version("holdfast"),
+        key=key,
+        keys_again=lambda: keys.load_keyring(settings.keys),
     )
     return House(
         settings=settings,
@@ -143,7 +188,7 @@ def _house(
         secret=tools.secret,
         sources=declared,
         now=utc,
-        bell=bell,
+        bell=told,
         metrics=metrics,
     )
 

@@ -54,7 +54,7 @@ def flaws(component: schema.Component) -> Iterator[Flaw]:
     for when in ("pre_deploy", "post_deploy"):
         hook = getattr(component.hooks, when, None)
         if hook is not None and hook.command is None:
-            yield _missing(("hooks", when, "command"), "the argv that is run on the management host")
+            yield _missing(("hooks", when, "command"), "the argv of the program that is run")
     if component.proxy is not None:
         yield from _proxy_flaws(component.proxy, component)
     yield from _twice("ports", [_published(port) for port in component.ports or ()])

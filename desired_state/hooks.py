@@ -1,6 +1,6 @@
 """Hooks as declared: a program of the user's own, before a deployment's first change or after its proof.
 
-They run on the management host, where the daemon runs, at least once for each deployment that changes something.
+They run where the daemon runs, or on the target's own host, at least once for each deployment that changes something.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ class OnFailure(StrEnum):
     WARN = "warn"
 
 
+class Where(StrEnum):
+    DAEMON = "daemon"  # the management host
+    TARGET = "target"  # the host of the target, as whoever Holdfast is there
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
     """The argv exits 0 within the deadline. Never a shell line; of the environment it gets what is declared, PATH, and
@@ -28,6 +33,7 @@ class Hook:
     environment: tuple[tuple[str, str | SecretRef], ...] = ()  # sorted by name
     deadline: timedelta = timedelta(seconds=60)
     on_failure: OnFailure = OnFailure.ROLLBACK
+    where: Where = Where.DAEMON
 
     def __str__(self) -> str:
         return " ".join(self.argv)[:60]

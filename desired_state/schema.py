@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, field_validator
 
 from desired_state import scalars
-from desired_state.hooks import OnFailure
+from desired_state.hooks import OnFailure, Where
 from desired_state.model import Policy, RestartPolicy, RollbackPolicy, StrategyKind
 from stickers.names import DEFAULT_PROJECT, InvalidName
 
@@ -162,15 +162,20 @@ class RuntimeHealthcheck(Layer):
 
 
 class PreDeployHook(Layer):
-    """A program of the management host, run before the first change; failing, it stops the deployment."""
+    """A program of the user's own, run before the first change; failing, it stops the deployment."""
 
     command: Argv | None = None
     environment: dict[scalars.Variable, EnvironmentValue | None] | None = None
     deadline: scalars.Duration | None = Field(default=None, description="then it is ended and has failed (default 60s)")
+    where: Annotated[Where, Field(strict=False)] | None = Field(
+        default=None,
+        description="daemon (the default): on the management host; target: on the target's host, where its connection "
+        "says hooks: true",
+    )
 
 
 class PostDeployHook(PreDeployHook):
-    """A program of the management host, run when the new version is proven."""
+    """A program of the user's own, run when the new version is proven."""
 
     on_failure: Annotated[OnFailure, Field(strict=False)] | None = Field(
         default=None, description="rollback (the default), or warn: the deployment stands all the same"
@@ -179,7 +184,7 @@ class PostDeployHook(PreDeployHook):
 
 class Hooks(Layer):
     """Programs that run beside a deployment that changes something, at least once each. The daemon runs them only when
-    its setting HOLDFAST_HOOKS is on."""
+    its setting HOLDFAST_HOOKS is on, or target, which lets them run on targets alone."""
 
     pre_deploy: PreDeployHook | None = None
     post_deploy: PostDeployHook | None = None

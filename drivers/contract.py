@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from desired_state.hooks import Hook
+from desired_state.hooks import Hook, Where
 from desired_state.model import Placement, Target
 from desired_state.secrets import SecretRef
 from stickers import digest
@@ -256,7 +256,33 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-RunHook = Callable[[Hook, Mapping[str, str]], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A hook as a host is told of it: secrets resolved, and what it is about among its environment."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a program has ended: `exit_code` None at its deadline, `why` in words, and the end of what it printed."""
+
+    exit_code: int | None
+    why: str
+    said: str
+
+
+Run = Callable[[Errand], Awaitable[Ended]]
+
+
+class RunHook(Protocol):
+    async def __call__(self, hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
+        """How it failed, None when it did not; `there` runs it elsewhere than beside the daemon."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +290,8 @@ class Tools:
     """What every driver is handed: who we are, how to sign and to read a sticker, the wall clock, and secrets.
 
     `read` answers the sticker only when its signature is valid for its subject. `secret` resolves a reference at the
-    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about and answers how it failed,
-    None when it did not; without it, hooks are not allowed here.
+    moment of use and raises `Refused` when it cannot. `hook` runs one with what it is about; without it, hooks are not
+    allowed, and with it, they are at the places of `hooks_at`.
     """
 
     installation: InstallationId
@@ -274,6 +300,7 @@ class Tools:
     now: Callable[[], datetime]
     secret: Callable[[SecretRef], Awaitable[str]]
     hook: RunHook | None = None
+    hooks_at: frozenset[Where] = frozenset(Where)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,10 @@ that does not outlive its deadline, and bubblewrap around it where that works.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Final
 
 import anyio
@@ -18,18 +16,14 @@ from anyio.abc import ByteReceiveStream, Process
 
 from desired_state.hooks import Hook
 from desired_state.secrets import SecretRef
+from drivers.contract import Ended, Errand, Run
+from drivers.process import host
 from stickers.redaction import Redactor
 
-PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHOWN: Final = 400  # characters of its output that a failure shows, the last ones
 READ: Final = 64 * 1024  # bytes of its output that are kept at all
 GRACE: Final = 2.0  # seconds between asking its processes to end and ending them
 PAUSE: Final = 0.02
-TRIES: Final = 8  # of bubblewrap: it gives up where a mount, say of a container that ends, goes while it looks
-_SANDBOX: Final = (
-    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp"),  # noqa: S108
-    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent"),
-)
 
 Secret = Callable[[SecretRef], Awaitable[str]]
 
@@ -40,54 +34,49 @@ class Runner:
     def __init__(self, redactor: Redactor, secret: Secret) -> None:
         self._redactor, self._secret = redactor, secret
 
-    async def __call__(self, hook: Hook, about: Mapping[str, str]) -> str | None:
+    async def __call__(self, hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
         """Errors of `drivers.errors` where a secret cannot be had; `about` is told as variables HOLDFAST_*."""
         declared = {name: await self._value(value) for name, value in hook.environment}
         told = {f"HOLDFAST_{name.upper()}": value for name, value in about.items()}
-        try:
-            code, output = await _run(hook, {"PATH": PATH} | declared | told)
-        except OSError as error:
-            return f"{hook} cannot be run: {error.strerror}"
-        if code == 0:
+        errand = Errand(argv=hook.argv, environment={"PATH": host.PATH} | declared | told, within=hook.deadline)
+        ended = await (there or _here)(errand)
+        if ended.exit_code == 0:
             return None
-        said = self._redactor.clean(output.decode(errors="replace")).strip()
-        ended = f"did not end within {hook.deadline.total_seconds():g} s" if code is None else f"exit code {code}"
-        return f"{hook}: {ended}" + (f": …{said[-SHOWN:]}" if len(said) > SHOWN else f": {said}" if said else "")
+        said = self._redactor.clean(ended.said).strip()
+        words = f"{hook} on the target" if there else str(hook)
+        return f"{words}: {ended.why}" + (f": …{said[-SHOWN:]}" if len(said) > SHOWN else f": {said}" if said else "")
 
     async def _value(self, value: str | SecretRef) -> str:
         return value if isinstance(value, str) else await self._secret(value)
 
 
-@cache
-def sandboxed() -> bool:
-    """Whether bubblewrap is installed and may do its work here; found out once."""
-    if shutil.which(_SANDBOX[0], path=PATH) is None:
-        return False
-    for _ in range(TRIES):
-        probe = subprocess.run([*_SANDBOX, "true"], capture_output=True, timeout=10, env={"PATH": PATH})
-        if probe.returncode == 0:
-            return True
-    return False
+async def _here(errand: Errand) -> Ended:
+    try:
+        code, output = await _run(errand)
+    except OSError as error:
+        return Ended(exit_code=127, why=f"cannot be run: {error.strerror}", said="")
+    why = f"did not end within {errand.within.total_seconds():g} s" if code is None else f"exit code {code}"
+    return Ended(exit_code=code, why=why, said=output.decode(errors="replace"))
 
 
-async def _run(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes]:
+async def _run(errand: Errand) -> tuple[int | None, bytes]:
     """Its exit code, None when it was ended at its deadline, and the end of what it printed."""
-    if not await anyio.to_thread.run_sync(sandboxed):
-        return await _ran(hook, environment)
-    for _ in range(TRIES):
-        code, output, begun = await _ran_in_sandbox(hook, environment)
+    if not await anyio.to_thread.run_sync(host.sandboxed):
+        return await _ran(errand)
+    for _ in range(host.TRIES):
+        code, output, begun = await _ran_in_sandbox(errand)
         if begun or code is None or b"bwrap: execvp" in output:
             break
         await anyio.sleep(PAUSE)
     return code, output
 
 
-async def _ran_in_sandbox(hook: Hook, environment: Mapping[str, str]) -> tuple[int | None, bytes, bool]:
+async def _ran_in_sandbox(errand: Errand) -> tuple[int | None, bytes, bool]:
     """Whether it was begun, too: bubblewrap tells an exit code where it has carried the program out, and only there."""
     told, tell = os.pipe()
     try:
         try:
-            code, output = await _ran(hook, environment, (*_SANDBOX, "--json-status-fd", str(tell), "--"), tell)
+            code, output = await _ran(errand, (*host.SANDBOX, "--json-status-fd", str(tell), "--"), tell)
         finally:
             os.close(tell)
         return code, output, b"exit-code" in os.read(told, READ)
@@ -95,17 +84,15 @@ async def _ran_in_sandbox(hook: Hook, environment: Mapping[str, str]) -> tuple[i
         os.close(told)
 
 
-async def _ran(
-    hook: Hook, environment: Mapping[str, str], around: tuple[str, ...] = (), *fds: int
-) -> tuple[int | None, bytes]:
+async def _ran(errand: Errand, around: tuple[str, ...] = (), *fds: int) -> tuple[int | None, bytes]:
     """Whatever it left in its process group has ended."""
     process = await anyio.open_process(
-        [*around, *hook.argv],
+        [*around, *errand.argv],
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment,
+        env=errand.environment,
         cwd="/",
         start_new_session=True,
     )
@@ -115,7 +102,7 @@ async def _ran(
     try:
         async with anyio.create_task_group() as reading:
             reading.start_soon(_keep, process.stdout, kept)
-            with anyio.move_on_after(hook.deadline.total_seconds()):
+            with anyio.move_on_after(errand.within.total_seconds()):
                 code = await process.wait()
             await _end_group(process)
             reading.cancel_scope.deadline = anyio.current_time() + GRACE  # who has left the group may hold it open

@@ -14,18 +14,20 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol, assert_never, runtime_checkable
 
 import anyio
 
 from desired_state.health import Health
-from desired_state.hooks import Hook, OnFailure
+from desired_state.hooks import Hook, OnFailure, Where
 from desired_state.model import Placement
 from drivers import proof
 from drivers.contract import (
     Action,
     Change,
     Deploy,
+    Ended,
+    Errand,
     Footing,
     Outcome,
     Progress,
@@ -39,7 +41,7 @@ from drivers.contract import (
     Unit,
     claim_of,
 )
-from drivers.errors import Conflict, NotAllowed, OutcomeUnknown, Refused, StaleFence, Terminal
+from drivers.errors import Conflict, InvalidAction, NotAllowed, OutcomeUnknown, Refused, StaleFence, Terminal
 from drivers.proof import Disproven, Proven
 from stickers import codec
 from stickers.evidence import HealthEvidence
@@ -109,6 +111,20 @@ class Hands(Protocol):
 
     async def bare(self, id: PlacementId) -> None:
         """Take the sticker off."""
+        ...
+
+
+@runtime_checkable
+class RunsHooks(Protocol):
+    """Hands on a target that has a host of its own, on which programs beside a deployment can run."""
+
+    @property
+    def lets_hooks(self) -> bool:
+        """Whether the target's connection allows them there."""
+        ...
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        """Run it to its end or its deadline, in a process group of its own, while the placement is held."""
         ...
 
 
@@ -351,8 +367,26 @@ class _Carrier:
         raise Conflict(f"{self.change.id}: found {_shown(found)}, the change replaces {_shown(replaces)}")
 
     def _may_run_hooks(self, placement: Placement) -> None:
-        if placement.hooks is not None and self.tools.hook is None:
+        """All of them, before anything is changed."""
+        if placement.hooks is None:
+            return
+        if self.tools.hook is None:
             raise NotAllowed(f"{placement.id} declares hooks, and none are run here: HOLDFAST_HOOKS=on lets them")
+        hooks = {"pre_deploy": placement.hooks.pre_deploy, "post_deploy": placement.hooks.post_deploy}
+        for name, hook in hooks.items():
+            if hook is not None:
+                self._may_run(f"{placement.id}: hooks.{name}", hook)
+
+    def _may_run(self, field: str, hook: Hook) -> None:
+        if hook.where not in self.tools.hooks_at:
+            raise NotAllowed(f"{field} is to run beside the daemon, and HOLDFAST_HOOKS lets hooks run on targets alone")
+        if hook.where is Where.DAEMON:
+            return
+        if not isinstance(self.hands, RunsHooks):
+            kind = self.action.target.driver
+            raise InvalidAction(f"{field}.where: a target of {kind} has no host to run it on; expected where: daemon")
+        if not self.hands.lets_hooks:
+            raise NotAllowed(f"{field}.where: its target lets no hooks run there; connection.hooks: true lets them")
 
     async def _pre_deploy(self, deploy: Deploy) -> None:
         hook = deploy.placement.hooks and deploy.placement.hooks.pre_deploy
@@ -384,7 +418,11 @@ class _Carrier:
             "artifact": str(placement.artifact),
             "previous_release": before.release if before else "",
         }
-        return await self.tools.hook(hook, about)
+        if hook.where is Where.DAEMON:
+            return await self.tools.hook(hook, about)
+        hands = self.hands
+        assert isinstance(hands, RunsHooks)
+        return await self.tools.hook(hook, about, lambda errand: hands.run(placement.id, errand))
 
     async def _mark(self, claim: Claim) -> None:
         self.say(Step.MARK, f"mark in transit, sequence {self.sequence}")

@@ -86,14 +86,13 @@ def _fault(resolved: Resolved, *, begins: bool) -> SourceFault | None:
 async def _same(means: Means, before: SourceRow, tree: Tree) -> Taken:
     """What is in force already; its name may be another, since commits elsewhere give it new ones."""
     reading, now = means.sources[before.name], means.tools.now()
-    moved = tree.revision != before.revision
-    if moved or before.fault is not None:
+    if tree.revision != before.revision:
         try:
             await means.store.write(lambda c: sources.advance(c, before, tree.revision, signer=tree.signer, now=now))
         except Stale:
             return Taken()
         reading.written_at = now
-    elif reading.written_at is None or now - reading.written_at > NOTED:
+    elif before.fault is not None or reading.written_at is None or now - reading.written_at > NOTED:
         await means.store.write(lambda c: sources.sound(c, before.name, now))
         reading.written_at = now
     _sound(reading, tree, now)

@@ -302,6 +302,7 @@ class _Flight:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._tell, done)
             reached("before_effect")
+            self._means.leases.insist(self._lease)
             receipt, code, detail = await self._asked_of_driver()
             reached("after_effect")
             done.set()
@@ -350,8 +351,15 @@ class _Flight:
         now = self._means.tools.now()
         self._lines.append(ProgressLine(at=now, id=progress.id, step=progress.step, message=progress.message))
         self._told.set()
-        job, task = self._errand.job.id, self.task.id
-        self._means.tell(events.Progressed(environment=self._environment, job=job, task=task, progress=progress))
+        self._means.tell(
+            events.Progressed(
+                environment=self._environment,
+                job=self._errand.job.id,
+                release=self._errand.desired.release.name,
+                task=self.task.id,
+                progress=progress,
+            )
+        )
         reached(STEPS[progress.step])
 
     async def _tell(self, done: anyio.Event) -> None:

@@ -107,6 +107,7 @@ class Progressed:
 
     environment: EnvironmentId
     job: JobId
+    release: ReleaseName
     task: TaskId
     progress: Progress
 
@@ -124,6 +125,38 @@ class LeaseLost:
     environment: EnvironmentId
     token: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSeen:
+    """Another replica works on the same database; `replica` is where it lives."""
+
+    replica: str
+    role: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaGone:
+    """It has left, or has not been heard of for too long."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDoubted:
+    """Another replica signs with a key that this one does not believe: its stickers are taken for forgeries here."""
+
+    replica: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFailed:
+    """This replica could not say that it lives, nor take what nobody holds; it tries again after `again` seconds."""
+
+    error: str
+    again: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +198,10 @@ Event = (
     | Progressed
     | LeaseTaken
     | LeaseLost
+    | ReplicaSeen
+    | ReplicaGone
+    | ReplicaDoubted
+    | RoundFailed
     | TurnFailed
     | WatchLost
     | Drained

@@ -23,13 +23,14 @@ from stickers.names import EnvironmentId, JobId
 
 
 class Wheel(StrEnum):
-    """What turns: sources are read, environments are reconciled, jobs are executed. They meet in the store. A sweep
-    asks for whatever nobody has asked for."""
+    """What turns: sources are read, environments are reconciled, jobs are executed, commands that were asked anywhere
+    are carried out. They meet in the store. A sweep asks for whatever nobody has asked for."""
 
     READ = "read"
     SWEEP = "sweep"
     RECONCILE = "reconcile"
     EXECUTE = "execute"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,6 +42,12 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.wheel}:{self.id}"
+
+
+def parsed(text: str) -> Key | None:
+    """The key that is written so; None for what is none."""
+    wheel, colon, id = text.partition(":")
+    return Key(Wheel(wheel), id) if colon and id and wheel in list(Wheel) else None
 
 
 def reconcile(environment: EnvironmentId) -> Key:
@@ -128,6 +135,10 @@ class Queue:
 
     def running(self, key: Key) -> bool:
         return key in self._running
+
+    def serves(self, environment: EnvironmentId) -> bool:
+        """Whether a turn runs for the environment or a job of it."""
+        return any(key.id == environment or key.id.startswith(f"{environment}:") for key in self._running)
 
     def pending(self) -> int:
         """Keys that wait for a free place."""

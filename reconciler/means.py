@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -22,7 +22,7 @@ from reconciler.events import Event, Sink
 from reconciler.loop import Key
 from reconciler.observe import Eyes
 from reconciler.sources import Reading
-from reconciler.store.records import EnvironmentRow
+from reconciler.store.records import EnvironmentRow, Job
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, PlacementId
 
@@ -45,12 +45,14 @@ class Limits:
 @dataclass(slots=True, kw_only=True, eq=False)
 class Note:
     """One environment between turns. `acted` counts actions and jobs begun and ended; `busy`: a job is at work; `took`
-    is how many seconds the last turn did; `diffed` is as last recorded; `looks` were made of `looks_of`."""
+    is how many seconds the last turn did; `diffed` is as last recorded, under the lease with `token`; `looks` were made
+    of `looks_of`."""
 
     acted: int = 0
     busy: bool = False
     took: float = 0.0
     diffed: Diffed | None = None
+    token: int = 0
     looks: tuple[Look, ...] = ()
     looks_of: tuple[DesiredState, dict[PlacementId, Memory], bool] | None = None
 
@@ -58,7 +60,7 @@ class Note:
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """Everything a turn is handed. `ask` asks the queue for a turn, in so many seconds; `stopping` says that nothing
-    new is to be started."""
+    new is to be started; `tell_of` is the answer about a job that somebody asked for."""
 
     store: Store
     drivers: Mapping[str, Driver]
@@ -71,6 +73,7 @@ class Means:
     ask: Callable[[Key, float], None]
     stopping: Callable[[], bool]
     seats: anyio.CapacityLimiter
+    tell_of: Callable[[EnvironmentId, Job | None], Mapping[str, Any]]
     notes: dict[EnvironmentId, Note] = field(default_factory=dict)
     sources: Mapping[str, Reading] = field(default_factory=dict)
 

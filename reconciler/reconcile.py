@@ -88,6 +88,7 @@ async def turn(means: Means, environment: EnvironmentId) -> float | None:
     """Reconcile the environment; answers when to look again. None for one that nobody has declared."""
     try:
         async with means.leases.under(environment) as lease:
+            _continued(means.note(environment), lease)
             view = await load(means, environment)
             return None if view is None else await _turn(means, view, lease)
     except HeldElsewhere as held:
@@ -98,6 +99,7 @@ async def look(means: Means, environment: EnvironmentId) -> None:
     """A turn that looks and records, and makes no job."""
     try:
         async with means.leases.under(environment) as lease:
+            _continued(means.note(environment), lease)
             view = await load(means, environment)
             if view is not None:
                 surveyed = await survey(means, view)
@@ -106,6 +108,12 @@ async def look(means: Means, environment: EnvironmentId) -> None:
                 await _record(means, Ended(survey=surveyed, plan=plan, job=view.active, again=again), lease)
     except HeldElsewhere:
         return  # whoever holds it looks
+
+
+def _continued(note: Note, lease: Lease) -> None:
+    """What was recorded last is known only while nobody else has held the environment in between."""
+    if note.token != lease.token:
+        note.token, note.diffed = lease.token, None
 
 
 async def _turn(means: Means, view: View, lease: Lease) -> float:

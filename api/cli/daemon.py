@@ -29,6 +29,7 @@ from reconciler.store import retention
 from reconciler.store.errors import StoreError
 
 ARCHIVE_SECONDS: Final = 24 * 3600
+ARCHIVE_ASKS: Final = 60  # seconds until a replica asks again whether it is the one that archives
 FAREWELL: Final = 5.0  # seconds for the servers to end
 
 
@@ -106,10 +107,7 @@ def _watch(house: House) -> Watch | None:
 
 
 async def _held(house: House, stopped: anyio.Event) -> None:
-    """Until a signal comes and what runs has drained. A process of the role `api` carries nothing itself."""
-    if house.settings.role == "api":
-        await stopped.wait()
-        return
+    """Until a signal comes and what runs has drained. A process of the role `api` holds no environment."""
     async with anyio.create_task_group() as group:
         group.start_soon(_stop_when, stopped, house.reconciler.stop)
         await house.reconciler.run()
@@ -125,6 +123,9 @@ async def _archive_daily(house: House) -> None:
     """Move what is older than the history is kept for from the store into the archive, at once and then every day."""
     log = structlog.get_logger()
     while True:
+        if house.settings.is_shared and not house.reconciler.single:
+            await anyio.sleep(ARCHIVE_ASKS)
+            continue  # another replica does
         try:
             done = await retention.run(
                 house.store, house.settings.archive, now=house.now(), days=house.settings.history_days

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from argparse import Namespace
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from api.cli import show
@@ -13,7 +12,11 @@ from api.problem import FAILED, OK, Problem
 from api.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from desired_state.resolve import Resolved
+    from desired_state.sources.base import Tree
+    from desired_state.sources.declared import Source
     from drivers.contract import Diagnosis, Look
 
 MARKS: Final = {"ok": ("✓", "32"), "warning": ("!", "33"), "missing": ("✗", "31"), "unknown": ("?", "35")}
@@ -23,7 +26,7 @@ WRONG: Final = ("missing", "unknown")
 def examine(settings: Settings, given: Namespace) -> int:
     import anyio
 
-    looks = _chosen(_resolved(settings.documents), given.target)
+    looks = _chosen(_resolved(settings), given.target)
     answer = anyio.run(_examined, settings, looks, given.target is None)
     if given.output == "json":
         show.as_json(answer)
@@ -32,22 +35,61 @@ def examine(settings: Settings, given: Namespace) -> int:
     return FAILED if any(said["grade"] in WRONG for said in _all(answer)) else OK
 
 
-def _resolved(directory: Path) -> Resolved:
+def _resolved(settings: Settings) -> list[Resolved]:
+    """What every source means; a source with findings is nothing to examine targets by."""
     from api.cli.documents import load
 
-    resolved = load(directory)
+    if settings.sources is None:
+        return [_sound(str(settings.documents), load(settings.documents))]
+    return [_sound(name, resolved) for name, resolved in _of_sources(settings)]
+
+
+def _sound(name: str, resolved: Resolved) -> Resolved:
     if resolved.findings:
         first, count = resolved.findings[0], len(resolved.findings)
-        raise Problem("FINDINGS", f"{directory} has {count} findings, see `holdfast validate`; the first: {first}")
+        raise Problem("FINDINGS", f"{name} has {count} findings, see `holdfast validate`; the first: {first}")
     return resolved
 
 
-def _chosen(resolved: Resolved, name: str | None) -> list[Look]:
+def _of_sources(settings: Settings) -> list[tuple[str, Resolved]]:
+    import anyio
+
+    from api import sources
+    from api.client import ask
+    from api.runtimes import ConnectionModels
+    from desired_state.load import load
+    from desired_state.sources.base import SourceUnavailable, Tree
+
+    said = sources.read(settings)
+    try:
+        trees = dict(anyio.run(_read, said))
+    except SourceUnavailable as error:
+        raise Problem("NO_DOCUMENTS", str(error)) from None
+    for name in (name for name, source in said.items() if source.database is not None):
+        answer = ask(settings, "export")
+        files = {file: text.encode() for file, text in answer["files"].items()}
+        trees[name] = Tree(files=files, revision=str(answer["revision"]))
+    return [(name, load(tree, ConnectionModels())) for name, tree in trees.items()]
+
+
+async def _read(said: Mapping[str, Source]) -> Mapping[str, Tree]:
+    from contextlib import aclosing
+
+    from api import sources
+    from drivers.secrets.resolver import Resolver
+    from stickers.redaction import Redactor
+
+    async with aclosing(Resolver(Redactor())) as secret:
+        return await sources.trees(said, secret)
+
+
+def _chosen(resolved: list[Resolved], name: str | None) -> list[Look]:
     from drivers.contract import Look
 
     looks = {
         str(target.id): Look(target=target, placements=state.by_target[target.id])
-        for state in resolved.environments.values()
+        for each in resolved
+        for state in each.environments.values()
         for target in state.targets
     }
     if name is None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
+from sqlalchemy import Connection
+
 from api.commands import lookup
 from api.commands.given import Given
 from api.commands.jobs import summary
@@ -14,8 +16,8 @@ from api.problem import Problem
 from desired_state.model import DesiredState
 from reconciler.core.drift import Known, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
+from reconciler.store import environments, history, jobs, memories, overview
 from reconciler.store import evidence as evidence_rows
-from reconciler.store import history, jobs, memories
 from reconciler.store.records import DecisionInterval, EnvironmentRow, StandingInterval
 from stickers import digest, names
 from stickers.names import EnvironmentId, EvidenceId
@@ -85,14 +87,20 @@ def standing_row(standing: StandingInterval) -> dict[str, Any]:
 async def drift(house: House, given: Given) -> Events:
     """Every placement that is not in sync, with what blocks it."""
     wanted = given.environment_or_none()
-    pairs = [await lookup.environment(house, wanted)] if wanted else await lookup.every_environment(house, given)
-    yield {"result": {"placements": [cell for row, _ in pairs for cell in await _drifted(house, row.id)]}}
+    if wanted is not None:
+        await lookup.environment(house, wanted)
+        ids = [wanted]
+    else:
+        ids = [row.id for row in await house.store.read(environments.all) if given.sees(row.id)]
+    yield {"result": {"placements": await house.store.read(lambda c: _drifted(c, ids))}}
 
 
-async def _drifted(house: House, id: EnvironmentId) -> list[dict[str, Any]]:
-    drifted = await house.store.read(lambda c: history.drifted_now(c, id))
-    blocks = _blocks(await house.store.read(lambda c: history.last_decision(c, id)))
-    return [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
+def _drifted(c: Connection, ids: list[EnvironmentId]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for id, drifted in overview.drifted(c, ids).items():
+        blocks = _blocks(history.last_decision(c, id))
+        rows += [standing_row(each) | {"blocked": blocks.get(str(each.id))} for each in drifted]
+    return rows
 
 
 def _blocks(decision: DecisionInterval | None) -> dict[str, str]:

@@ -7,10 +7,12 @@ from typing import Final
 from api.house import House
 from api.http import webhooks
 from api.http.app import Router
-from api.people import routes
+from api.pages import routes as pages
+from api.people import routes as people
 from api.people.doorkeeper import Doorkeeper
 
-MORE: Final[tuple[Router, ...]] = (routes.router, webhooks.router)  # routers of people, pages and webhooks
+# of people, webhooks and pages; `lost` answers what no other does, so it is the last
+MORE: Final[tuple[Router, ...]] = (people.router, webhooks.router, pages.router, pages.lost)
 
 
 def doorkeeper(house: House) -> Doorkeeper:

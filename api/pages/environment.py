@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -95,13 +95,17 @@ def _read(
     }
 
 
-def _strokes(c: Connection, id: EnvironmentId, now: Any) -> dict[str, strokes.Stroke | None]:
+def _strokes(c: Connection, id: EnvironmentId, now: datetime) -> dict[str, Any]:
     since = now - strokes.DAY
     spells = overview.spells(c, id, since, limit=SPELLS)
     ended = [spell.until for spell in spells if spell.until is not None]
     if len(ended) >= SPELLS:  # more has happened than is drawn: the line begins where it is complete
-        since = min(min(ended), now - timedelta(minutes=1))
+        since = min(ended)
+    elif spells:
+        since = max(since, min(spell.since for spell in spells))
+    since = min(since, now - timedelta(minutes=1))
     return {
         "drift": strokes.drift(spells, since, now),
         "healing": strokes.healing(strokes.episodes(spells)),
+        "over": strokes.hours(now - since),
     }

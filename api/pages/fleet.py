@@ -49,7 +49,13 @@ class FleetRow:
 
     @property
     def needs_attention(self) -> bool:
-        return self.overdue or self.looked is None or any(each not in CALM for each in self.tally.placements)
+        drifted = any(each not in CALM for each in self.tally.placements)
+        return self.overdue or self.looked is None or self.waits or drifted
+
+    @property
+    def waits(self) -> bool:
+        """For a person: nothing more happens by itself."""
+        return self.says is not None and self.says.type is ConditionType.STALLED
 
     @property
     def undrawn(self) -> int:

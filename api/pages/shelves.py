@@ -13,6 +13,7 @@ from starlette.responses import Response
 from api.http.guard import SOMEWHERE, guarded
 from api.pages import live
 from api.pages.access import readable
+from api.pages.carrying import answer
 from api.pages.frame import Desk, pages, show
 from api.people.principal import Verb
 from api.problem import Problem
@@ -66,8 +67,7 @@ def router(desk: Desk) -> APIRouter:
             title="Sources",
             live=await live.fleet(desk),
             rows=[(row, _source_condition(row)) for row in known],
-            documents=desk.house.settings.documents,
-            problem=desk.house.reconciler.source_problem,
+            sources=(await answer(desk, request, "sources"))["sources"],
         )
 
     @made.get("/search", dependencies=[guarded(Verb.READ, SOMEWHERE)])

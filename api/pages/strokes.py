@@ -64,8 +64,9 @@ def _stepped(steps: Sequence[tuple[datetime, int]], since: datetime, now: dateti
             standing += steps[at][1]
             highest, at = max(highest, standing), at + 1
         heights.append(highest)
-    most, heights[-1] = max(heights), standing  # the line ends at how things are
-    words = f"drifted placements over {_hours(now - since)}: {standing} now, {most} at most"
+    most = max(heights)
+    heights.append(standing)  # the line ends at how things are
+    words = f"drifted placements over {hours(now - since)}: {standing} now, {most} at most"
     return _stroke(heights, words=words, latest=str(standing), most=str(most))
 
 
@@ -108,9 +109,9 @@ def _stroke(values: Sequence[float], *, words: str, latest: str, most: str) -> S
     return Stroke(points=points, area=f"0,{HEIGHT} {points} {WIDTH},{HEIGHT}", words=words, latest=latest, most=most)
 
 
-def _hours(length: timedelta) -> str:
-    hours = length.total_seconds() / 3600
-    return f"{hours:.0f} h" if hours >= 1 else f"{length.total_seconds() / 60:.0f} min"
+def hours(length: timedelta) -> str:
+    minutes = length.total_seconds() / 60
+    return f"{minutes / 60:.0f} h" if minutes >= 90 else f"{minutes:.0f} min"
 
 
 def _seconds(length: float) -> str:

@@ -4,12 +4,15 @@ SDK is imported here."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from functools import cached_property
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from drivers.compose.template import Inside, Template
 from drivers.docker import connection as docker
+from drivers.process.connection import HOOKS, Python
+from drivers.ssh.connection import Reach
 
 _UNIX: Final = re.compile(r"unix:///[^\0?#]{1,100}")
 
@@ -33,17 +36,15 @@ def _program(text: str) -> str:
     return text
 
 
-class Connection(BaseModel):
-    """One compose project on one engine: the services of one target."""
+class Connection(Reach):
+    """One compose project on one engine, of this machine or of a host that is reached over SSH: the services of one
+    target."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    via: Literal["local"] = "local"
     engine: Annotated[str, AfterValidator(_engine)] = Field(
-        default=docker.SOCKET, description="unix:///path/of/docker.sock"
+        default=docker.SOCKET, description="unix:///path/of/docker.sock, on the host where via is ssh"
     )
     root: Annotated[str, AfterValidator(_root)] = Field(
-        description="absolute directory for lock files, records and stickers; targets may share it"
+        description="absolute directory on the engine's host for lock files, records and stickers; targets may share it"
     )
     template: Template = Field(description="how the services run, in the words of a compose file")
     host_mounts: tuple[Inside, ...] = Field(
@@ -52,8 +53,11 @@ class Connection(BaseModel):
         description="directories of the host that services may mount, with what is below; without it, none",
     )
     program: Annotated[str, AfterValidator(_program)] | None = Field(
-        default=None, description="the compose program; without it docker compose, or else docker-compose, is found"
+        default=None,
+        description="the compose program of the engine's host; without it docker compose, or else docker-compose",
     )
+    python: Python = Field(default="python3", description="Python 3.8 or newer on the host, for via: ssh")
+    hooks: bool = Field(default=False, description=HOOKS)
 
     @model_validator(mode="after")
     def _host_mounts_are_allowed(self) -> Connection:
@@ -74,7 +78,8 @@ class Connection(BaseModel):
         part = self.template.part(component)
         return None if part is None else part.text
 
-    @property
+    @cached_property
     def reached(self) -> docker.Connection:
         """The engine, for whoever speaks to it."""
-        return docker.Connection(via=self.via, engine=self.engine)
+        way = {name: getattr(self, name) for name in Reach.model_fields}
+        return docker.Connection.model_construct(**way, engine=self.engine, tls=None, address=None)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anyio
 
 from desired_state.model import Placement, Target
-from drivers import blocking, diagnosis, sequence
+from drivers import diagnosis, sequence
 from drivers.compose import artifacts, program
+from drivers.compose import host as files
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder
 from drivers.compose.hands import ComposeHands, Site
@@ -26,41 +25,65 @@ from drivers.contract import (
     Capabilities,
     Diagnosis,
     Look,
+    Progress,
     Receipt,
     Rendered,
     RenderedKind,
     Report,
+    Step,
     Tools,
     Unit,
     Verified,
 )
 from drivers.docker import connection as docker
-from drivers.docker import events, examine, look, render
+from drivers.docker import examine, look, render
 from drivers.docker.engine import Engine
-from drivers.docker.eyes import Eyes
-from drivers.docker.feed import Feed, Hold
+from drivers.docker.hosts import Host, Hosts, watch
 from drivers.errors import DriverError, Refused
+from drivers.process import examine as plain
+from drivers.process.host import Eyes
+from drivers.process.journey import RETURNS_WITHIN
+from drivers.process.line import Asks
+from drivers.process.parcel import parcel
+from drivers.process.ways import Way, Ways
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 
 WITHIN: Final = 20.0  # seconds for one look at one engine
-LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
 
 
-class Host:
-    """One engine, and what is remembered of it and of the projects on it."""
+class Yard:
+    """One engine with the host it stands on, and what is remembered of the projects there."""
 
-    def __init__(self, engine: Engine, tools: Tools) -> None:
-        self.engine = engine
-        self.eyes = Eyes(engine, tools.installation, tools.now)
-        self.files = blocking.Threads(f"files of projects on {engine.connection.engine}")
-        self.shelves: dict[tuple[str, TargetId], Shelf] = {}
+    def __init__(self, host: Host, way: Way) -> None:
+        self.host, self.way = host, way
+        self._shelves: dict[tuple[str, str], Shelf] = {}
+        self._programs: dict[str | None, Program] = {}
 
-    def shelf(self, connection: Connection, place: Place) -> Shelf:
-        key = connection.root, place.target
-        if key not in self.shelves:
-            self.shelves[key] = Shelf(Folder(connection.root, place))
-        return self.shelves[key]
+    async def program(self, line: Asks, said: str | None) -> Program:
+        if said not in self._programs:
+            self._programs[said] = await program.found(line, said)
+        return self._programs[said]
+
+    async def told(self, places: Mapping[TargetId, tuple[str, Place]]) -> dict[TargetId, Any]:
+        """What the files of each project tell, or why they cannot be read: one request for all."""
+        shelves = {id: self._shelf(root, place) for id, (root, place) in places.items()}
+        asks = [
+            {"root": root, "project": place.project, "known": shelves[id].known} for id, (root, place) in places.items()
+        ]
+        answers = (await self.way.looking.see("look", {}, targets=asks))["targets"]
+        return {
+            id: answer["unseen"] if "unseen" in answer else shelves[id].told(answer["services"])
+            for id, answer in zip(places, answers, strict=True)
+        }
+
+    async def room(self, path: str) -> Mapping[str, int]:
+        """At that path of the host."""
+        found: Mapping[str, int] = (await self.way.looking.see("examine", {}, root=path))["disk"]
+        return found
+
+    def _shelf(self, root: str, place: Place) -> Shelf:
+        return self._shelves.setdefault((root, place.project), Shelf())
 
 
 class ComposeDriver:
@@ -68,37 +91,42 @@ class ComposeDriver:
 
     kind: ClassVar[str] = "compose"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.TARGET, events=True, logs=True)
-    verified: ClassVar[Verified] = Verified(against=Against.REAL, by="Docker engines, with Compose 1 and 2")
+    verified: ClassVar[Verified] = Verified(
+        against=Against.REAL, by="Docker engines, with Compose 1 and 2, also behind OpenSSH"
+    )
     deploys: ClassVar[frozenset[RenderedKind]] = frozenset({RenderedKind.COMPOSE_LOCK})
 
     def __init__(self, tools: Tools, engines: Callable[[docker.Connection], Engine] = Engine) -> None:
-        self._tools, self._engines = tools, engines
-        self._hosts: dict[docker.Connection, Host] = {}
-        self._programs: dict[str | None, Program] = {}
+        self._tools, self._hosts = tools, Hosts(tools, engines)
+        eyes = Eyes()
+        self._ways = Ways(
+            "compose", tools, lambda: files.Session(eyes), partial(parcel, "process.host", "compose.host")
+        )
+        self._yards: dict[tuple[docker.Connection, str], Yard] = {}
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
-        by_host: dict[Host, list[tuple[Look, Connection]]] = {}
+        by_yard: dict[Yard, list[tuple[Look, Connection]]] = {}
         for one in looks:
-            host, connection = self._reached(one.target)
-            by_host.setdefault(host, []).append((one, connection))
+            yard, connection = self._reached(one.target)
+            by_yard.setdefault(yard, []).append((one, connection))
         observations: dict[TargetId, Observation] = {}
         async with anyio.create_task_group() as tasks:
-            for host, together in by_host.items():
-                tasks.start_soon(self._observe, host, together, observations)
+            for yard, together in by_yard.items():
+                tasks.start_soon(self._observe, yard, together, observations)
         return observations
 
     async def _observe(
-        self, host: Host, looks: Sequence[tuple[Look, Connection]], into: dict[TargetId, Observation]
+        self, yard: Yard, looks: Sequence[tuple[Look, Connection]], into: dict[TargetId, Observation]
     ) -> None:
         reason = f"the engine did not answer within {WITHIN:g} s"
         with anyio.move_on_after(WITHIN):
             try:
-                seen = await host.eyes.look([one for one, _ in looks])
-                shelves = {one.target.id: host.shelf(reached, self._place(one.target)) for one, reached in looks}
-                told = await host.files.run(lambda: _told(shelves), abandon=True)
-                for id, found in told.items():
+                await yard.host.reached()
+                seen = await yard.host.eyes.look([one for one, _ in looks])
+                places = {one.target.id: (reached.root, self._place(one.target)) for one, reached in looks}
+                for id, found in (await yard.told(places)).items():
                     into[id] = self._unseen(id, found) if isinstance(found, str) else whole(seen[id], found)
                 return
             except DriverError as error:
@@ -111,55 +139,48 @@ class ComposeDriver:
     # -- acting -----------------------------------------------------------------------------------------------------
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:
-        host, connection = self._reached(action.target)
-        compose = await self._program(connection.program)
-        folder = Folder(connection.root, self._place(action.target))
-        with _held(folder) as hold:
-            try:
-                site = Site(
-                    connection=connection,
-                    engine=host.engine,
-                    folder=folder,
-                    files=host.files,
-                    program=compose,
-                    hold=hold,
-                )
-                hands = ComposeHands(site, action, self._tools, report)
-                return await sequence.carry_out(action, hands, self._tools, report=report, unit=Unit.TARGET)
-            finally:
-                host.eyes.forget_target(action.target.id)
+        """Holds the project from the first look to the last step; `Busy` when another does, and while compose works for
+        one that is gone. Cut off, it comes back for as long as that may take."""
+        yard, connection = self._reached(action.target)
 
-    async def _program(self, said: str | None) -> Program:
-        if said not in self._programs:
-            self._programs[said] = await program.found(said)
-        return self._programs[said]
+        async def once(again: Action, line: Asks) -> Receipt:
+            return await self._carry_out(again, yard, connection, line, report)
+
+        try:
+            return await yard.way.carry(action, once, report, returns_within=program.LIMIT + RETURNS_WITHIN)
+        finally:
+            yard.host.eyes.forget_target(action.target.id)
+
+    async def _carry_out(
+        self, action: Action, yard: Yard, connection: Connection, line: Asks, report: Report
+    ) -> Receipt:
+        compose = await yard.program(line, connection.program)
+        folder = Folder(line, connection.root, self._place(action.target))
+        last = await folder.hold()
+        if last is not None and last["token"] == action.key:
+            for change in action.changes:
+                report(Progress(id=change.id, step=Step.LOOK, message=f"compose, begun before, {last['why']}"))
+        await yard.host.reached()
+        site = Site(connection=connection, engine=yard.host.engine, folder=folder, program=compose)
+        hands = ComposeHands(site, action, self._tools, report)
+        return await sequence.carry_out(action, hands, self._tools, report=report, unit=Unit.TARGET)
 
     # -- listening --------------------------------------------------------------------------------------------------
 
     async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
-        watched = {target.id for target in targets}
-        hosts = {self._reached(target)[0] for target in targets}
-        async with Feed(*(partial(_events_of, host) for host in hosts)) as feed:
-            async for host, event in feed:
-                id = events.container_of(event)
-                target = events.target_of(event, self._tools.installation) or host.eyes.target_of(id)
-                host.eyes.forget(id)
-                if target in watched:
-                    yield target
+        hosts = {self._reached(target)[0].host for target in targets}
+        told = watch(hosts, {target.id for target in targets}, self._tools.installation)
+        async with aclosing(told):
+            async for target in told:
+                yield target
 
     async def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]:
-        engine = self._reached(target)[0].engine
-        instance = await self._instance(engine, id)
-        rest = b""
-        async with Feed(lambda hold: engine.logs(instance, tail=tail, follow=follow, hold=hold)) as feed:
-            async for piece in feed:
-                *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > LINE:
-                    lines, rest = [*lines, rest], b""
-                for line in lines:
-                    yield line.decode(errors="replace")
-        if rest:
-            yield rest.decode(errors="replace")
+        host = self._reached(target)[0].host
+        await host.reached()
+        instance = await self._instance(host.engine, id)
+        async with aclosing(host.logs(instance, tail=tail, follow=follow)) as lines:
+            async for line in lines:
+                yield line
 
     async def _instance(self, engine: Engine, id: PlacementId) -> str:
         labels = [f"{name}={value}" for name, value in render.placement_labels(self._tools.installation, id).items()]
@@ -173,17 +194,31 @@ class ComposeDriver:
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         """What the engine lacks, and beside it the program and the directory of the files."""
-        host, connection = self._reached(look.target)
-        engine = await examine.examine(host.engine, look, self._tools)
-        return (*engine, await self._program_told(connection.program), await host.files.run(lambda: _room(connection)))
-
-    async def _program_told(self, said: str | None) -> Diagnosis:
+        yard, connection = self._reached(look.target)
         try:
-            found = await self._program(said)
+            await yard.host.reached()
         except DriverError as error:
-            remedy = "install docker-compose (or the compose plugin of docker), or mend `program`"
+            return (diagnosis.unknown("host", str(error)),)
+        room = yard.room if yard.way.station is not None else None
+        engine = await examine.examine(yard.host.engine, look, self._tools, connection.reached, room)
+        return (*engine, await self._program_told(yard, connection.program), *await self._host_told(yard, connection))
+
+    async def _program_told(self, yard: Yard, said: str | None) -> Diagnosis:
+        try:
+            found = await yard.program(yard.way.looking, said)
+        except DriverError as error:
+            remedy = "install docker-compose (or the compose plugin of docker) on the host, or mend `program`"
             return diagnosis.missing("program", str(error), remedy)
         return diagnosis.ok("program", f"{' '.join(found.argv)} is {'.'.join(map(str, found.version))}")
+
+    async def _host_told(self, yard: Yard, connection: Connection) -> tuple[Diagnosis, ...]:
+        """Whether the files of a project can be written, and what holds hooks."""
+        asked = {"root": connection.root, "sandbox": connection.hooks}
+        try:
+            facts = await yard.way.looking.see("examine", {}, **asked)
+        except DriverError as error:
+            return (diagnosis.unknown("files", str(error)),)
+        return (_room(connection, facts), *plain.hooks(connection.hooks, facts["sandbox"]))
 
     # -- its files --------------------------------------------------------------------------------------------------
 
@@ -195,48 +230,24 @@ class ComposeDriver:
     # -- what is reached --------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        for host in self._hosts.values():
-            await host.engine.aclose()
-        self._hosts.clear()
+        self._yards.clear()
+        await self._hosts.aclose()
+        await self._ways.aclose()
 
-    def _reached(self, target: Target) -> tuple[Host, Connection]:
+    def _reached(self, target: Target) -> tuple[Yard, Connection]:
         connection = Connection.model_validate(dict(target.connection))
-        if connection.reached not in self._hosts:
-            self._hosts[connection.reached] = Host(self._engines(connection.reached), self._tools)
-        return self._hosts[connection.reached], connection
+        way = self._ways.to(connection.ssh, connection.python, connection.root)
+        key = connection.reached, connection.python
+        if key not in self._yards:
+            self._yards[key] = Yard(self._hosts[connection.reached], way)
+        return self._yards[key], connection
 
     def _place(self, target: Target) -> Place:
         return Place(installation=self._tools.installation, target=target.id)
 
 
-def _room(connection: Connection) -> Diagnosis:
-    """Whether the files of a project can be written."""
-    there = next(path for path in (Path(connection.root), *Path(connection.root).parents) if path.exists())
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+def _room(connection: Connection, facts: Mapping[str, Any]) -> Diagnosis:
+    if facts["writable"]:
         return diagnosis.ok("files", f"{connection.root} can be written")
-    remedy = f"let the user Holdfast runs as write {there}, or mend `root`"
+    remedy = f"let the user Holdfast is there write {facts['nearest']}, or mend `root`"
     return diagnosis.missing("files", f"{connection.root} cannot be written", remedy)
-
-
-@contextmanager
-def _held(folder: Folder) -> Iterator[int]:
-    hold = folder.hold()
-    try:
-        yield hold
-    finally:
-        os.close(hold)
-
-
-def _told(shelves: Mapping[TargetId, Shelf]) -> dict[TargetId, Any]:
-    """What the files of each project tell, or why they cannot be read."""
-    found: dict[TargetId, Any] = {}
-    for target, shelf in shelves.items():
-        try:
-            found[target] = shelf.read()
-        except DriverError as error:
-            found[target] = str(error)
-    return found
-
-
-def _events_of(host: Host, hold: Hold) -> Iterator[tuple[Host, dict[str, Any]]]:
-    return ((host, event) for event in host.engine.events(events.FILTERS, hold))

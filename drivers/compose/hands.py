@@ -9,26 +9,26 @@ Nothing is ever recreated by force: what is to be made anew is taken away first,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from desired_state.health import Health
 from desired_state.model import Placement
 from desired_state.secrets import SecretRef
-from drivers import blocking
 from drivers.compose import artifacts, lock, program
 from drivers.compose.connection import Connection
 from drivers.compose.folder import Folder, Record
 from drivers.compose.lock import Piece
 from drivers.compose.program import Program
 from drivers.compose.template import Part
-from drivers.contract import Action, Deploy, Progress, Report, Step, Tools
+from drivers.contract import Action, Deploy, Ended, Errand, Progress, Report, Step, Tools
 from drivers.docker import checks, images, look, render
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.docker.look import Group, Listed
 from drivers.errors import DriverError, InvalidAction, Refused
+from drivers.process import line
 from drivers.sequence import Started
 from stickers.names import PlacementId
 from stickers.observation import Standing, Workload, Worn
@@ -36,8 +36,6 @@ from stickers.signature import Envelope
 from stickers.sticker import Sticker
 
 NOWHERE: Final = ""  # the instance that was never made
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +45,7 @@ class Site:
     connection: Connection
     engine: Engine
     folder: Folder
-    files: blocking.Threads
     program: Program
-    hold: int
 
 
 class ComposeHands:
@@ -71,10 +67,10 @@ class ComposeHands:
         if adopts is not None:
             raise InvalidAction(f"{id}: compose cannot take over {adopts[:40]}, which it did not make")
         service, group = lock.service_name(id), await self._group(id)
-        record = await self._do(lambda: self._folder.record(service))
+        record = await self._folder.record(service)
         serving = await self._serving(group)
         workload = await self._seen(serving, record) if serving else None
-        worn = await self._do(lambda: self._folder.worn(service))
+        worn = await self._folder.worn(service)
         return with_record(look.standing(group, workload), record, worn)
 
     async def _group(self, id: PlacementId) -> Group:
@@ -110,7 +106,7 @@ class ComposeHands:
         container = await self._engine.container(instance) if instance != NOWHERE else None
         if container is None:
             return None
-        return await self._seen(container, await self._do(lambda: self._folder.record(lock.service_name(id))), health)
+        return await self._seen(container, await self._folder.record(lock.service_name(id)), health)
 
     # -- prepare ----------------------------------------------------------------------------------------------------
 
@@ -120,7 +116,7 @@ class ComposeHands:
         self._refuse_host_mounts(deploy.placement)
         await images.bring(self._engine, deploy.placement, self._tools.secret)
         await self._resolve(wanted.secrets)
-        records = await self._do(self._folder.records)
+        records = await self._folder.records()
         former = records.get(wanted.service, Record())
         for piece in (former.piece, former.back):
             with contextlib.suppress(DriverError):  # what cannot be put back keeps nobody from going on
@@ -186,13 +182,13 @@ class ComposeHands:
     async def _record(self, deploy: Deploy, group: Group) -> None:
         """What is to be made and what to put back; then away with what compose would take for it."""
         wanted = self._pieces[deploy.id]
-        record = await self._do(lambda: self._folder.record(wanted.service))
+        record = await self._folder.record(wanted.service)
         begun = record.key == self._action.key and record.piece is not None and record.piece.content == wanted.content
         if not begun:
             there = tuple(one.id for one in group.workloads)
             back = record.back if record.pending else record.piece
             record = replace(record, piece=wanted, pending=True, back=back, key=self._action.key, before=there)
-            await self._do(lambda: self._folder.write_record(wanted.service, record))
+            await self._folder.write_record(wanted.service, record)
         for one in group.workloads:
             if (deploy.anew and one.id in record.before) or await self._lies(one, wanted):
                 await self._take_away(one)
@@ -212,7 +208,7 @@ class ComposeHands:
         await self._engine.remove(one.id)
 
     async def _write_lock(self) -> None:
-        await self._do(lambda: self._folder.write_lock(self._locked(self._folder.records())))
+        await self._folder.write_lock(self._locked(await self._folder.records()))
 
     async def _bring_up(self, pieces: Mapping[PlacementId, Piece]) -> str | None:
         """Compose's own words where it could not."""
@@ -231,14 +227,14 @@ class ComposeHands:
         return said
 
     async def _run(self, argv: list[str]) -> str | None:
-        records = await self._do(self._folder.records)
+        records = await self._folder.records()
         unknown = {name: "" for one in records.values() if one.piece is not None for name in one.piece.secrets}
         return await program.run(
             argv,
             self._folder,
             engine=self._site.connection.engine,
             values=unknown | self._values,  # compose reads the whole lock, and touches what it is told of
-            hold=self._site.hold,
+            key=self._action.key,
         )
 
     async def _arm(self, pieces: Mapping[PlacementId, Piece]) -> None:
@@ -276,18 +272,18 @@ class ComposeHands:
 
     async def put_back(self, deploy: Deploy, standing: Standing) -> str | None:
         wanted = self._pieces[deploy.id]
-        record = await self._do(lambda: self._folder.record(wanted.service))
+        record = await self._folder.record(wanted.service)
         back = record.back or (self._rendered(deploy.predecessor) if deploy.predecessor else None)
         there = tuple(one.id for one in (await self._group(deploy.id)).workloads)
         if back is None:
             await self.remove(deploy.id)
             return None
         turned = replace(record, piece=back, pending=True, back=back, key=None, before=there)
-        await self._do(lambda: self._folder.write_record(wanted.service, turned))
+        await self._folder.write_record(wanted.service, turned)
         await self._write_lock()
         await self._bring_up({deploy.id: back})
         turned = replace(turned, pending=False, back=None)
-        await self._do(lambda: self._folder.write_record(wanted.service, turned))
+        await self._folder.write_record(wanted.service, turned)
         await self._discard({wanted.image})
         made = self._made[deploy.id]
         return made.id if made else NOWHERE
@@ -295,13 +291,13 @@ class ComposeHands:
     async def settle(self, deploy: Deploy, instance: str) -> None:
         wanted = self._pieces.get(deploy.id) or self._rendered(deploy.placement)
         await self._alone(await self._group(deploy.id), instance)
-        record = await self._do(lambda: self._folder.record(wanted.service))
+        record = await self._folder.record(wanted.service)
         settled = _settled(record, wanted, deploy)
         if settled != record:
-            await self._do(lambda: self._folder.write_record(wanted.service, settled))
+            await self._folder.write_record(wanted.service, settled)
             await self._write_lock()
             await self._discard(record.images)
-        await self._do(lambda: self._folder.prune(max(deploy.keep, 1)))
+        await self._folder.prune(max(deploy.keep, 1))
 
     async def restart(self, id: PlacementId, instance: str) -> str:
         group = await self._group(id)
@@ -315,35 +311,42 @@ class ComposeHands:
     async def remove(self, id: PlacementId) -> None:
         """Its containers, its part of the lock and its images; after the last service, the project's networks."""
         service = lock.service_name(id)
-        record = await self._do(lambda: self._folder.record(service))
+        record = await self._folder.record(service)
         for one in (await self._group(id)).workloads:
             await self._take_away(one)
-        others = {name: one for name, one in (await self._do(self._folder.records)).items() if name != service}
+        others = {name: one for name, one in (await self._folder.records()).items() if name != service}
         if record.piece is not None and not any(one.piece for one in others.values()):
             await self._run(self._site.program.down(self._folder))
-        await self._do(lambda: self._folder.write_record(service, Record(fence=record.fence)))
+        await self._folder.write_record(service, Record(fence=record.fence))
         await self._write_lock()
         await self._discard(record.images)
 
     async def _discard(self, references: set[str]) -> None:
         """Images that no record of any project here names any more."""
-        await images.discard(self._engine, references - await self._do(self._folder.images))
+        await images.discard(self._engine, references - await self._folder.images())
+
+    # -- programs beside a deployment -------------------------------------------------------------------------------
+
+    @property
+    def lets_hooks(self) -> bool:
+        return self._site.connection.hooks
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        """On the engine's host, and not in a container."""
+        return await line.run(self._folder.line, self._folder.where, errand)
 
     # -- the sticker ------------------------------------------------------------------------------------------------
 
     async def wear(self, id: PlacementId, sticker: Sticker, envelope: Envelope) -> None:
         """The fence also beside the sticker, so that it is known when that is lost."""
         service = lock.service_name(id)
-        record = await self._do(lambda: self._folder.record(service))
+        record = await self._folder.record(service)
         if sticker.fence > record.fence:
-            await self._do(lambda: self._folder.write_record(service, replace(record, fence=sticker.fence)))
-        await self._do(lambda: self._folder.wear(service, envelope))
+            await self._folder.write_record(service, replace(record, fence=sticker.fence))
+        await self._folder.wear(service, envelope)
 
     async def bare(self, id: PlacementId) -> None:
-        await self._do(lambda: self._folder.bare(lock.service_name(id)))
-
-    async def _do(self, call: Callable[[], T]) -> T:
-        return await self._site.files.run(call)
+        await self._folder.bare(lock.service_name(id))
 
 
 def with_record(standing: Standing, record: Record, worn: Worn | None) -> Standing:

@@ -5,46 +5,51 @@ The engine is asked once for all targets that stand on it. Of a file only what h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from drivers.compose.folder import Folder, Record
+from drivers.compose.folder import Record, read_record, read_worn
 from drivers.compose.hands import with_record
 from stickers.names import LIVE, ComponentName, InvalidName, SlotName, name
 from stickers.observation import Observation, Standing, Worn
 
 T = TypeVar("T")
-Mark = tuple[int, int, int]  # of a file: another one after each rename
+Mark = list[int]  # of a file: another one after each rename
 
 
 class Shelf:
     """The services of one project as their files tell of them, remembered between looks."""
 
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self._records: dict[str, tuple[Mark, Record]] = {}
         self._worn: dict[str, tuple[Mark, Worn | None]] = {}
 
-    def read(self) -> dict[str, tuple[Record, Worn | None]]:
-        services = self.folder.services()
-        self._records = {name: self._records[name] for name in services if name in self._records}
-        self._worn = {name: self._worn[name] for name in services if name in self._worn}
-        return {service: (self._record(service), self._sticker(service)) for service in services}
+    @property
+    def known(self) -> dict[str, dict[str, Mark]]:
+        """The marks of what need not be told again."""
+        both = self._records.keys() & self._worn.keys()
+        return {
+            service: {"record.json": self._records[service][0], "sticker.json": self._worn[service][0]}
+            for service in both
+        }
 
-    def _record(self, service: str) -> Record:
-        mark = self.folder.mark(service, "record.json")
-        return _remembered(self._records, service, mark, lambda: self.folder.record(service))
+    def told(self, services: Mapping[str, Any]) -> dict[str, tuple[Record, Worn | None]]:
+        self._records = {
+            service: _taken(self._records.get(service), files["record.json"], read_record)
+            for service, files in services.items()
+        }
+        self._worn = {
+            service: _taken(self._worn.get(service), files["sticker.json"], read_worn)
+            for service, files in services.items()
+        }
+        return {service: (self._records[service][1], self._worn[service][1]) for service in services}
 
-    def _sticker(self, service: str) -> Worn | None:
-        mark = self.folder.mark(service, "sticker.json")
-        return _remembered(self._worn, service, mark, lambda: self.folder.worn(service))
 
-
-def _remembered(known: dict[str, tuple[Mark, T]], service: str, mark: Mark, read: Callable[[], T]) -> T:
-    if service not in known or known[service][0] != mark:
-        known[service] = mark, read()
-    return known[service][1]
+def _taken(known: tuple[Mark, T] | None, file: Mapping[str, Any], read: Callable[[str | None], T]) -> tuple[Mark, T]:
+    if "text" in file:
+        return file["mark"], read(file["text"])
+    return known or ([], read(None))  # forgotten since it was asked for: told again with the next look
 
 
 def whole(seen: Observation, told: dict[str, tuple[Record, Worn | None]]) -> Observation:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import anyio
 
 from desired_state.model import Placement, Target
-from drivers import sequence
+from drivers import diagnosis, sequence
 from drivers.contract import (
     Action,
     Against,
@@ -25,43 +24,17 @@ from drivers.contract import (
     Unit,
     Verified,
 )
-from drivers.docker import events, examine, look, render
+from drivers.docker import examine, look, render
 from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
-from drivers.docker.eyes import Eyes
-from drivers.docker.feed import Feed, Hold
 from drivers.docker.hands import DockerHands
+from drivers.docker.hosts import Host, Hosts, watch
 from drivers.errors import Busy, DriverError, Refused
 from drivers.rendered import env_files
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
 
-if TYPE_CHECKING:
-    from drivers.docker.tunnel import Tunnel
-    from drivers.ssh.pool import Pool
-
 WITHIN: Final = 20.0  # seconds for one look at one engine
-
-
-LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
-
-
-class Host:
-    """One engine, and what is remembered of it."""
-
-    def __init__(self, engine: Engine, tools: Tools, tunnel: Tunnel | None = None) -> None:
-        self.engine, self._tunnel = engine, tunnel
-        self.eyes = Eyes(engine, tools.installation, tools.now)
-
-    async def reached(self) -> None:
-        """The way there stands, or a `DriverError` says why not."""
-        if self._tunnel is not None:
-            await self._tunnel.stand()
-
-    async def aclose(self) -> None:
-        await self.engine.aclose()
-        if self._tunnel is not None:
-            await self._tunnel.aclose()
 
 
 class DockerDriver:
@@ -73,11 +46,9 @@ class DockerDriver:
     deploys: ClassVar[frozenset[RenderedKind]] = frozenset()  # the specification beside a container is what it was
 
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
-        self._tools, self._engines = tools, engines
-        self._hosts: dict[Connection, Host] = {}
+        self._tools, self._hosts = tools, Hosts(tools, engines)
         self._ways: dict[TargetId, tuple[Mapping[str, Any], Host]] = {}  # as each target's connection was last read
         self._active: set[PlacementId] = set()
-        self._pool: Pool | None = None  # of SSH connections
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         by_host: dict[Host, list[Look]] = {}
@@ -123,32 +94,18 @@ class DockerDriver:
             self._active -= ids
 
     async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
-        watched = {target.id for target in targets}
         hosts = {self._host(target) for target in targets}
-        for host in hosts:
-            await host.reached()
-        async with Feed(*(partial(_events_of, host) for host in hosts)) as feed:
-            async for host, event in feed:
-                id = events.container_of(event)
-                target = events.target_of(event, self._tools.installation) or host.eyes.target_of(id)
-                host.eyes.forget(id)
-                if target in watched:
-                    yield target
+        told = watch(hosts, {target.id for target in targets}, self._tools.installation)
+        async with contextlib.aclosing(told):
+            async for target in told:
+                yield target
 
     async def logs(self, target: Target, id: PlacementId, *, tail: int, follow: bool) -> AsyncIterator[str]:
         await self._host(target).reached()
-        engine = self._host(target).engine
-        instance = await self._instance(engine, id)
-        rest = b""
-        async with Feed(lambda hold: engine.logs(instance, tail=tail, follow=follow, hold=hold)) as feed:
-            async for piece in feed:
-                *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > LINE:
-                    lines, rest = [*lines, rest], b""
-                for line in lines:
-                    yield line.decode(errors="replace")
-        if rest:
-            yield rest.decode(errors="replace")
+        instance = await self._instance(self._host(target).engine, id)
+        async with contextlib.aclosing(self._host(target).logs(instance, tail=tail, follow=follow)) as lines:
+            async for line in lines:
+                yield line
 
     async def _instance(self, engine: Engine, id: PlacementId) -> str:
         """The container that serves, or else the newest."""
@@ -167,45 +124,21 @@ class DockerDriver:
         return env_files(placements)
 
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
-        return await examine.examine(self._host(look.target).engine, look, self._tools)
+        host = self._host(look.target)
+        try:
+            await host.reached()
+        except DriverError as error:
+            return (diagnosis.unknown("host", str(error)),)
+        return await examine.examine(host.engine, look, self._tools, host.declared)
 
     async def aclose(self) -> None:
-        for host in self._hosts.values():
-            await host.aclose()
-        self._hosts.clear()
+        await self._hosts.aclose()
         self._ways.clear()
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            await pool.leave()
 
     def _host(self, target: Target) -> Host:
         told, host = self._ways.get(target.id, (None, None))
         if host is None or told is not target.connection:
             connection = Connection.model_validate(dict(target.connection))
-            if connection not in self._hosts:
-                self._hosts[connection] = self._made(connection)
             host = self._hosts[connection]
             self._ways[target.id] = target.connection, host
         return host
-
-    def _made(self, connection: Connection) -> Host:
-        if connection.ssh is None:
-            return Host(self._engines(connection), self._tools)
-        from drivers.docker.tunnel import Tunnel  # asyncssh, only where a host is reached over it
-        from drivers.ssh.pool import shared
-
-        if self._pool is None:
-            self._pool = shared(self._tools)
-        tunnel = Tunnel(self._pool[connection.ssh], connection.engine.removeprefix("unix://"))
-        here = Connection(
-            engine=f"unix://{tunnel.path}",
-            address=connection.address,
-            secrets_directory=connection.secrets_directory,
-        )
-        engine = self._engines(here)
-        engine.connected = tunnel.host.connected
-        return Host(engine, self._tools, tunnel)
-
-
-def _events_of(host: Host, hold: Hold) -> Iterator[tuple[Host, dict[str, Any]]]:
-    return ((host, event) for event in host.engine.events(events.FILTERS, hold))

@@ -31,9 +31,9 @@ from drivers import blocking
 from drivers.docker import look, transport
 from drivers.docker.compare import Inspected
 from drivers.docker.connection import Connection
-from drivers.docker.feed import Hold
 from drivers.docker.render import Body
 from drivers.errors import Conflict, DriverError, OutcomeUnknown, Refused, Unreachable
+from drivers.feed import Hold
 from drivers.probes import Connected
 
 TIMEOUT: Final = 60  # seconds for one answer; stopping adds the grace

@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,6 +26,8 @@ from drivers.errors import DriverError, Refused
 from drivers.oci.registry import Credentials
 from stickers.names import Artifact
 
+Room = Callable[[str], Awaitable[Mapping[str, int]]]  # of the file system at a path
+
 PING: Final = 5.0  # seconds
 PLAIN_DRIVERS: Final = ("overlay2", "overlayfs", "btrfs", "zfs", "fuse-overlayfs", "windowsfilter")
 COPYING: Final = "vfs"
@@ -39,9 +41,13 @@ _SOCKET: Final[dict[type, tuple[str, str]]] = {
 }
 
 
-async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, ...]:
-    """Everything about one engine and the placements declared on it. When it cannot be reached, only that."""
-    reached = await _reached(engine.connection) if _is_direct(engine.connection) else _by_way(engine.connection)
+async def examine(
+    engine: Engine, one: Look, tools: Tools, declared: Connection | None = None, room: Room | None = None
+) -> tuple[Diagnosis, ...]:
+    """Everything about one engine and the placements declared on it. When it cannot be reached, only that. `declared`:
+    how it is said to be reached, where a tunnel leads to it; `room` asks its host how much there is."""
+    way = declared or engine.connection
+    reached = await _reached(way) if _is_direct(way) else _by_way(way)
     if reached.grade is not Grade.OK:
         return (reached,)
     before = tools.now()
@@ -51,7 +57,7 @@ async def examine(engine: Engine, one: Look, tools: Tools) -> tuple[Diagnosis, .
         return (unknown("engine", f"it was asked and does not answer: {error}", "look at the engine's log"),)
     after = tools.now()
     fetched = await _fetched(engine, one, tools)
-    found = (_version(about), _storage(about), await _disk(engine.connection, about), _clock(about, before, after))
+    found = (_version(about), _storage(about), await _disk(way, about, room), _clock(about, before, after))
     return (reached, *found, *_limits(about, one), *_secrets(engine, one), *fetched)
 
 
@@ -165,8 +171,10 @@ def _storage(about: Mapping[str, Any]) -> Diagnosis:
     return ok("storage", driver)
 
 
-async def _disk(connection: Connection, about: Mapping[str, Any]) -> Diagnosis:
+async def _disk(connection: Connection, about: Mapping[str, Any], room: Room | None = None) -> Diagnosis:
     root = str(about.get("DockerRootDir") or "")
+    if root and room is not None:
+        return diagnosis.disk(root, **await room(root))
     if not (connection.local and _is_direct(connection)) or not root:
         return unknown(
             "disk", "the engine does not tell how much room it has", f"look on its host: df -h {root}".rstrip()

@@ -33,7 +33,7 @@ from drivers.nomad.connection import Access
 from drivers.nomad.render import Job
 
 if TYPE_CHECKING:
-    from drivers.docker.feed import Hold
+    from drivers.feed import Hold
 
 CONNECT: Final = 5  # seconds
 ANSWER: Final = 30  # seconds for one answer

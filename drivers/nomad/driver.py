@@ -26,8 +26,8 @@ from drivers.contract import (
     Unit,
     Verified,
 )
-from drivers.docker.feed import Feed, Hold
 from drivers.errors import Busy, DriverError, Refused
+from drivers.feed import Feed, Hold
 from drivers.nomad import doctor, render
 from drivers.nomad import look as looking
 from drivers.nomad.cluster import Cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
@@ -40,6 +40,11 @@ def _python(text: str) -> str:
 
 
 Artifacts = Annotated[str, AfterValidator(_artifacts)]
+HOOKS: Final = (
+    "true: hooks that say where: target may run on this host, as whoever Holdfast is there; the daemon's setting "
+    "HOLDFAST_HOOKS must let them, too"
+)
+Python = Annotated[str, AfterValidator(_python)]
 
 
 class Connection(Reach):
@@ -57,6 +62,5 @@ class Connection(Reach):
     address: Annotated[str, AfterValidator(ip_address)] = Field(
         default="127.0.0.1", description="IP address at which health is asked, as the target itself knows it"
     )
-    python: Annotated[str, AfterValidator(_python)] = Field(
-        default="python3", description="Python 3.8 or newer on the target, for the supervisor"
-    )
+    python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for the supervisor")
+    hooks: bool = Field(default=False, description=HOOKS)

@@ -17,6 +17,7 @@ from drivers.contract import Diagnosis, Look, Tools
 from drivers.diagnosis import missing, ok, unknown
 from drivers.errors import DriverError, Refused
 from drivers.oci import layout, manifest
+from drivers.oci.manifest import Platform
 from drivers.process.connection import Connection
 from drivers.process.line import Sees
 
@@ -28,14 +29,14 @@ async def examine(line: Sees, connection: Connection, one: Look, tools: Tools) -
     where = {"root": connection.root, "installation": str(tools.installation), "target": str(one.target.id)}
     before = tools.now()
     try:
-        facts = await line.see("examine", where, python=connection.python)
+        facts = await line.see("examine", where, python=connection.python, sandbox=connection.hooks)
     except DriverError as error:
         return (unknown("host", str(error)),)
     after = tools.now()
     told = datetime.fromtimestamp(facts["time"], UTC)
     found = (
         _python(facts["python"], connection),
-        _root(facts, where),
+        root(facts, where),
         diagnosis.disk(connection.root, **facts["disk"]),
     )
     return (
@@ -43,7 +44,8 @@ async def examine(line: Sees, connection: Connection, one: Look, tools: Tools) -
         diagnosis.clock(told, before, after),
         *_keeper(facts.get("keeper")),
         *_users(facts, one),
-        *await _artifacts(connection, one, tools),
+        *hooks(connection.hooks, facts["sandbox"]),
+        *await _artifacts(connection, one, tools, manifest.machine_of(facts["machine"])),
     )
 
 
@@ -56,19 +58,20 @@ def _python(found: dict[str, Any], connection: Connection) -> Diagnosis:
     return diagnosis.python(found["path"], found["version"])
 
 
-def _root(facts: dict[str, Any], where: dict[str, str]) -> Diagnosis:
-    root, path = facts["root"], where["root"]
-    if not root["folder"]:
-        return missing("root", f"{root['nearest']} is no directory", "take it away, or declare another `root`")
-    if not root["writable"]:
+def root(facts: dict[str, Any], where: dict[str, str]) -> Diagnosis:
+    """Whether the target's own directory can be had."""
+    found, path = facts["root"], where["root"]
+    if not found["folder"]:
+        return missing("root", f"{found['nearest']} is no directory", "take it away, or declare another `root`")
+    if not found["writable"]:
         remedy = f"as root: install -d -o {facts['user']} {path}"
-        return missing("root", f"user {facts['user']} may not write in {root['nearest']}", remedy)
-    if root["owner"] is not None:
-        return _owned(root["owner"], where)
-    if root["strangers"]:
-        said = f"{path} is not empty and nobody's: it holds {root['strangers'][0][:40]}"
+        return missing("root", f"user {facts['user']} may not write in {found['nearest']}", remedy)
+    if found["owner"] is not None:
+        return _owned(found["owner"], where)
+    if found["strangers"]:
+        said = f"{path} is not empty and nobody's: it holds {found['strangers'][0][:40]}"
         return missing("root", said, "declare another `root`, or move what is there")
-    return ok("root", f"{path} is ours to take" if root["there"] else f"{path} can be made")
+    return ok("root", f"{path} is ours to take" if found["there"] else f"{path} can be made")
 
 
 def _owned(owner: list[str], where: dict[str, str]) -> Diagnosis:
@@ -96,17 +99,27 @@ def _keeper(found: dict[str, Any] | None) -> tuple[Diagnosis, ...]:
     return (ok(found["name"], f"{found['name']} {found['version']} keeps the workloads"),)
 
 
+def hooks(allowed: bool, sandboxed: bool | None) -> tuple[Diagnosis, ...]:
+    """What holds hooks on the target back, where they are allowed there."""
+    if not allowed:
+        return ()
+    if sandboxed:
+        return (ok("hooks", "run in bubblewrap on the target: the file system read-only but /tmp"),)
+    said = "hooks on the target run as whoever we are there, and only their deadline holds them"
+    return (diagnosis.warning("hooks", said, "install bubblewrap on the target, where user namespaces are allowed"),)
+
+
 # -- what has to be brought -----------------------------------------------------------------------------------------
 
 
-async def _artifacts(connection: Connection, one: Look, tools: Tools) -> list[Diagnosis]:
+async def _artifacts(connection: Connection, one: Look, tools: Tools, machine: Platform) -> list[Diagnosis]:
     placements = {placement.artifact: placement for placement in one.placements}
     found: dict[Any, Diagnosis] = {}
     limiter = anyio.CapacityLimiter(TOGETHER)
 
     async def ask(placement: Placement) -> None:
         async with limiter:
-            found[placement.artifact] = await _artifact(connection, placement, tools)
+            found[placement.artifact] = await _artifact(connection, placement, tools, machine)
 
     async with anyio.create_task_group() as group:
         for placement in placements.values():
@@ -114,14 +127,16 @@ async def _artifacts(connection: Connection, one: Look, tools: Tools) -> list[Di
     return [found[artifact] for artifact in placements]
 
 
-async def _artifact(connection: Connection, placement: Placement, tools: Tools) -> Diagnosis:
+async def _artifact(connection: Connection, placement: Placement, tools: Tools, machine: Platform) -> Diagnosis:
     artifact = placement.artifact
     said = f"{artifact.repository}@{artifact.digest[:19]}"
     try:
         if connection.artifacts == "registry":
-            await _from_registry(placement, tools)
+            await _from_registry(placement, tools, machine)
         else:
-            await anyio.to_thread.run_sync(partial(_from_layout, connection, placement), abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(
+                partial(_from_layout, connection, placement, machine), abandon_on_cancel=True
+            )
     except Refused as error:
         remedy = "push or pack it, or mend its digest in the release, `artifacts` or `registry_credentials`"
         return missing("artifact", f"{said} cannot be had: {error}", remedy)
@@ -130,19 +145,19 @@ async def _artifact(connection: Connection, placement: Placement, tools: Tools) 
     return ok("artifact", f"{said} can be had from {connection.artifacts}")
 
 
-async def _from_registry(placement: Placement, tools: Tools) -> None:
+async def _from_registry(placement: Placement, tools: Tools, machine: Platform) -> None:
     from drivers.oci.registry import Access, Credentials, Registry  # 140 ms, only where a registry is asked
 
     secret = placement.configuration.registry_credentials
     login = Credentials.parse(await tools.secret(secret)) if secret else None
     async with Registry(placement.artifact.repository, Access(credentials=login)) as registry:
-        await registry.resolve(placement.artifact.digest, manifest.this_machine())
+        await registry.resolve(placement.artifact.digest, machine)
 
 
-def _from_layout(connection: Connection, placement: Placement) -> None:
+def _from_layout(connection: Connection, placement: Placement, machine: Platform) -> None:
     kind, _, path = connection.artifacts.partition(":")
     try:
         images = layout.directory(Path(path)) if kind == "oci" else layout.archive(Path(path))
-        images.resolve(placement.artifact.digest, manifest.this_machine())
+        images.resolve(placement.artifact.digest, machine)
     except OSError as error:
         raise Refused(f"{path}: {error.strerror}") from None

@@ -15,11 +15,11 @@ import anyio
 
 from desired_state.health import Health
 from desired_state.model import Configuration, Placement
-from drivers.contract import Action, Deploy, Progress, Report, Restart, Step, Tools
+from drivers.contract import Action, Deploy, Ended, Errand, Progress, Report, Restart, Step, Tools
 from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown
 from drivers.process import render
 from drivers.process.connection import Connection
-from drivers.process.line import Asks, Raw, SecretsMissing
+from drivers.process.line import Asks, Raw, SecretsMissing, run
 from drivers.process.sight import Sight, workload
 from drivers.sequence import Started
 from stickers import codec
@@ -57,7 +57,7 @@ class Hands:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     async def hold(self, id: PlacementId) -> None:
-        await self.line("hold", self._where(id))
+        await self.line("hold", self._where(id), job=str(self.action.job))
 
     async def look(self, id: PlacementId, adopts: str | None) -> Standing:
         if adopts is not None:
@@ -145,6 +145,15 @@ class Hands:
         await self.line("switch", self._where(deploy.id), release=release)
         spare = list(deploy.predecessor.content) if deploy.predecessor else None
         await self.line("collect", self._where(deploy.id), keep=deploy.keep, spare=spare)
+
+    # -- programs beside a deployment --------------------------------------------------------------------------------
+
+    @property
+    def lets_hooks(self) -> bool:
+        return self.connection.hooks
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        return await run(self.line, self._where(id), errand)
 
     # -- restarting, removing, labelling -----------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ KEPT = re.compile(r"holdfast_[0-9a-f]{16}\.py")
 RELEASE = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}(?:\.[0-9]{1,6})?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PATIENCE = 45.0  # seconds without a word after which who holds something from another machine has gone
+ERRAND_ENDS = 10.0  # seconds beyond its own deadline that an errand is waited for
 LONGEST_CHANGE = 600.0  # seconds after which a change that does not end keeps nobody out any more
 SOURCE = b""  # this file's content, where it was brought by another machine and stands in memory alone
 PDEATHSIG, SUBREAPER = 1, 36  # options of prctl(2)
@@ -911,16 +912,22 @@ class Session:
     """One holder's requests, and the locks and orders they hold until `close`. Every request that changes something
     names a fence; a lower one than was ever seen at the placement is refused here, on the host."""
 
+    at_once: tuple[str, ...] = ("look", "pulse")  # so short that they are answered before the next request is read
+
     def __init__(self, eyes: Eyes | None = None) -> None:
         self.eyes = eyes or Eyes()
         self.locks: dict[str, int] = {}
         self.orders: dict[int, socket.socket] = {}
+        self.errands: dict[int, Errand] = {}
+
+    def knows(self, do: str) -> bool:
+        return do in VERBS
 
     def answer(self, request: Mapping[str, Any]) -> Json:
         """`{"answer": …}` or `{"error": {"code", "text", "missing"}}`, never an exception."""
         try:
             do = str(request.get("do"))
-            if do not in VERBS:
+            if not self.knows(do):
                 raise Trouble("invalid", f"{do[:40]!r} is not a request")
             return {"answer": getattr(self, do)(request)}
         except Trouble as trouble:
@@ -933,9 +940,11 @@ class Session:
             return {"error": {"code": "invalid", "text": text, "missing": []}}
 
     def close(self) -> None:
-        """Let go of everything; what the supervisor was told, it still does."""
+        """Let go of everything; what the supervisor was told, it still does, and an errand goes on with its lock."""
         for token in list(self.orders):
             self._hang_up(token)
+        while self.errands:
+            self.errands.popitem()[1].leave()
         while self.locks:
             os.close(self.locks.popitem()[1])
 
@@ -1005,6 +1014,8 @@ class Session:
             "disk": room_at(claim.root),
             "user": os.geteuid(),
             "time": time.time(),
+            "machine": os.uname().machine,
+            "sandbox": sandboxed() if request.get("sandbox") else None,
         }
 
     # .. holding ..
@@ -1015,7 +1026,9 @@ class Session:
         if place.path in self.locks:
             return {"place": place.path}
         place.make()
-        self.locks[place.path] = lock(place)
+        self.locks[place.path] = lock(
+            place, {"job": str(request.get("job", "")), "fence": int(request.get("fence", 0))}
+        )
         own_file(place)
         return {"place": place.path}
 
@@ -1203,6 +1216,33 @@ class Session:
         finally:
             self._hang_up(token)
 
+    # .. errands ..
+
+    def run(self, request: Mapping[str, Any]) -> Json:
+        """Begin a program beside a deployment, and do not wait for its end."""
+        lock = self._lock(request)
+        ask = {
+            "argv": [str(word) for word in request["argv"]],
+            "env": {"PATH": PATH, **{str(name): str(value) for name, value in request["env"].items()}},
+            "around": SANDBOX if sandboxed() else (),
+            "within": float(request["within"]),
+            "whole_group": True,
+        }
+        return {"token": self._begin(ask, lock)}
+
+    def _lock(self, request: Mapping[str, Any]) -> int:
+        """What is held, and goes on being held by what is begun."""
+        return self.locks[self._held(request).path]
+
+    def _begin(self, ask: Json, lock: int) -> int:
+        token = next(_numbers)
+        self.errands[token] = Errand(ask, lock)
+        return token
+
+    def ran(self, request: Mapping[str, Any]) -> Json:
+        """How what was begun has ended; changes nothing."""
+        return self.errands.pop(int(request["token"])).ended()
+
     def _hang_up(self, token: int) -> None:
         line = self.orders.pop(token, None)
         if line is not None:
@@ -1250,7 +1290,8 @@ LOOKING = ("look", "pulse", "stirred", "listens", "standing", "log", "ask", "exa
 HOLDING = ("hold", "wear", "bare", "clear")
 RELEASES = ("find", "stage", "bring", "unfold", "seal", "tidy", "fits", "switch", "unpoint", "drop", "collect")
 SUPERVISING = ("ensure", "dismiss", "gone", "order", "awaited")
-VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING))
+ERRANDS = ("run", "ran")
+VERBS = frozenset((*LOOKING, *HOLDING, *RELEASES, *SUPERVISING, *ERRANDS))
 
 
 def unfold(archive: str, tree: str) -> None:
@@ -1279,15 +1320,32 @@ def unfold(archive: str, tree: str) -> None:
         os.chmod(path, mode & 0o755 | 0o700)
 
 
-def lock(place: Place) -> int:
-    """The handle that holds the placement until it is closed."""
+def lock(place: Place, holder: Json | None = None) -> int:
+    """The handle that holds the placement until it is closed. Who holds it stands in the file, for whoever must wait:
+    that is told and never believed, since only the lock itself says whether somebody does."""
     handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        told = _holder(handle)
         os.close(handle)
-        raise Trouble("busy", f"another action holds {place.path}") from None
+        raise Trouble("busy", f"another action holds {place.path}{told}") from None
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from holding
+        os.ftruncate(handle, 0)
+        body = {"format": FORMAT, **(holder or {}), "pid": os.getpid(), "since": time.time()}
+        os.pwrite(handle, serialise(body), 0)
     return handle
+
+
+def _holder(handle: int) -> str:
+    """What stands in the file of who holds it."""
+    try:
+        body = parse(os.pread(handle, 4096, 0))
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(body["since"])))
+        under = f" for {str(body['job'])[:200]} under fence {int(body['fence'])}" if body.get("job") else ""
+        return f": process {int(body['pid'])}{under}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 @contextlib.contextmanager
@@ -1315,6 +1373,168 @@ def clean_folder(folder: str) -> None:
             os.unlink(path)
 
 
+# -- errands -----------------------------------------------------------------------------------------------------------
+
+# Runs one program to its end, whatever becomes of us: what to run comes as JSON on standard input, how it ended goes to
+# standard output and into a file.
+RUNNER = """\
+import json, os, signal, subprocess, sys, threading, time
+order, child, kept = json.load(sys.stdin), None, bytearray()
+def feed():
+    try:
+        with child.stdin:
+            child.stdin.write(order["stdin"].encode())
+    except OSError:
+        pass
+def keep():
+    for piece in iter(lambda: os.read(child.stdout.fileno(), 65536), b""):
+        kept.extend(piece)
+        del kept[:-65536]
+def tell(number):
+    try:
+        os.killpg(child.pid, number)
+    except OSError:
+        return False
+    return True
+def end():
+    until = time.monotonic() + order["grace"]
+    tell(signal.SIGTERM)
+    while time.monotonic() < until and tell(0):
+        child.poll()
+        time.sleep(0.02)
+    tell(signal.SIGKILL)
+    child.wait()
+def once(around, *fds):
+    global child
+    try:
+        output = open(order["log"], "wb") if order["log"] else subprocess.PIPE
+        child = subprocess.Popen([*around, *order["argv"]], cwd=order["cwd"], env=order["env"], stdout=output,
+                                 stdin=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                                 pass_fds=[*order["pass"], *fds])
+        reading = threading.Thread(target=keep, daemon=True)
+        if not order["log"]:
+            reading.start()
+        threading.Thread(target=feed, daemon=True).start()
+        code = child.wait(order["within"])
+        code = code if code >= 0 else 128 - code
+        why = "ended with exit code %d" % code
+    except subprocess.TimeoutExpired:
+        code, why = None, "was not done within %g s" % order["within"]
+    except OSError as error:
+        return 127, "cannot be run: %s" % (error.strerror or error)
+    if code is None or order["whole_group"]:
+        end()
+    if order["log"]:
+        with open(order["log"], "rb") as log:
+            log.seek(max(0, os.path.getsize(order["log"]) - 4096))
+            kept[:] = log.read()
+    else:
+        reading.join(2)
+    return code, why
+def shut_in():
+    for _ in range(order["tries"]):
+        told, tell = os.pipe()
+        kept.clear()
+        code, why = once([*order["around"], "--json-status-fd", str(tell), "--"], tell)
+        os.close(tell)
+        if child is None or code is None or b"exit-code" in os.read(told, 65536) or b"bwrap: execvp" in kept:
+            break
+        time.sleep(0.02)
+    return code, why
+code, why = shut_in() if order["around"] else once([])
+tail = bytes(kept).decode(errors="replace")
+found = {"format": order["format"], "token": order["token"], "exit_code": code, "why": why}
+found["said"] = tail.strip().splitlines()[-1:]
+if order["result"]:
+    beside = order["result"] + ".new"
+    with open(beside, "w") as file:
+        json.dump(found, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(beside, order["result"])
+print(json.dumps(dict(found, tail=tail)))
+"""
+
+# What an errand runs in where bubblewrap is there and works: it sees the host's files, and may
+# change none of them but those of /tmp.
+SANDBOX = (
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp"),  # noqa: S108
+    *("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent"),
+)
+TRIES = 8  # of bubblewrap: it gives up where a mount, say of a container that ends, goes while it looks
+_sandboxed: list[bool] = []
+
+
+def sandboxed() -> bool:
+    """Whether bubblewrap is installed and may do its work here; found out once."""
+    if not _sandboxed:
+        _sandboxed.append(on_path(SANDBOX[0], PATH) is not None and any(_shut_in() for _ in range(TRIES)))
+    return _sandboxed[0]
+
+
+def _shut_in() -> bool:
+    import subprocess
+
+    argv, null = [*SANDBOX, "true"], subprocess.DEVNULL
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(argv, stdin=null, capture_output=True, timeout=10, env={"PATH": PATH}, check=False)
+        return done.returncode == 0
+    return False
+
+
+class Errand:
+    """One program under a runner of its own, which holds the lock until the program has ended. What it was given:
+    `argv`, `env` and `within`; `cwd`, `stdin`, a `log` for its output, a `result` file, a sandbox `around` it, whether
+    its `whole_group` ends with it, `grace` between asking it to end and ending it, and `holds` when it is to hold the
+    lock itself."""
+
+    def __init__(self, ask: Mapping[str, Any], lock: int) -> None:
+        import subprocess
+
+        plain = {"format": FORMAT, "token": "", "cwd": "/", "stdin": "", "log": "", "result": "", "grace": 2.0}
+        order = {
+            **plain,
+            "whole_group": False,
+            "around": (),
+            "tries": TRIES,
+            **ask,
+            "pass": [lock] if ask.get("holds") else [],
+        }
+        self.until = time.monotonic() + float(order["within"]) + float(order["grace"]) + ERRAND_ENDS
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", RUNNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[lock],
+            start_new_session=True,
+            cwd="/",
+            env={"PATH": PATH},
+        )
+        assert self.process.stdin is not None
+        with self.process.stdin:
+            self.process.stdin.write(json.dumps(order).encode())
+        self.process.stdin = None  # or waiting for it would close it once more
+
+    def ended(self) -> Json:
+        import subprocess
+
+        try:
+            output, _ = self.process.communicate(timeout=max(0.1, self.until - time.monotonic()))
+            return dict(parse(output))
+        except (subprocess.TimeoutExpired, ValueError):
+            self.leave()
+            raise Trouble("unknown", "nobody tells how the command ended; what it did is to be looked at") from None
+
+    def leave(self) -> None:
+        """Let it go on alone; somebody has to be there when it ends."""
+        import threading
+
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        threading.Thread(target=self.process.wait, daemon=True).start()
+
+
 # -- the line to a supervisor ------------------------------------------------------------------------------------------
 
 
@@ -1333,9 +1553,14 @@ def source() -> bytes:
 def own_file(place: Place) -> str:
     """The file that a supervisor is started from: this one, or where another machine brought it, a copy below the
     placement's own root, which later sessions are started from too."""
+    return keep_own_file(os.path.dirname(os.path.dirname(place.path)))
+
+
+def keep_own_file(root: str) -> str:
+    """This file below the root, where another machine brought it; else where it is."""
     if not (SOURCE or KEPT.fullmatch(os.path.basename(__file__))):
         return os.path.abspath(__file__)
-    folder = os.path.dirname(os.path.dirname(place.path)) + "/.holdfast"
+    folder = root + "/.holdfast"
     path = f"{folder}/holdfast_{version()}.py"
     if not os.path.exists(path):
         make_folder(folder, 0o755)
@@ -1475,7 +1700,7 @@ def python_at(word: str) -> Json:
 
 def root_at(claim: Claim) -> Json:
     """Whether there is a root, whose it is, and whether we could write there or make it."""
-    there, standing = os.path.lexists(claim.root), _nearest(claim.root)
+    there, standing = os.path.lexists(claim.root), nearest(claim.root)
     found: Json = {
         "there": there,
         "folder": os.path.isdir(standing),
@@ -1497,12 +1722,12 @@ def root_at(claim: Claim) -> Json:
 
 
 def room_at(path: str) -> Json:
-    room = os.statvfs(_nearest(path))
+    room = os.statvfs(nearest(path))
     free, size = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
     return {"free": free, "size": size, "inodes_free": room.f_favail, "inodes": room.f_files}
 
 
-def _nearest(path: str) -> str:
+def nearest(path: str) -> str:
     """The path, or the first above it that is there."""
     while not os.path.lexists(path) and path != "/":
         path = os.path.dirname(path)
@@ -2314,7 +2539,7 @@ class Desk:
             if do not in HARMLESS:
                 with self.changed:
                     self.changing[name] = self.changing.get(name, 0) + 1
-            if do in ("look", "pulse"):
+            if do in holder.at_once:
                 self._answer(holder, request)
             else:
                 self._apart(lambda: self._answer(holder, request))
@@ -2378,7 +2603,7 @@ class Desk:
             os._exit(0)
 
 
-HARMLESS = (*LOOKING, "awaited", "gone")
+HARMLESS = (*LOOKING, "awaited", "ran", "gone")
 
 
 def ctl(path: str, verb: str) -> int:

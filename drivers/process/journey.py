@@ -18,8 +18,15 @@ RETURNS_WITHIN: Final = 60.0  # seconds after a cut in which the host may become
 PAUSE: Final = 0.5
 
 
-async def persist(action: Action, once: Callable[[Action], Awaitable[Receipt]], report: Report) -> Receipt:
+async def persist(
+    action: Action,
+    once: Callable[[Action], Awaitable[Receipt]],
+    report: Report,
+    *,
+    returns_within: float | None = None,
+) -> Receipt:
     """The receipt of the last try. A host that stays away is `OutcomeUnknown`, in the words of the cut."""
+    patience = RETURNS_WITHIN if returns_within is None else returns_within
     end = anyio.current_time() + action.deadline.total_seconds()
     cut: Cut | None = None
     until = end
@@ -29,14 +36,18 @@ async def persist(action: Action, once: Callable[[Action], Awaitable[Receipt]], 
             return await once(action if cut is None else replace(action, deadline=left))
         except (Cut, Unreachable, Busy) as error:
             if isinstance(error, Cut):
-                cut, until = error, min(end, anyio.current_time() + RETURNS_WITHIN)
+                cut, until = error, min(end, anyio.current_time() + patience)
+                _tell(action, report)
             elif cut is None:
                 raise
             if anyio.current_time() + PAUSE >= until:
                 raise _lost(cut, error) from None
-        for change in action.changes:
-            report(Progress(id=change.id, step=Step.LOOK, message="the connection was lost: look again and go on"))
         await anyio.sleep(PAUSE)
+
+
+def _tell(action: Action, report: Report) -> None:
+    for change in action.changes:
+        report(Progress(id=change.id, step=Step.LOOK, message="the connection was lost: look again and go on"))
 
 
 def _lost(cut: Cut, last: DriverError) -> OutcomeUnknown:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from drivers.blocking import Threads
+from drivers.contract import Ended, Errand
 from drivers.errors import Busy, Conflict, DriverError, InvalidAction, OutcomeUnknown, Refused, StaleFence, Unreachable
 from drivers.oci import artifacts
 from drivers.oci.artifacts import Fetched
@@ -71,6 +72,11 @@ class Acts(Sees, Protocol):
 class Asks(Acts, Protocol):
     """A session of a host to which releases are brought."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether what it held is let go, because the host was lost."""
+        ...
+
     async def fetch(self, artifact: Artifact, source: str, access: Access | None, staged: Raw) -> Fetched:
         """The artifact's layers, for the machine that the host is."""
         ...
@@ -86,6 +92,8 @@ class Asks(Acts, Protocol):
 
 class Line:
     """This machine itself."""
+
+    lost = False
 
     def __init__(self, session: host.Session, doors: Doors) -> None:
         self.session, self._doors = session, doors
@@ -111,6 +119,15 @@ class Line:
 
     async def aclose(self) -> None:
         self.session.close()
+
+
+async def run(line: Acts, where: Raw, errand: Errand) -> Ended:
+    """A program beside a deployment, on the host. Whoever leaves lets it go on, which keeps what was held."""
+    seconds = errand.within.total_seconds()
+    asked = {"argv": list(errand.argv), "env": dict(errand.environment), "within": seconds}
+    token = (await line("run", where, **asked))["token"]
+    ended = await line.wait("ran", {}, token=token, timeout=seconds)
+    return Ended(exit_code=ended["exit_code"], why=ended["why"], said=ended["tail"])
 
 
 def read(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from drivers.process.line import Raw, read
 from drivers.ssh.errors import Cut, Silent
 from drivers.ssh.pool import Kept
 from drivers.ssh.transport import Running
-from drivers.ssh.wire import Order, Program, Wire
+from drivers.ssh.wire import Order, Wire, brought
 from stickers.names import Artifact
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Station:
     """The program on one host."""
 
     def __init__(self, kept: Kept, python: str, source: bytes) -> None:
-        self.kept, self._python, self._brought = kept, python, Program(source=source)
+        self.kept, self._python, self._brought = kept, python, brought(source)
         self._roots: dict[str, None] = {}
         self.running = Running(kept, self._order)
 
@@ -73,6 +73,10 @@ class FarLine:
         self._name = uuid.uuid4().hex
         self._wire: Wire | None = None
         self._bench: Path | None = None  # where a tree is unpacked before it is sent
+
+    @property
+    def lost(self) -> bool:
+        return self._wire is not None and self._wire.lost is not None
 
     async def __call__(self, do: str, where: Raw, **fields: Any) -> dict[str, Any]:
         return await self._change({"do": do, **where, **fields})

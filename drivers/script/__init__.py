@@ -1,4 +1,4 @@
-"""The script driver: a host on which somebody's own commands deploy, and tell what runs.
+"""The script driver: a host, this one or another, on which somebody's own commands deploy, and tell what runs.
 
 What an operator should know:
 
@@ -15,10 +15,12 @@ What an operator should know:
   is carried out although the daemon is gone; until it has ended the placement is busy.
 - A workload is healthy when `health` exits 0 and the declared check, if any, is answered. Who answers on a port is not
   known here: that is the scripts' part.
-- Commands are run on the daemon's own machine (`connection.via: local`), or on a Windows host (`via: winrm`), where
-  they are programs, no batch files, and find SystemRoot, SystemDrive, PATH, PATHEXT, TEMP, TMP and ComSpec beside what
-  is theirs. There an order lies, until its command is begun, in a file that only administrators read. What lies
-  elsewhere is their part.
+- Over SSH (`connection.via: ssh`) the commands are run on the host, as whom we log in there. It needs Python 3.8; our
+  side is brought as one file. A command that was begun goes on when the connection is lost, keeps the placement, and
+  writes down how it ended: whoever comes back reads that, and does not begin it again.
+- On a Windows host (`via: winrm`) commands are programs, no batch files, and find SystemRoot, SystemDrive, PATH,
+  PATHEXT, TEMP, TMP and ComSpec beside what is theirs. There an order lies, until its command is begun, in a file that
+  only administrators read.
 - Every look asks `version` once for each placement, of sixteen targets at a time, and gives it ten seconds.
 - Stickers, the highest fence and the record of what was deployed lie in the placement's directory, as the process
   driver has them.

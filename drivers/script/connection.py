@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from desired_state import scalars
-from drivers.process.connection import absolute_directory, ip_address
+from drivers.process.connection import HOOKS, Python, absolute_directory, ip_address
 from drivers.windows.connection import absolute_directory as windows_directory
 from drivers.winrm.connection import WindowsReach
 
@@ -47,10 +47,10 @@ Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
 
 
 class Connection(WindowsReach):
-    """One directory of one host, this one or a Windows host behind WinRM, and the commands that are run there. Several
-    targets may share a host."""
+    """One directory of one host, this one, one behind SSH or a Windows host behind WinRM, and the commands that are run
+    there. Several targets may share a host."""
 
-    via: Literal["local", "winrm"] = "local"
+    via: Literal["local", "ssh", "winrm"] = "local"
     root: str = Field(description="absolute directory on the target that belongs to this target alone")
     version: Argv = Field(description="tells what stands, as JSON")
     deploy: Argv = Field(description="makes what its standard input describes, again and again")
@@ -64,8 +64,10 @@ class Connection(WindowsReach):
         default="10m", description="the longest that deploy, restart and remove may take"
     )
     address: Annotated[str, AfterValidator(ip_address)] = Field(
-        default="127.0.0.1", description="IP address of the target at which health is asked"
+        default="127.0.0.1", description="IP address of the target at which health is asked, as it knows it itself"
     )
+    python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for via: ssh")
+    hooks: bool = Field(default=False, description=HOOKS)
 
     @field_validator("root")
     @classmethod
@@ -78,6 +80,13 @@ class Connection(WindowsReach):
         if argv is not None:
             _program(argv[0], windows=info.data.get("via") == "winrm")
         return argv
+
+    @field_validator("hooks")
+    @classmethod
+    def _has_hooks(cls, hooks: bool, info: ValidationInfo) -> bool:
+        if hooks and info.data.get("via") == "winrm":
+            raise ValueError("hooks are not run on a Windows host: where: daemon runs them beside the daemon")
+        return hooks
 
     @property
     def seconds(self) -> float:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Final
 
 import anyio
 
-from desired_state.model import Target
 from drivers import sequence
-from drivers.contract import Action, Against, Capabilities, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
+from drivers.diagnosis import ok, unknown
 from drivers.errors import InvalidAction
 from drivers.process import journey
-from drivers.process.line import Acts, Doors, Line
-from drivers.script import host
+from drivers.process.line import Acts
+from drivers.process.parcel import parcel
+from drivers.process.ways import Ways
+from drivers.script import examine, host, windows
 from drivers.script.connection import Connection
 from drivers.script.hands import Hands
-from drivers.script.sight import Sight
-from drivers.script.windows import HeldScripts, Scripts, way
+from drivers.script.sight import Sight, connection_of
+from drivers.script.windows import HeldScripts, Scripts
 from drivers.windows.hosts import Hosts
 from drivers.windows.line import Gaze, gripped
 from stickers.names import TargetId
@@ -32,15 +33,15 @@ class ScriptDriver:
     kind: ClassVar[str] = "script"
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT)
     verified: ClassVar[Verified] = Verified(
-        against=Against.REAL, by="commands on Linux; over WinRM a server of its protocol, and no Windows"
+        against=Against.REAL,
+        by="commands on Linux, also under Python 3.8 and behind OpenSSH; over WinRM a server of its protocol",
     )
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self._doors, self._eyes = Doors("script"), host.Eyes()
-        self._line = Line(host.Session(self._eyes), self._doors)
-        self._sight = Sight(tools, self._line)
-        self._hosts = Hosts(tools)
+        eyes = host.Eyes()
+        self._ways = Ways("script", tools, lambda: host.Session(eyes), lambda: parcel("process.host", "script.host"))
+        self._windows = Hosts(tools)
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         found: dict[TargetId, Observation] = {}
@@ -48,55 +49,69 @@ class ScriptDriver:
 
         async def observe(look: Look) -> None:
             async with limiter:
-                found[look.target.id] = await self._sees(look.target).observe(look)
+                found[look.target.id] = await self._observe(look)
 
         async with anyio.create_task_group() as group:
             for look in looks:
                 group.start_soon(observe, look)
         return found
 
+    async def _observe(self, look: Look) -> Observation:
+        at = self.tools.now()
+        try:
+            sight = self._sight(connection_of(look.target))
+        except InvalidAction as error:
+            return Observation(target=look.target.id, at=at, unseen=str(error))
+        return await sight.observe(look)
+
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         """Holds every placement of the action from the first look to the last step; `Busy` when another does, and while
-        a command that was begun there has not ended."""
+        a command that was begun there has not ended. Cut off, it comes back for as long as that command may take."""
+        connection = connection_of(action.target)
+        patience = connection.seconds + journey.RETURNS_WITHIN
 
-        async def once(again: Action) -> Receipt:
-            async with self._acting(again.target) as line:
-                hands = Hands(again, self._sees(again.target, line), line, report)
-                for id in sorted({change.id for change in again.changes}):
-                    await hands.hold(id)
-                return await sequence.carry_out(again, hands, self.tools, report=report)
+        async def once(again: Action, line: Acts) -> Receipt:
+            hands = Hands(again, self._sight(connection, line), line, report)
+            for id in sorted({change.id for change in again.changes}):
+                await hands.hold(id)
+            return await sequence.carry_out(again, hands, self.tools, report=report)
 
-        return await journey.persist(action, once, report)
+        if connection.winrm is None:
+            way = self._ways.to(connection.ssh, connection.python, connection.root)
+            return await way.carry(action, once, report, returns_within=patience)
+        gaze = self._gaze(connection)
+
+        async def there(again: Action) -> Receipt:
+            async with gripped(gaze.station) as grip:
+                return await once(again, HeldScripts(gaze, grip))
+
+        return await journey.persist(action, there, report, returns_within=patience)
+
+    async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
+        connection = connection_of(look.target)
+        if connection.winrm is not None:
+            return (await self._answers(look, connection),)
+        line = self._ways.to(connection.ssh, connection.python, connection.root).looking
+        return await examine.examine(line, connection, look.target, self.tools)
+
+    async def _answers(self, look: Look, connection: Connection) -> Diagnosis:
+        """Whether a Windows host tells what stands there."""
+        unseen = (await self._observe(look)).unseen
+        return ok("host", f"{connection.winrm} tells what stands") if unseen is None else unknown("host", unseen)
 
     async def aclose(self) -> None:
-        await self._line.aclose()
-        await self._hosts.aclose()
+        await self._ways.aclose()
+        await self._windows.aclose()
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
-    def _sees(self, target: Target, line: Acts | None = None) -> Sight:
-        """One whose connection says nothing that can be read is looked at here, which says so."""
-        gaze = self._gaze(target)
-        return self._sight if gaze is None else Sight(self.tools, line or Scripts(gaze), partial(way, gaze))
+    def _gaze(self, connection: Connection) -> Gaze:
+        return Gaze(self._windows.station(connection)[0])
 
-    def _gaze(self, target: Target) -> Gaze | None:
-        """The Windows host behind the target; None for this machine."""
-        try:
-            connection = self._hosts.connection(target, Connection)
-        except InvalidAction:
-            return None
-        return None if connection.winrm is None else Gaze(self._hosts.station(connection)[0])
-
-    @asynccontextmanager
-    async def _acting(self, target: Target) -> AsyncIterator[Acts]:
-        gaze = self._gaze(target)
-        if gaze is not None:
-            async with gripped(gaze.station) as grip:
-                yield HeldScripts(gaze, grip)
-            return
-        line = Line(host.Session(self._eyes), self._doors)
-        try:
-            yield line
-        finally:
-            with anyio.CancelScope(shield=True):
-                await line.aclose()
+    def _sight(self, connection: Connection, line: Acts | None = None) -> Sight:
+        if connection.winrm is not None:
+            gaze = self._gaze(connection)
+            return Sight(self.tools, line or Scripts(gaze), partial(windows.way, gaze))
+        way = self._ways.to(connection.ssh, connection.python, connection.root)
+        connected = way.connected
+        return Sight(self.tools, way.looking, None if connected is None else lambda _: connected)

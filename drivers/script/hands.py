@@ -8,13 +8,13 @@ from typing import Any
 
 from desired_state.health import Health
 from desired_state.model import Placement, Target
-from drivers.contract import Action, Deploy, Progress, Remove, Report, Step, Tools
+from drivers.contract import Action, Deploy, Ended, Errand, Progress, Remove, Report, Step, Tools
 from drivers.errors import Conflict, InvalidAction, OutcomeUnknown, Refused
 from drivers.process import render
-from drivers.process.line import Acts
+from drivers.process.line import Acts, run
 from drivers.process.sight import workload
 from drivers.script.render import Document, document, secrets, told
-from drivers.script.sight import Raw, Sight, standing
+from drivers.script.sight import TELLS_WITHIN, Raw, Sight, standing
 from drivers.sequence import Started
 from stickers import codec
 from stickers.names import PlacementId
@@ -82,7 +82,7 @@ class Hands:
         return None
 
     async def _look(self, id: PlacementId) -> dict[str, Any]:
-        return await self.line.wait("standing", self._where(id))
+        return await self.line.wait("standing", self._where(id), timeout=TELLS_WITHIN)
 
     # -- deploying ---------------------------------------------------------------------------------------------------
 
@@ -124,6 +124,15 @@ class Hands:
     async def settle(self, deploy: Deploy, instance: str) -> None:
         spare = list(deploy.predecessor.content) if deploy.predecessor else None
         await self.line("collect", self._where(deploy.id), keep=deploy.keep, spare=spare)
+
+    # -- programs beside a deployment --------------------------------------------------------------------------------
+
+    @property
+    def lets_hooks(self) -> bool:
+        return self.connection.hooks
+
+    async def run(self, id: PlacementId, errand: Errand) -> Ended:
+        return await run(self.line, self._where(id), errand)
 
     # -- restarting, removing, labelling -----------------------------------------------------------------------------
 
@@ -194,7 +203,7 @@ class Hands:
             "note": note,
         }
         token = (await self.line("order", self._where(id), order=order))["token"]
-        ended = await self.line.wait("awaited", {}, token=token)
+        ended = await self.line.wait("awaited", {}, token=token, timeout=order["within"])
         if ended["exit_code"] is None and note is None:
             raise OutcomeUnknown(f"{id}: {self._words(action, ended)}")
         return ended

@@ -17,8 +17,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from typing import TYPE_CHECKING
 
 from drivers.process import host
@@ -32,44 +30,6 @@ if TYPE_CHECKING:
 
 OUTPUT = 64 << 10  # bytes of a command's output that are read
 STATES = ("running", "starting", "restarting", "stopped")
-PATIENCE = 10.0  # seconds beyond its own deadline that a runner is waited for
-
-# Runs one command: what to run comes as JSON on standard input, how it ended goes there and into a file.
-RUNNER = """\
-import json, os, signal, subprocess, sys
-order = json.load(sys.stdin)
-child = None
-try:
-    child = subprocess.Popen(order["argv"], cwd=order["cwd"], env=order["env"], stdin=subprocess.PIPE,
-                             stdout=open(order["log"], "wb"), stderr=subprocess.STDOUT, start_new_session=True)
-    child.communicate(order["stdin"].encode(), order["within"])
-    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-    why = "ended with exit code %d" % code
-except subprocess.TimeoutExpired:
-    code, why = None, "was not done within %g s" % order["within"]
-except OSError as error:
-    code, why = 127, "cannot be run: %s" % (error.strerror or error)
-if child is not None and code is None:
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    child.wait()
-said = []
-if child is not None:
-    with open(order["log"], "rb") as log:
-        log.seek(max(0, os.path.getsize(order["log"]) - 2000))
-        said = log.read().decode(errors="replace").strip().splitlines()
-found = {"format": order["format"], "token": order["token"], "exit_code": code, "why": why, "said": said[-1:]}
-if order["result"]:
-    beside = order["result"] + ".new"
-    with open(beside, "w") as file:
-        json.dump(found, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(beside, order["result"])
-print(json.dumps(found))
-"""
 
 
 def surroundings(place: Place, claim: Claim, ask: Mapping[str, Any], action: str) -> dict[str, str]:
@@ -146,11 +106,8 @@ def _ending(code: int | None) -> str:
     return "did not answer in time" if code is None else f"ended with exit code {code}"
 
 
-def _leave(runner: subprocess.Popen[bytes]) -> None:
-    """Let a runner go on alone; somebody has to be there when it ends."""
-    if runner.stdout is not None:
-        runner.stdout.close()
-    threading.Thread(target=runner.wait, daemon=True).start()
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -223,10 +180,10 @@ def workload(found: Json, notes: Sequence[Json], ended: bool) -> Json:
 
 class Session(host.Session):
     eyes: Eyes
+    at_once = ()  # a look runs commands
 
     def __init__(self, eyes: Eyes | None = None) -> None:
         super().__init__(eyes or Eyes())
-        self.runners: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
 
     def standing(self, request: Mapping[str, Any]) -> Json:
         claim = Claim.of(request)
@@ -234,6 +191,11 @@ class Session(host.Session):
         found = self.eyes.seen(claim, claim.place(str(request["component"]), str(request["slot"])), request)
         place = self._named(request)
         return {**found, "ended": self.eyes._ended(place), "notes": self.eyes.notes(place)}
+
+    def examine(self, request: Mapping[str, Any]) -> Json:
+        """What a plain host tells, and which of the commands are no programs that can be run here."""
+        lacking = [path for path in map(str, request["programs"]) if not _is_program(path)]
+        return {**super().examine(request), "lacking": lacking}
 
     def _named(self, request: Mapping[str, Any]) -> Place:
         return Claim.of(request).place(str(request["component"]), str(request["slot"]))
@@ -246,49 +208,21 @@ class Session(host.Session):
             past = self.eyes.notes(place)
             past = past if self.eyes._ended(place) else past[1:]  # what did not end well is no way back
             self._record(place, [{**note, "token": token}, *past])
-        within = float(order["within"])
         ask = {
-            "format": host.FORMAT,
             "argv": [str(word) for word in order["argv"]],
             "cwd": place.path,
             "env": surroundings(place, Claim.of(request), order, str(order["action"])),
             "stdin": json.dumps(order["input"]),
-            "within": within,
+            "within": float(order["within"]),
+            "grace": 0.0,
             "log": place.logs + "/output.log",
             "token": token,
             "result": place.path + "/result.json" if note is not None else "",
         }
-        runner = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", RUNNER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[self.locks[place.path]],
-            start_new_session=True,
-            cwd="/",
-            env={"PATH": host.PATH},
-        )
-        assert runner.stdin is not None
-        with runner.stdin:
-            runner.stdin.write(json.dumps(ask).encode())
-        runner.stdin = None  # or waiting for it would close it once more
-        self.runners[runner.pid] = runner, time.monotonic() + within + PATIENCE
-        return {"token": runner.pid}
+        return {"token": self._begin(ask, self.locks[place.path])}
 
     def awaited(self, request: Mapping[str, Any]) -> Json:
-        runner, until = self.runners.pop(int(request["token"]))
-        try:
-            output, _ = runner.communicate(timeout=max(0.1, until - time.monotonic()))
-            return dict(host.parse(output))
-        except (subprocess.TimeoutExpired, ValueError):
-            _leave(runner)
-            raise Trouble("unknown", "nobody tells how the command ended; what it did is to be looked at") from None
-
-    def close(self) -> None:
-        """What was begun goes on, and keeps the lock."""
-        while self.runners:
-            _leave(self.runners.popitem()[1][0])
-        super().close()
+        return self.ran(request)
 
     def collect(self, request: Mapping[str, Any]) -> Json:
         """Forget what is neither the last one, nor among the `keep` before it, nor `spare`."""
@@ -330,3 +264,14 @@ class Session(host.Session):
         host.write_file(
             place.path + "/record.json", host.serialise({"format": host.FORMAT, "notes": list(notes)}), 0o600
         )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The requests of another machine, or those on standard input one after the other."""
+    if list(arguments) == ["session"]:
+        return host.session(Session())
+    if list(arguments) == ["serve"]:
+        eyes = Eyes()
+        host.Desk(lambda _: Session(eyes), eyes).serve()
+    sys.stderr.write("usage: holdfast.py session | serve\n")
+    return 2

@@ -26,6 +26,15 @@ WELL_WITHIN: Final = timedelta(seconds=10)  # for a health command, where no che
 Raw = Mapping[str, Any]  # as the host words it
 
 
+def connection_of(target: Target) -> Connection:
+    try:
+        return Connection.model_validate(dict(target.connection))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(step) for step in first["loc"])
+        raise InvalidAction(f"connection of {target.id}: {path}: {first['msg']}") from None
+
+
 class Sight:
     """`way` leads to the addresses of another machine, for a check of that time-out."""
 
@@ -33,12 +42,7 @@ class Sight:
         self.tools, self.line, self._way = tools, line, way
 
     def connection(self, target: Target) -> Connection:
-        try:
-            return Connection.model_validate(dict(target.connection))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            path = ".".join(str(step) for step in first["loc"])
-            raise InvalidAction(f"connection of {target.id}: {path}: {first['msg']}") from None
+        return connection_of(target)
 
     def where(self, target: Target) -> dict[str, Any]:
         connection = self.connection(target)
@@ -54,7 +58,9 @@ class Sight:
     async def observe(self, look: Look) -> Observation:
         at, id = self.tools.now(), look.target.id
         try:
-            answer = (await self.line.wait("look", {}, targets=[self.where(look.target)]))["targets"][0]
+            patience = TELLS_WITHIN * max(1, len(look.placements))
+            asked = await self.line.wait("look", {}, targets=[self.where(look.target)], timeout=patience)
+            answer = asked["targets"][0]
             if "unseen" in answer:
                 return Observation(target=id, at=at, unseen=answer["unseen"])
             found = [await self._standing(look, raw) for raw in answer["standings"]]
@@ -94,7 +100,7 @@ class Sight:
         order = {"argv": argv, "timeout": seconds, "inputs": self.connection(target).inputs}
         check = CommandCheck(argv=argv)
         try:
-            code = (await self.line.wait("ask", place, order=order))["exit_code"]
+            code = (await self.line.wait("ask", place, order=order, timeout=seconds))["exit_code"]
         except DriverError as error:
             return Health(state=HealthState.UNKNOWN, detail=str(error))
         if code == 0:

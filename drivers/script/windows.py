@@ -17,6 +17,7 @@ import anyio
 
 from drivers import probes
 from drivers.errors import DriverError, InvalidAction, OutcomeUnknown, Unreachable
+from drivers.process.host import ERRAND_ENDS
 from drivers.process.line import Raw
 from drivers.script import host
 from drivers.windows import render
@@ -156,7 +157,7 @@ class HeldScripts(Scripts):
             await self._record(_place(where), [{**note, "token": token}, *past])
         stdin = json.dumps(order["input"])
         command = command_of(where, order["argv"], order["action"], order["inputs"], stdin, within)
-        self._orders[token] = where, anyio.current_time() + within + host.PATIENCE
+        self._orders[token] = where, anyio.current_time() + within + ERRAND_ENDS
         return await self._grip("order", {**_place(where), "token": token, "command": command})
 
     async def _awaited(self, token: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +93,13 @@ class Program:
 
 @cache
 def program(path: str) -> Program:
-    return Program(source=Path(path).read_bytes())
+    return brought(Path(path).read_bytes())
+
+
+@lru_cache(maxsize=16)
+def brought(source: bytes) -> Program:
+    """One for all hosts: packing it takes longer than everything else that is done for one of them."""
+    return Program(source=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ leaves it running with the commands to try, until Ctrl-C."""
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ MARKS = {"in sync": "✓", "in transit": "→", "unknown": "?"}
 def main() -> int:
     arguments = _arguments()
     fleet = _fleet(arguments)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupted)
     say(
         "Build",
         "pack three releases of a small shop as OCI artifacts, declare three environments in YAML, make a signing key",
@@ -25,6 +28,7 @@ def main() -> int:
     fleet.build()
     try:
         with fleet.held():
+            _tell_dashboard(fleet)
             for scene in SCENES[: 1 if arguments.first_only else None]:
                 scene(fleet)
             if not arguments.once:
@@ -32,6 +36,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nThe daemon is drained and the fleet is ended.")
     return 0
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:
@@ -171,7 +179,13 @@ TO_TRY = (
 )
 
 
+def _tell_dashboard(fleet: Fleet) -> None:
+    say("Dashboard", fleet.dashboard)
+    print(f"   log in as admin, with the password {fleet.password.read_text().strip()}", flush=True)
+
+
 def _leave_running(fleet: Fleet) -> None:
+    _tell_dashboard(fleet)
     say("Now it is yours", "the fleet keeps running; in another terminal:")
     command = Path(sys.executable).with_name("holdfast")
     print(f"   export HOLDFAST_STATE={fleet.state} HOLDFAST_DOCUMENTS={fleet.documents}")

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -40,6 +41,16 @@ class Fleet:
     environments: dict[str, int] = field(default_factory=lambda: dict(ENVIRONMENTS))  # name -> how many targets
     ports: dict[str, int] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)  # environment -> version
+    port: int = field(default_factory=lambda: _port(8420))  # of the dashboard
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def password(self) -> Path:
+        """Where the dashboard's password lies; its user is `admin`."""
+        return self.home / "password"
 
     @property
     def repository(self) -> str:
@@ -82,6 +93,8 @@ class Fleet:
             self._write_targets(environment, count)
             self.declare(environment, RELEASES[0])
         self.holdfast("keys", "init")
+        self.password.touch(mode=0o600)
+        self.password.write_text(secrets.token_urlsafe(12) + "\n")
 
     def _packed(self, release: str) -> str:
         source = self.home / "build" / release
@@ -139,7 +152,9 @@ class Fleet:
     def held(self) -> Iterator[None]:
         """The daemon, for as long as the block lasts; then it is drained and the fleet is ended by process id."""
         with (self.home / "daemon.log").open("wb") as log:
-            daemon = subprocess.Popen(self.command("run"), stdout=log, stderr=log, start_new_session=True)
+            command = self.command("serve", "--listen", f"127.0.0.1:{self.port}")
+            environment = os.environ | {"HOLDFAST_ADMIN_PASSWORD_FILE": str(self.password)}
+            daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             self.wait("the daemon", (self.state / "holdfast.sock").exists)
             yield
@@ -243,6 +258,17 @@ def claiming_another(envelope: dict[str, Any]) -> dict[str, Any]:
 def _pid(instance: str) -> int:
     """The process id in `pid:start time`."""
     return int(instance.partition(":")[0])
+
+
+def _port(wished: int) -> int:
+    """The port that people remember, or any other while that one is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except OSError:
+            return free_port()
+        return wished
 
 
 def free_port() -> int:

@@ -99,19 +99,6 @@ def standing_of(c: Connection, environment: EnvironmentId, targets: Sequence[Tar
     return tuple(_standing(row) for row in c.execute(query.order_by(table.c.target, table.c.component, table.c.slot)))
 
 
-def drifted_now(
-    c: Connection, environment: EnvironmentId, *, after: int = 0, limit: int | None = None
-) -> tuple[StandingInterval, ...]:
-    """How every placement stands that is not in sync, by the number of its interval."""
-    query = select(table).where(
-        table.c.environment == environment,
-        table.c.until.is_(None),
-        table.c.verdict != Verdict.IN_SYNC,
-        table.c.number > after,
-    )
-    return tuple(_standing(row) for row in c.execute(query.order_by(table.c.number).limit(limit)))
-
-
 def counts_now(c: Connection, environment: EnvironmentId | None = None) -> dict[EnvironmentId, dict[str, int]]:
     """How many placements stand how, by environment."""
     query = select(table.c.environment, table.c.verdict, func.count()).where(table.c.until.is_(None))

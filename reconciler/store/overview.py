@@ -178,6 +178,16 @@ def placements(
     return Page(items=tuple(found[:limit]), before=cursor)
 
 
+def drifted(c: Connection, ids: Sequence[EnvironmentId]) -> dict[EnvironmentId, list[StandingInterval]]:
+    """What is not in sync in these environments, in one statement that reads no other row."""
+    apart = [verdict.value for verdict in GRAVITY if verdict is not Verdict.IN_SYNC]
+    query = select(table).where(_OPEN, table.c.environment.in_(ids), table.c.verdict.in_(apart))
+    found: dict[EnvironmentId, list[StandingInterval]] = {}
+    for row in c.execute(query.order_by(table.c.environment, *_PLACE)):
+        found.setdefault(EnvironmentId(row.environment), []).append(_standing(row))
+    return found
+
+
 def environments_of(c: Connection, target: TargetId) -> tuple[EnvironmentId, ...]:
     """Where the target wears stickers."""
     query = select(table.c.environment).where(_OPEN, table.c.target == target).distinct()

@@ -53,6 +53,40 @@ class Lease:
     until: datetime
 
 
+class Role(StrEnum):
+    """What a replica does: answers people and programs, holds environments, or both."""
+
+    API = "api"
+    LOOP = "loop"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A process on the database, believed alive `until`. `id` is new with every start, `place` is where it lives,
+    `key` the id of the key it signs with."""
+
+    id: str
+    place: str
+    role: Role
+    version: str
+    key: str
+    until: datetime
+    environments: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a person asks of an environment, on its way to whoever holds it."""
+
+    id: str
+    environment: EnvironmentId
+    kind: str
+    arguments: Mapping[str, Any]
+    actor: str
+    answer: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """The answer to a desired state: its generation, and whether its meaning is new."""

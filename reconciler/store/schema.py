@@ -13,15 +13,8 @@ from reconciler.store.errors import Corrupt, NewerSchema
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS: Final = (
-    "0001",
-    "0002",
-    "0003",
-    "0004",
-    "0005",
-    "0006",
-    "0007",
-)  # oldest first; a test holds them against the files
+# oldest first, as the files are
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 
 _ADVISORY: Final = 0x486F6C64  # "Hold": whoever migrates on PostgreSQL holds it for the transaction
 

@@ -21,12 +21,13 @@ import anyio
 import structlog
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import checkpoint
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from reconciler.store import engines, schema
 from reconciler.store.errors import CommitUnknown, Corrupt, StoreError, Unavailable, Violated
 from reconciler.store.lock import SideFile
+from reconciler.store.patience import SECONDS, Patience
 
 T = TypeVar("T")
 Query = Callable[[Connection], T]
@@ -44,8 +45,17 @@ def _utc() -> datetime:
 class Store:
     """Open one with `Store.open`. `now` is the clock of everything that is written."""
 
-    def __init__(self, writer: Engine, readers: Engine | None, *, lock: SideFile | None, now: Callable[[], datetime]):
+    def __init__(
+        self,
+        writer: Engine,
+        readers: Engine | None,
+        *,
+        lock: SideFile | None,
+        now: Callable[[], datetime],
+        patience: Patience | None = None,
+    ):
         self.now = now
+        self._patience = patience
         self._writer, self._readers, self._lock = writer, readers, lock
         self._writing, self._reading = CapacityLimiter(1), CapacityLimiter(engines.READERS)
         self._thread = CapacityLimiter(1)
@@ -53,29 +63,37 @@ class Store:
         self._closed = False
 
     @classmethod
-    async def open(cls, url: str, *, inline: bool = False, now: Callable[[], datetime] = _utc) -> Self:
-        """The store at `url`, its schema brought up to date.
+    async def open(
+        cls, url: str, *, inline: bool = False, now: Callable[[], datetime] = _utc, patience: float = SECONDS
+    ) -> Self:
+        """The store at `url`, its schema brought up to date. `patience` is how many seconds a transaction may take
+        where the database is elsewhere; what takes longer is hung up on, and `Unavailable`.
 
         `inline` carries every transaction out on the caller's own thread, over one connection; a database in memory
         always does. Raises `Locked`, `NewerSchema`, `Unavailable` or `Corrupt`.
         """
         if inline or engines.is_memory(url):
             return cls._opened(url, inline=True, now=now)
-        return await to_thread.run_sync(partial(cls._opened, url, inline=False, now=now))
+        return await to_thread.run_sync(partial(cls._opened, url, inline=False, now=now, patience=Patience(patience)))
 
     @classmethod
-    def _opened(cls, url: str, *, inline: bool, now: Callable[[], datetime]) -> Self:
+    def _opened(cls, url: str, *, inline: bool, now: Callable[[], datetime], patience: Patience | None = None) -> Self:
         with _translated():
             lock = _locked(url)
             try:
-                writer = engines.memory() if engines.is_memory(url) else engines.writer(url)
-                schema.bring_up_to_date(writer)
+                writer = _migrated(url, patience)
             except BaseException:
                 if lock:
                     lock.release()
                 raise
         _tell(writer)
-        return cls(writer, None if inline else engines.readers(url), lock=lock, now=now)
+        readers = None if inline else engines.readers(url, patience)
+        return cls(writer, readers, lock=lock, now=now, patience=patience)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may work on the same database."""
+        return self._writer.dialect.name != "sqlite"
 
     async def write(self, query: Query[T]) -> T:
         """What the query answers, once it is committed. Raises what the query raises, and errors of the store;
@@ -161,6 +179,8 @@ class Store:
         if self._readers is not None:
             self._readers.dispose()
         self._writer.dispose()
+        if self._patience is not None:
+            self._patience.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -177,7 +197,7 @@ class Store:
 
     def _transaction(self, query: Query[T]) -> T:
         with self._writer.connect() as connection:
-            transaction = connection.begin()
+            transaction = _begun(connection)
             answer = _asked(connection, query)
             try:
                 transaction.commit()
@@ -232,12 +252,33 @@ class _Lost(Exception):
 
 
 def _asked(connection: Connection, query: Query[T]) -> T:
-    try:
+    with _lost_told():
         return query(connection)
+
+
+def _begun(connection: Connection) -> RootTransaction:
+    with _lost_told():
+        return connection.begin()
+
+
+@contextmanager
+def _lost_told() -> Iterator[None]:
+    try:
+        yield
     except DBAPIError as error:
         if error.connection_invalidated:
             raise _Lost(_line(error)) from error
         raise
+
+
+def _migrated(url: str, patience: Patience | None) -> Engine:
+    """The connection that writes, to a schema that is up to date. Steps of the schema may take their time."""
+    migrator = engines.memory() if engines.is_memory(url) else engines.writer(url)
+    schema.bring_up_to_date(migrator)
+    if migrator.dialect.name == "sqlite":
+        return migrator
+    migrator.dispose()
+    return engines.writer(url, patience)
 
 
 def _locked(url: str) -> SideFile | None:

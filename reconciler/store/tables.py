@@ -155,6 +155,43 @@ lease = Table(
     CheckConstraint("(holder is null) = (until is null)", name="lease_held_until"),
 )
 
+replica = Table(
+    "replica",
+    metadata,
+    _text("id", primary_key=True),
+    _text("place"),
+    _text("role"),
+    _text("version"),
+    _text("key"),
+    _instant("until"),
+    Column("environments", Integer, nullable=False, server_default="0"),
+)
+Index("replica_by_end", replica.c.until)
+
+command = Table(
+    "command",
+    metadata,
+    _text("id", primary_key=True),
+    _text("environment"),
+    _text("kind"),
+    Column("arguments", Plain, nullable=False),
+    _text("actor"),
+    _instant("asked_at"),
+    _instant("until"),
+    _instant("answered_at", null=True),
+    Column("answer", Plain, nullable=True),
+    CheckConstraint("(answer is null) = (answered_at is null)", name="command_answered_at"),
+)
+UNANSWERED: Final[ColumnElement[bool]] = literal_column("answered_at is null")
+Index(
+    "command_waiting",
+    command.c.environment,
+    command.c.asked_at,
+    sqlite_where=UNANSWERED,
+    postgresql_where=UNANSWERED,
+)
+Index("command_by_end", command.c.until)
+
 job = Table(
     "job",
     metadata,
@@ -395,9 +432,10 @@ Index(
     standing.c.environment,
     standing.c.verdict,
     standing.c.target,
+    standing.c.until,
     sqlite_where=OPEN,
     postgresql_where=OPEN,
-)  # a fleet at a glance, without reading one row
+)  # a fleet at a glance, without reading one row; SQLite wants `until` in it to believe that
 Index("standing_by_environment", standing.c.environment, standing.c.number)
 Index("standing_by_target", standing.c.target, standing.c.number)
 Index("standing_by_age", standing.c.environment, standing.c.until)

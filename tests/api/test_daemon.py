@@ -193,6 +193,8 @@ FORBIDDEN = (
     "yaml",
     "anyio",
     "starlette",
+    "fastapi",
+    "pydantic",
 )
 
 

@@ -48,3 +48,9 @@ def test_without_a_database_the_state_directory_has_one() -> None:
 def test_another_database_is_taken_as_it_is() -> None:
     url = "postgresql+psycopg://h@/db"
     assert read({"HOLDFAST_DATABASE": url}).database_url == url
+
+
+def test_hooks_are_off_on_or_of_targets_alone() -> None:
+    assert [read({"HOLDFAST_HOOKS": text}).hooks for text in ("off", "target", "on")] == ["off", "target", "on"]
+    with pytest.raises(BadSetting, match="off, target, on"):
+        read({"HOLDFAST_HOOKS": "yes"})

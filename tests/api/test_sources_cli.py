@@ -69,3 +69,15 @@ def test_sources_are_listed_with_what_is_wrong_and_an_exit_code(
     assert main(["source", "list", "--output", "json"]) == 1
     [row] = json.loads(capsys.readouterr().out)["sources"]
     assert row["revision"] == head
+
+
+def test_doctor_examines_the_targets_of_every_source(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = Work(place)
+    work.commit({"deploy/all.yaml": "---\n".join((release(), environment(), target()))})
+    declare(place, source("shop", git={"repository": work.url, "path": "deploy"}), source("team", database={}))
+    (place / "dev.yaml").write_text("---\n".join((release(), environment("dev"), target("dev-1", of="dev"))))
+    assert main(["apply", "-f", str(place / "dev.yaml")]) == 0
+    capsys.readouterr()
+    main(["doctor", "--output", "json"])
+    examined = json.loads(capsys.readouterr().out)["targets"]
+    assert sorted(each["id"] for each in examined) == ["default/dev-1", "default/web-1"]

@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store documents docker compose ssh push]
+python -m tests.benchmarks [start turn core store replicas documents docker compose ssh push]
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ MINUTES: Final = {  # at the longest
     "turn": 10,
     "core": 5,
     "store": 10,
+    "pages": 10,
+    "replicas": 25,
     "documents": 5,
     "docker": 5,
     "compose": 10,
     "ssh": 5,
+    "api": 10,
     "push": 5,
 }
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from desired_state.health import CheckTls, CommandCheck, Health, HttpCheck, TcpCheck
-from desired_state.hooks import Hook, Hooks, OnFailure
+from desired_state.hooks import Hook, Hooks, OnFailure, Where
 from desired_state.model import Configuration, Placement, Port, Proxy, RestartPolicy, RuntimeHealthcheck, Volume
 from desired_state.secrets import SecretRef
 from tests.desired_state.trees import ENVIRONMENT, RELEASE, TARGET, codes, found, state
@@ -256,6 +256,11 @@ def test_targets_that_say_nothing_of_their_own_share_one_configuration() -> None
         if placement.id.component == "api"
     )
     assert one.configuration is two.configuration
+
+
+def test_a_hook_may_be_said_to_run_on_the_target() -> None:
+    placement = api("hooks: {pre_deploy: {command: [migrate], where: target}}", "")
+    assert placement.hooks == Hooks(pre_deploy=Hook(argv=("migrate",), where=Where.TARGET))
 
 
 # -- a proxy ----------------------------------------------------------------------------------------------------------

@@ -94,8 +94,9 @@ def test_what_an_editor_shows_says_what_is_expected() -> None:
 
 
 def test_the_examples_are_valid() -> None:
+    filled = {"WORK": "/w", "USER": "deploy", "SOCKET": "/run/docker.sock"}
     for file in sorted(EXAMPLES.rglob("*.y*ml")):
-        text = re.sub("@(WORK|PORT[0-9])@", lambda part: "/w" if part[1] == "WORK" else "8080", file.read_text())
+        text = re.sub("@(WORK|USER|SOCKET|PORT[0-9])@", lambda part: filled.get(part[1], "8080"), file.read_text())
         for document in yaml.safe_load_all(text):  # as its `run` fills it in
             if isinstance(document, dict) and str(document.get("apiVersion", "")).startswith("holdfast/"):
                 assert valid(document, REAL), file

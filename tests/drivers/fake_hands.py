@@ -20,6 +20,7 @@ from drivers.contract import (
     Outcome,
     Progress,
     Receipt,
+    Run,
     Stamp,
     Step,
     Tools,
@@ -172,7 +173,7 @@ class FakeHands:
             hook=None if self.hooks is None else self._hook,
         )
 
-    async def _hook(self, hook: Hook, about: Mapping[str, str]) -> str | None:
+    async def _hook(self, hook: Hook, about: Mapping[str, str], there: Run | None = None, /) -> str | None:
         assert self.hooks is not None
         assert about["key"] == KEY
         self.calls.append(f"{about['hook']} {about['release']} after {about['previous_release'] or 'nothing'}")

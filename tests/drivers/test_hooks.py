@@ -16,6 +16,7 @@ from desired_state.secrets import SecretRef
 from drivers import hooks
 from drivers.errors import Refused
 from drivers.hooks import Runner
+from drivers.process import host
 from stickers.redaction import Redactor
 
 ABOUT = {"key": "abc", "release": "shop@2"}
@@ -96,7 +97,7 @@ async def test_at_its_deadline_a_hook_and_all_it_has_started_end(runner: Runner,
     assert failed is not None
     assert "did not end within 1 s" in failed
     assert time.monotonic() - began < 15
-    if not hooks.sandboxed():  # else the number is one of its own namespace
+    if not host.sandboxed():  # else the number is one of its own namespace
         with pytest.raises(ProcessLookupError):
             os.kill(int(failed.rpartition(" ")[2]), 0)
 

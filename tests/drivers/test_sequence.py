@@ -9,9 +9,18 @@ from typing import Any
 import anyio
 import pytest
 
-from desired_state.hooks import Hook, Hooks, OnFailure
+from desired_state.hooks import Hook, Hooks, OnFailure, Where
 from drivers.contract import Deploy, Remove, Restart, Result, Stamp, Step, Unit, claim_of
-from drivers.errors import Conflict, DriverError, NotAllowed, OutcomeUnknown, Refused, StaleFence, Unreachable
+from drivers.errors import (
+    Conflict,
+    DriverError,
+    InvalidAction,
+    NotAllowed,
+    OutcomeUnknown,
+    Refused,
+    StaleFence,
+    Unreachable,
+)
 from stickers import names
 from stickers.names import InstallationId
 from stickers.observation import Workload, WorkloadState
@@ -703,4 +712,12 @@ async def test_where_hooks_are_not_allowed_what_declares_them_is_not_begun() -> 
     hands = FakeHands(stands=OLD, worn=sticker(ONE))
     with pytest.raises(NotAllowed, match="HOLDFAST_HOOKS"):
         await hands.one(TO_HOOKED)
+    assert hands.calls == ["look"]
+
+
+async def test_a_hook_on_a_target_without_a_host_is_refused_by_its_field() -> None:
+    hands = FakeHands(stands=OLD, worn=sticker(ONE), hooks={})
+    there = Hooks(post_deploy=Hook(argv=("announce",), where=Where.TARGET))
+    with pytest.raises(InvalidAction, match=r"hooks\.post_deploy\.where: .* has no host .*where: daemon"):
+        await hands.one(deploy(replace(TWO, hooks=there), replaces=OLD, predecessor=ONE))
     assert hands.calls == ["look"]

@@ -60,6 +60,22 @@ SHOWN = {
         r"staging:4 rolled_back: .*the cart is empty; shop@1\.0\.0 stands again",
         r"shop 1\.0\.0 on web-1\n$",
     ),
+    "11-ssh": (
+        r"✓ python .*\n(.*\n)*?  . hooks +(run in bubblewrap|hooks) on the target",
+        r"staging:1 completed: 1 targets",
+        r"staging:2 rolled_back: .*on the target: ended with exit code 1: the cart is empty; shop@1\.0\.0 stands again",
+        r"the host key has changed: expected ssh-ed25519",
+        r"shop 1\.0\.0 on web-1\n$",
+    ),
+    "12-script": (
+        r"✓ deploy .*can be run",
+        r"staging:1 completed: 1 targets",
+        r"lying .*web-1",
+        r"staging:2 completed",
+        r"the deploy command ended with exit code 1: the disk of north is full",
+        r"staging:3 rolled_back: .*shop@1\.0\.0 stands again",
+        r"staging:4 completed: 1 targets",
+    ),
 }
 ON_AN_ENGINE = {
     "08-docker": (
@@ -78,6 +94,14 @@ ON_AN_ENGINE = {
         r"services\.api\.privileged: found true; expected no privileged services",
         r"staging:4 completed",
     ),
+    "13-engines-behind-ssh": (
+        r"✓ engine .*by way of ssh",
+        r"✓ program ",
+        r"staging:1 completed: 2 targets",
+        r"\.yaml: OK",
+        r"staging:2 completed: 2 targets.*\n\$ holdfast plan staging\nNothing to do",
+        r"staging:3 completed",
+    ),
 }
 
 
@@ -90,6 +114,7 @@ def test_every_example_is_run_here_and_listed() -> None:
 
 @pytest.mark.parametrize("example", SHOWN)
 def test_an_example_shows_what_it_is_there_for(example: str, tmp_path: Path) -> None:
+    _skip_without_sshd(example)
     _check(_run(example, tmp_path), SHOWN[example])
     _holds(tmp_path)
     assert _left(tmp_path) == ""
@@ -108,7 +133,8 @@ def engine() -> Iterator[str]:
 
 @pytest.mark.parametrize("example", ON_AN_ENGINE)
 def test_an_example_on_an_engine_shows_it_and_leaves_nothing_there(example: str, engine: str, tmp_path: Path) -> None:
-    if example == "10-compose" and not (shutil.which("docker-compose") or _is_plugin()):
+    _skip_without_sshd(example)
+    if example in ("10-compose", "13-engines-behind-ssh") and not (shutil.which("docker-compose") or _is_plugin()):
         pytest.skip("neither docker compose nor docker-compose is installed")
     _check(_run(example, tmp_path, DOCKER_HOST=engine), ON_AN_ENGINE[example])
     _holds(tmp_path)
@@ -121,6 +147,11 @@ def test_an_example_on_an_engine_shows_it_and_leaves_nothing_there(example: str,
         assert [one["Names"] for one in client.containers(all=True) if one["Image"].startswith(registry)] == []
     finally:
         client.close()
+
+
+def _skip_without_sshd(example: str) -> None:
+    if "ssh" in example and shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        pytest.skip("no sshd (Debian package openssh-server)")
 
 
 def _is_plugin() -> bool:

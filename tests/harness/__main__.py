@@ -51,9 +51,11 @@ NEEDS = (
     Need("iptables", _on_path("iptables")),
     Need("docker-registry", _on_path("docker-registry")),
     Need("busybox-static", lambda: _is_static_busybox()),
+    Need("pgbouncer", _on_path("pgbouncer")),
     Need("postgresql", lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
     Need("nginx", _on_path("nginx")),
     Need("iproute2", _on_path("ip")),
+    Need("chromium", _on_path("chromium")),
 )
 
 

@@ -192,3 +192,20 @@ async def test_a_process_that_has_not_read_a_source_says_what_the_reader_wrote_d
                 return fault is not None and fault.reason == "SourceUnavailable"
 
             await other.until(told)
+
+
+async def test_what_was_accepted_keeps_its_time_when_a_source_comes_back() -> None:
+    one = Named("a")
+    one.put(declared("1.0.0"))
+    async with rig(sources={"one": Followed(source=one)}, load=one.load) as made:
+        await made.until(lambda: made.runs("1.0.0") == 3)
+        accepted = (await row(made, "one")).accepted_at
+        one.broken = "gone"
+        await made.reconciler.read("one")
+        one.broken = None
+        await made.reconciler.read("one")
+        after = await row(made, "one")
+        assert (after.fault, after.accepted_at) == (None, accepted)
+        assert after.read_at is not None
+        assert accepted is not None
+        assert after.read_at > accepted

@@ -1,4 +1,5 @@
-"""More seeds than the test run has time for: `python -m tests.simulation --seeds 0:5000`."""
+"""More seeds than the test run has time for: `python -m tests.simulation --seeds 0:5000`, on PostgreSQL
+`python -m tests.simulation --postgresql --seeds 0:200`."""
 
 from __future__ import annotations
 
@@ -9,12 +10,21 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import get_context
 
+from sqlalchemy import make_url
+
+from reconciler.store import engines, schema
+from tests.harness.postgres import database, given_postgres
 from tests.simulation.planted import PLANTS, planted
-from tests.simulation.run import Outcome, simulate
+from tests.simulation.run import Outcome, simulate, simulate_on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _arguments(argv)
+    if given.postgresql:
+        with given_postgres() as server, database(server) as address:
+            _lay_schema(address)
+            template = make_url(address).database
+            return _told((simulate_on(server, str(template), seed) for seed in given.seeds), len(given.seeds))
     if given.plant:
         with planted(given.plant):
             return _told(map(simulate, given.seeds), len(given.seeds))
@@ -29,8 +39,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_seeds, default=range(200), metavar="FROM:TO", help="0:5000, or a single one")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N", help="default: one per core")
     parser.add_argument("--trace", action="store_true", help="show everything that happened, whatever the outcome")
+    parser.add_argument("--postgresql", action="store_true", help="on PostgreSQL, one seed after the other")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault planted; all findings are shown")
     return parser.parse_args(argv)
+
+
+def _lay_schema(address: str) -> None:
+    engine = engines.writer(address)
+    schema.bring_up_to_date(engine)
+    engine.dispose()
 
 
 def _seeds(text: str) -> range:

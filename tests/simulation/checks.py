@@ -36,7 +36,7 @@ Content = tuple[Digest, Digest]
 class Checks:
     def __init__(self, sim: Simulation) -> None:
         self.sim, self.id = sim, sim.scenario.environment
-        self.raw: Any = sim.store._writer.raw_connection().driver_connection
+        self.raw = sim.probe
         self.effects = _Effects(sim)
         self.oracle = Oracle()
         self._jobs = 0
@@ -60,8 +60,7 @@ class Checks:
         self._new_standings()
 
     def _ask(self, statement: str, *values: object) -> Sequence[Any]:
-        found: Sequence[Any] = self.raw.execute(statement, values).fetchall()
-        return found
+        return self.raw(statement, values)
 
     def _one_active_job(self) -> None:
         for environment, count in self._ask(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,11 +13,11 @@ from typing import Final
 import anyio
 
 from reconciler import failpoints, reconcile
-from tests.harness import virtual_time
+from tests.harness import postgres, virtual_time
 from tests.simulation.checks import Checks, spied
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.scenario import drawn
-from tests.simulation.world import Simulation, hook
+from tests.simulation.world import Simulation, hook, leases_by_virtual_time
 
 QUIET: Final = 45 * 60.0  # seconds within which a mended fleet comes to rest
 REST: Final = 30.0  # seconds that a rest lasts before it is believed
@@ -43,10 +43,11 @@ class Outcome:
         return f"{self.words}\n{lines}\nseed {self.seed}: {self.violation}"
 
 
-def simulate(seed: int) -> Outcome:
-    """Run one seed; nothing of it outlives the call."""
+def simulate(seed: int, address: str | None = None) -> Outcome:
+    """Run one seed; nothing of it outlives the call. With the address of an empty database on PostgreSQL, on that."""
     began = time.process_time()
-    sim, virtual = virtual_time.run(partial(_run, seed), seed=seed)
+    with leases_by_virtual_time() if address else nullcontext():
+        sim, virtual = virtual_time.run(partial(_run, seed, address), seed=seed)
     return Outcome(
         seed=seed,
         words=sim.scenario.words,
@@ -57,8 +58,14 @@ def simulate(seed: int) -> Outcome:
     )
 
 
-async def _run(seed: int) -> tuple[Simulation, float]:
-    sim = Simulation(drawn(seed))
+def simulate_on(server: str, template: str, seed: int) -> Outcome:
+    """One seed on a database of its own, copied from the template that has the schema."""
+    with postgres.database(server, template) as address:
+        return simulate(seed, address)
+
+
+async def _run(seed: int, address: str | None) -> tuple[Simulation, float]:
+    sim = Simulation(drawn(seed), address)
     checks, nemesis = Checks(sim), Nemesis(sim)
     with _watched(sim):
         async with anyio.create_task_group() as group:

@@ -8,9 +8,13 @@ import sys
 
 import pytest
 
-from tests.simulation.run import simulate
+from tests.reconciler.store.conftest import server, template
+from tests.simulation.run import simulate, simulate_on
+
+__all__ = ["server", "template"]
 
 SEEDS = 300
+SHARED = 6  # of them on PostgreSQL; `python -m tests.simulation --postgresql --seeds 0:500` runs more
 CHUNK = 10  # seeds in one test, so that they spread over the workers
 
 
@@ -19,6 +23,12 @@ def test_every_seed_keeps_the_invariants_and_comes_to_rest(first: int) -> None:
     for seed in range(first, first + CHUNK):
         outcome = simulate(seed)
         assert outcome.violation is None, str(outcome)
+
+
+@pytest.mark.parametrize("seed", range(SHARED))
+def test_seeds_keep_them_on_postgresql_too(server: str, template: str, seed: int) -> None:
+    outcome = simulate_on(server, f"holdfast_{template}", seed)
+    assert outcome.violation is None, str(outcome)
 
 
 def test_one_seed_is_one_run_in_every_process() -> None:

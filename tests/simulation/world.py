@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,7 +15,8 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 import anyio
-from sqlalchemy import Connection
+import psycopg
+from sqlalchemy import Connection, literal
 
 from desired_state.resolve import Resolved
 from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
@@ -26,7 +28,8 @@ from reconciler.loop import Pace
 from reconciler.means import Limits
 from reconciler.observe import Sight
 from reconciler.sources import Followed
-from reconciler.store import engines, jobs, schema
+from reconciler.store import engines, jobs, leases, schema
+from reconciler.store.columns import Instant
 from reconciler.store.errors import CommitUnknown, JobOver, Unavailable, Violated
 from reconciler.store.records import Wish
 from reconciler.store.store import Query, Store
@@ -204,7 +207,7 @@ WHO: Final[ContextVar[Incarnation | None]] = ContextVar("WHO", default=None)
 class Simulation:
     """One seed on its way: everything that outlives the reconcilers, and the record of what happened."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, address: str | None = None) -> None:
         self.scenario = scenario
         self.dice = Random(f"nemesis {scenario.seed}")
         self._store_dice = Random(f"store {scenario.seed}")
@@ -213,7 +216,8 @@ class Simulation:
         self.offset = timedelta()
         self.fleet = World(now=self.now)
         self.fleet.nemesis = self.strike
-        self.store = fresh_store(self.now)
+        self.store = fresh_store(self.now) if address is None else shared_store(address, self.now)
+        self.probe, self._let_go = _probe(self.store, address)
         self.documents = Documents(self)
         self.author = Author(scenario, Random(f"author {scenario.seed}"))
         self.living: list[Incarnation] = []
@@ -290,6 +294,7 @@ class Simulation:
         return fault
 
     async def close(self) -> None:
+        self._let_go()
         await self.store.aclose()
 
 
@@ -328,6 +333,36 @@ def fresh_store(now: Callable[[], datetime]) -> Store:
     engine = engines.memory()
     _sqlite(engine.raw_connection()).deserialize(_template())
     return Store(engine, None, lock=None, now=now)
+
+
+def shared_store(address: str, now: Callable[[], datetime]) -> Store:
+    """The same on PostgreSQL, carried out where it is asked for, since virtual time waits for no thread."""
+    return Store(engines.writer(address), None, lock=None, now=now)
+
+
+@contextmanager
+def leases_by_virtual_time() -> Iterator[None]:
+    """On PostgreSQL leases go by the database's clock, which knows nothing of virtual time."""
+    clock, said = leases.clock, leases._clock
+    leases.clock = lambda c, now: now
+    leases._clock = lambda c, now, later=timedelta(0): literal(now + later, Instant)
+    try:
+        yield
+    finally:
+        leases.clock, leases._clock = clock, said
+
+
+Probe = Callable[[str, Sequence[object]], Sequence[Any]]
+
+
+def _probe(store: Store, address: str | None) -> tuple[Probe, Callable[[], None]]:
+    """Looks into the database beside everybody else, and how that is ended."""
+    if address is None:
+        raw = _sqlite(store._writer.raw_connection())
+        return lambda statement, values: raw.execute(statement, values).fetchall(), lambda: None
+    beside = psycopg.connect(address, autocommit=True)
+    asks: Any = beside.execute
+    return lambda statement, values: asks(statement.replace("?", "%s"), values).fetchall(), beside.close
 
 
 def _sqlite(raw: Any) -> sqlite3.Connection:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import httpx2
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from api.commands import act
 from api.house import House
 from api.http.app import application, gated
 from api.http.caps import Caps
@@ -77,12 +79,14 @@ class Door:
 
 @asynccontextmanager
 async def door(*states: DesiredState, caps: Caps | None = None, **parts: Any) -> AsyncIterator[Door]:
-    async with rig(*states, **parts) as made, opened(made, caps or Caps()) as door:
+    async with rig(*states, **({"tell": act.told} | parts)) as made, opened(made, caps or Caps()) as door:
         yield door
 
 
 @asynccontextmanager
-async def opened(made: Rig, caps: Caps, settings: Settings | None = None) -> AsyncIterator[Door]:
+async def opened(
+    made: Rig, caps: Caps, settings: Settings | None = None, now: Callable[[], datetime] = virtual_time.now
+) -> AsyncIterator[Door]:
     house = House(
         settings=settings or Settings(),
         installation=HERE,
@@ -91,7 +95,7 @@ async def opened(made: Rig, caps: Caps, settings: Settings | None = None) -> Asy
         drivers={"memory": made.driver},
         keyring=keyring(),
         redactor=Redactor(),
-        now=virtual_time.now,
+        now=now,
     )
     doorkeeper = Believing()
     app = application(house, doorkeeper)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+import structlog
 from fastapi import APIRouter
 
 from api.house import House
@@ -152,17 +153,24 @@ def strange(house: House) -> APIRouter:
 async def test_a_failure_inside_is_told_without_its_words_and_a_slow_answer_ends(made: Door) -> None:
     app = gated(application(made.house, Believing(), more=[strange]), Caps(answers=5, requests=2))
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://holdfast") as client:
-        shaped(await client.get("/breaks"), "INTERNAL")
-        shaped(await client.get("/dawdles"), "TIMED_OUT")
-        async with anyio.create_task_group() as group:
-            group.start_soon(client.get, "/dawdles")
-            group.start_soon(client.get, "/dawdles")
-            await anyio.sleep(1)
-            crowded = await client.get("/breaks")
-            shaped(crowded, "CROWDED")
-            assert crowded.headers["retry-after"]
-        shaped(await client.get("/breaks"), "INTERNAL")  # the seats are given back
+    inside = httpx2.AsyncClient(transport=transport, base_url="http://holdfast")
+    with structlog.testing.capture_logs() as logged:
+        async with inside as client:
+            await _asked_of_strange(client)
+    assert {each["event"] for each in logged} >= {"request_failed"}  # with its place, for whoever runs the daemon
+
+
+async def _asked_of_strange(client: httpx2.AsyncClient) -> None:
+    shaped(await client.get("/breaks"), "INTERNAL")
+    shaped(await client.get("/dawdles"), "TIMED_OUT")
+    async with anyio.create_task_group() as group:
+        group.start_soon(client.get, "/dawdles")
+        group.start_soon(client.get, "/dawdles")
+        await anyio.sleep(1)
+        crowded = await client.get("/breaks")
+        shaped(crowded, "CROWDED")
+        assert crowded.headers["retry-after"]
+    shaped(await client.get("/breaks"), "INTERNAL")  # the seats are given back
 
 
 _JSON = {"Content-Type": "application/json"}

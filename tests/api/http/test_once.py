@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog
 
 from desired_state.model import Policy, Sync
 from reconciler.store import answers, jobs
@@ -107,7 +108,7 @@ async def test_the_key_stands_where_the_job_does_or_neither(monkeypatch: pytest.
         def fails(*_: object) -> None:
             raise RuntimeError("in the middle")
 
-        with monkeypatch.context() as broken:
+        with monkeypatch.context() as broken, structlog.testing.capture_logs():
             broken.setattr(answers, "keep", fails)
             assert (await made.post(f"{HERE}/sync", headers=KEY)).status_code == 500
         assert await made.house.store.read(jobs.all_active) == ()

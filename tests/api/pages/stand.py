@@ -20,6 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from sqlalchemy import Connection
 from starlette.requests import Request
 
+from api import sources
 from api.house import House
 from api.http.app import application
 from api.http.serving import on_port
@@ -113,11 +114,12 @@ async def _served(
 ) -> AsyncIterator[Stand]:
     store = await Store.open(f"sqlite:///{home / 'holdfast.db'}", now=utc)
     real = replace(tools(), now=utc)
-    world = World(now=utc)
+    world, settings = World(now=utc), Settings(documents=Path("holdfast"), state=home)
     drivers = {"memory": MemoryDriver(real, world)}
     async with around(world, store, Shelf(*desired), running=running, tools=real, drivers=drivers) as rig:
         house = House(
-            settings=Settings(documents=Path("holdfast"), state=home),
+            settings=settings,
+            sources=sources.read(settings),
             installation=HERE,
             store=store,
             reconciler=rig.reconciler,

@@ -151,6 +151,22 @@ def test_a_search_takes_every_word_as_it_is(made: Stand, word: str) -> None:
     assert "Nothing has that in its name" in answer.text
 
 
+def test_a_source_shows_its_age_its_fault_and_what_it_declares(made: Stand) -> None:
+    text = get(made, "/sources").text
+    assert "read and accepted" in text
+    assert f'href="/environments/{STAGING}"' in text.split('id="sources"')[1].split('id="accepted"')[0]
+    made.rig.shelf.broken = "the disk is on fire"
+    made.portal.call(made.rig.reconciler.read, next(iter(made.house.sources)))
+    try:
+        text = get(made, "/sources").text
+        assert "not taken over" in text
+        assert "the disk is on fire" in text
+        assert "the disk is on fire" in get(made, "/").text
+    finally:
+        made.rig.shelf.broken = None
+        made.portal.call(made.rig.reconciler.read, next(iter(made.house.sources)))
+
+
 # -- who may what -----------------------------------------------------------------------------------------------------
 
 READER = {"cookie": "who=reader"}

@@ -8,13 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from desired_state.model import Configuration, Target
+from drivers.compose import host
 from drivers.compose.connection import Connection
-from drivers.compose.folder import Folder
+from drivers.compose.folder import Record, read_record
 from drivers.compose.lock import Place
 from stickers.names import PlacementId
 from tests.drivers.docker.yard import Yard as DockerYard
 
 TEMPLATE: Mapping[str, Any] = {"services": {"api": {"image": "kit/api:latest"}, "web": {}, "api-admin": {}}}
+
+
+class Files:
+    """The project's directory on this machine, as a person at its shell sees it."""
+
+    def __init__(self, root: Path, place: Place) -> None:
+        self.path = root / place.project
+        self.lock = self.path / "lock.yaml"
+
+    def hold(self) -> int:
+        return host.Folder(str(self.path.parent), self.path.name).hold()
+
+    def record(self, service: str) -> Record:
+        return read_record(host.text_of(str(self.path / "services" / service / "record.json")))
 
 
 class Yard(DockerYard):
@@ -41,8 +56,8 @@ class Yard(DockerYard):
         return Place(installation=self.tools.installation, target=self.target.id)
 
     @property
-    def folder(self) -> Folder:
-        return Folder(str(self.root), self.place)
+    def folder(self) -> Files:
+        return Files(self.root, self.place)
 
     def configuration(self, component: str, **own: Any) -> Configuration:
         """As the documents are resolved: with what the template says of the component."""

@@ -31,7 +31,7 @@ from drivers.contract import (
 from drivers.docker.connection import Connection
 from drivers.docker.driver import DockerDriver
 from drivers.docker.engine import Engine
-from drivers.docker.feed import Closeable, Hold
+from drivers.feed import Closeable, Hold
 from stickers import names
 from stickers.names import ActionKey, ComponentName, EnvironmentId, JobId, PlacementId, ReleaseName, TargetId
 from stickers.observation import Observation, Standing, Workload
@@ -170,7 +170,7 @@ class Daemon:
 
     def _heard(self) -> threading.Event:
         """Set when the engine has begun to tell its events; it tells of what happened since it was asked."""
-        (host,) = self.driver._hosts.values()
+        (host,) = self.driver._hosts._hosts.values()
         heard, events = threading.Event(), host.engine.events
 
         def listening(filters: Any, hold: Hold) -> Any:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from desired_state.model import Target
 from drivers.conformance import Bench, Clause
 from drivers.conformance.mixin import checks
-from drivers.contract import Driver, Look
+from drivers.contract import Driver, Grade, Look
 from drivers.docker.connection import Connection
 from drivers.docker.driver import DockerDriver
 from drivers.secrets import file
@@ -139,6 +139,19 @@ async def test_the_socket_is_ours_alone_and_goes_with_the_driver(
     assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
     await driver.aclose()
     assert not socket.parent.exists()
+
+
+async def test_the_doctor_asks_an_engine_behind_ssh_and_takes_its_room_for_nobody_elses(
+    yard: Yard, server: Sshd, driver: DockerDriver
+) -> None:
+    target = replace(yard.target, connection=server.connection(engine=yard.engine))
+    found = {one.about: one for one in await driver.examine(Look(target=target))}
+    assert found["engine"].sentence.endswith("by way of ssh")
+    assert (found["version"].grade, found["disk"].grade) == (Grade.OK, Grade.UNKNOWN)
+    nowhere = replace(target, connection=server.connection(engine=yard.engine, port=free_port()))
+    (lost,) = await driver.examine(Look(target=nowhere))
+    assert (lost.about, lost.grade) == ("host", Grade.UNKNOWN)
+    assert "the connection is refused" in lost.sentence
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH"

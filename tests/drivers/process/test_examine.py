@@ -69,7 +69,7 @@ async def test_a_root_that_is_a_file_or_below_one_is_told(yard: Yard) -> None:
 
 def test_a_root_that_may_not_be_written_says_how_to_make_it() -> None:
     root = {"there": False, "folder": True, "nearest": "/srv", "writable": False, "owner": None, "strangers": []}
-    found = examine._root({"root": root, "user": 1000}, {"root": "/srv/web-1"})
+    found = examine.root({"root": root, "user": 1000}, {"root": "/srv/web-1"})
     assert found.grade is Grade.MISSING
     assert found.remedy == "as root: install -d -o 1000 /srv/web-1"
 
@@ -157,3 +157,14 @@ async def test_a_host_that_cannot_be_asked_is_unknown(yard: Yard) -> None:
 
 def test_a_path_is_measured_where_it_would_be_made(tmp_path: Path) -> None:
     assert host.room_at(f"{tmp_path}/not/yet")["size"] == host.room_at(str(tmp_path))["size"]
+
+
+async def test_an_artifact_is_looked_for_as_the_target_would_run_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's platform is not that of the daemon."""
+    asked = []
+    monkeypatch.setattr(examine, "_from_layout", lambda connection, placement, machine: asked.append(str(machine)))
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "web-1", "6.1", "#1", "aarch64")))
+    assert (await examined(yard, yard.placement("1")))["artifact"].grade is Grade.OK
+    assert asked == ["linux/arm64"]

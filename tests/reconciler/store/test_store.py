@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError, StatementError
 
 from reconciler.store import engines, environments, installations, jobs
 from reconciler.store.errors import CommitUnknown, Corrupt, Locked, Unavailable, Violated
+from reconciler.store.patience import Patience
 from reconciler.store.store import Store
 from reconciler.store.tables import content
 from tests.harness.postgres import NoPostgres, Postgres, running_postgres
@@ -393,11 +394,17 @@ async def test_a_connection_lost_while_committing_is_not_tried_again(postgresql:
 
 
 def test_statements_and_locks_have_their_time_on_postgresql(postgresql: str) -> None:
-    for engine in (engines.writer(postgresql), engines.readers(postgresql)):
+    patience = Patience(20)
+    for engine in (engines.writer(postgresql, patience), engines.readers(postgresql, patience)):
         with engine.connect() as c:
             limits = [c.execute(text(f"show {name}")).scalar() for name in ("statement_timeout", "lock_timeout")]
-            assert limits == ["1min", "10s"]
+        with engine.connect() as c:
+            c.connection.driver_connection.execute("rollback")  # type: ignore[union-attr]
+            kept = c.connection.driver_connection.execute("show statement_timeout").fetchone()  # type: ignore[union-attr]
         engine.dispose()
+        assert limits == ["18s", "10s"]
+        assert kept == ("0",)  # nothing of it outlives the transaction
+    patience.close()
 
 
 @pytest.fixture

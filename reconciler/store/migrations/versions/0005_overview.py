@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "open_standing_by_verdict",
         "standing",
-        ["environment", "verdict", "target"],
+        ["environment", "verdict", "target", "until"],
         unique=False,
         sqlite_where=still,
         postgresql_where=still,

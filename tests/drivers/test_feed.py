@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from drivers.docker.feed import AHEAD, Feed, Hold
 from drivers.errors import Unreachable
+from drivers.feed import AHEAD, LINE, Feed, Hold, lines
 
 
 class Spring:
@@ -30,7 +30,7 @@ class Spring:
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "docker stream"]
+    return [thread for thread in threading.enumerate() if thread.name == "stream"]
 
 
 async def test_every_item_comes_in_its_order() -> None:
@@ -74,3 +74,14 @@ def test_no_thread_outlives_the_loop_of_its_reader() -> None:
     while (left := set(_threads()) - before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left
+
+
+async def test_what_is_printed_comes_line_by_line_however_it_was_cut() -> None:
+    pieces = [b"one\ntw", b"o\n", b"", b"\xff\nlast"]
+    found = [line async for line in lines(lambda _: iter(pieces))]
+    assert found == ["one", "two", "\ufffd", "last"]
+
+
+async def test_a_line_without_end_is_shown_in_pieces() -> None:
+    found = [line async for line in lines(lambda _: iter([b"x" * LINE, b"x", b"y\n"]))]
+    assert found == ["x" * (LINE + 1), "y"]

@@ -1,11 +1,11 @@
-"""Blocking streams of engines as one async iterator: a thread for each, all ended when their reader leaves."""
+"""Blocking streams of runtimes as one async iterator: a thread for each, all ended when their reader leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from math import inf
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -16,7 +16,8 @@ from drivers.errors import DriverError
 
 T = TypeVar("T")
 
-AHEAD: Final = 64  # items read before anybody wanted them; then the thread waits, and so does the engine
+LINE: Final = 64 * 1024  # bytes; what is longer is shown in pieces
+AHEAD: Final = 64  # items read before anybody wanted them; then the thread waits, and so does the runtime
 
 
 class Closeable(Protocol):
@@ -43,7 +44,7 @@ class Feed(Generic[T]):
         self._send, self._receive = anyio.create_memory_object_stream[T | DriverError](inf)  # `_room` bounds it
         self._loop = asyncio.get_running_loop()
         for open in self._opens:
-            threading.Thread(target=self._pump, args=(open,), name="docker stream", daemon=True).start()
+            threading.Thread(target=self._pump, args=(open,), name="stream", daemon=True).start()
         if not self._opens:
             self._send.close()
         return self._items(self._receive)
@@ -101,3 +102,17 @@ class Feed(Generic[T]):
 def _close(stream: Closeable) -> None:
     with contextlib.suppress(Exception):  # half-closed by the other side: closed is all it should be
         stream.close()
+
+
+async def lines(open: Open[bytes]) -> AsyncGenerator[str, None]:
+    """What a stream of bytes prints, line by line, without their ends."""
+    rest = b""
+    async with Feed(open) as feed:
+        async for piece in feed:
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > LINE:
+                whole, rest = [*whole, rest], b""
+            for line in whole:
+                yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
