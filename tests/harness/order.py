@@ -12,6 +12,7 @@ DEAREST: Final = (
     "tests/drivers/compose/test_conformance.py",
     "tests/examples/",
     "tests/faults/",
+    "tests/replicas/",
     "tests/drivers/process/test_ssh_conformance.py",
     "tests/drivers/systemd/test_conformance.py",
     "tests/api/test_daemon.py",
@@ -22,6 +23,7 @@ DEAREST: Final = (
     "tests/drivers/ssh/",
     "tests/drivers/script/",
     "tests/drivers/windows/",
+    "tests/packaging/test_install.py",
     "tests/api/",
 )
 
