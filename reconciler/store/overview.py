@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, distinct, func, or_, select, 
 
 from reconciler.core.drift import Verdict
 from reconciler.core.machine import JOB_ACTIVE, TaskState
+from reconciler.store import chronicle
 from reconciler.store.history import _decision, _standing
 from reconciler.store.records import DecisionInterval, Page, ProgressLine, StandingInterval
 from reconciler.store.tables import decision, environment, job, progress, release, task
@@ -432,11 +433,9 @@ def pulse_of(c: Connection, id: EnvironmentId) -> str:
 
 
 def pulse_of_job(c: Connection, id: JobId) -> str:
-    """The same for one job and its tasks."""
+    """The same for one job: whatever its tasks do and report is told in the chronicle, in the same transaction."""
     row = c.execute(select(job.c.version, job.c.wish).where(job.c.id == id)).first()
-    worked = c.execute(select(func.count(), func.sum(task.c.version)).where(task.c.job == id)).one()
-    lines = select(func.count()).select_from(progress.join(task, task.c.id == progress.c.task)).where(task.c.job == id)
-    return _token(tuple(row or ()), tuple(worked), c.execute(lines).scalar())
+    return _token(tuple(row or ()), chronicle.last_of(c, id))
 
 
 def _active() -> list[str]:
