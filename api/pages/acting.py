@@ -32,8 +32,8 @@ def router(desk: Desk) -> APIRouter:
         going = [each for each in found["blocked"] if each["code"] == Code.REMOVAL_LIMIT]
         if going:  # the plan with the removal that waits for a person, as they would confirm it
             whole = await answer(desk, request, "plan", environment=id, confirm_removal=found["removal_hash"])
-        shown = {"plan": found, "whole": whole, "going": going, "allowed": allowed(principal_of(request), id)}
-        return show(desk, request, "plan.html", title=f"Plan of {id}", id=id, **shown)
+        may, title = allowed(principal_of(request), id), f"Plan of {id}"
+        return show(desk, request, "plan.html", title=title, id=id, plan=found, whole=whole, going=going, allowed=may)
 
     @made.post(PLACE + "/sync", dependencies=[guarded(Verb.DEPLOY)])
     async def sync(request: Request, project: str, environment: str) -> Response:

@@ -331,3 +331,11 @@ def test_files_of_what_a_reader_may_not_see_are_refused(made: Stand) -> None:
     assert get(made, f"/jobs/{PROD}/1/artifacts", headers=READER).status_code == 403
     assert get(made, f"/jobs/{PROD}/1/artifacts/sha256:{'0' * 64}", headers=READER).status_code == 403
     assert get(made, f"/jobs/{PROD}/1/artifacts/sha256:{'0' * 64}").status_code == 404
+
+
+def test_a_row_of_the_fleet_draws_the_drift_of_its_day(made: Stand) -> None:
+    text = get(made, "/").text
+    row = text[text.index(f'href="/environments/{STAGING}"') :]
+    drawn = re.search(r'<svg class="spark"[^>]*aria-label="([^"]+)"', row)
+    assert drawn is not None
+    assert re.fullmatch(r"drifted placements over 24 h: [1-9]\d* now, [1-9]\d* at most", drawn[1])
