@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from api import keys, logging, sources
 from api.bell import Bell
+from api.commands import act
 from api.house import House, signs_nothing
 from api.place import Place
 from api.problem import Problem
@@ -170,6 +171,7 @@ def _house(
         ttl=timedelta(seconds=settings.lease_seconds),
         bell=_replicas(settings, store, logging.write),
         role=Role(settings.role),
+        tell=act.told,
         version=version("holdfast"),
         key=key,
         keys_again=lambda: keys.load_keyring(settings.keys),

@@ -3,11 +3,11 @@ job that the loop carries, or says why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -21,7 +21,8 @@ from reconciler.core.known import Memory
 from reconciler.leases import HeldElsewhere
 from reconciler.means import Means
 from reconciler.reconcile import Also, Asked, Survey, View, WorldMoved, nothing_more
-from reconciler.store import jobs, memories
+from reconciler.store import answers, jobs, memories
+from reconciler.store.answers import Ticket
 from reconciler.store.errors import JobActive
 from reconciler.store.records import Job, Lease, Refusal
 from stickers.names import Digest, EnvironmentId, PlacementId, TargetId
@@ -30,6 +31,8 @@ HASH: Final = 8  # digits of a hash that name it well enough
 TRIES: Final = 3  # at a world that moves while it is looked at
 PAGES: Final = 20  # of jobs, in which what brought the declared release is searched
 PAGE: Final = 200
+
+Tell = Callable[[EnvironmentId, Job | None], Mapping[str, Any]]  # the answer about the job that was made, if one was
 
 
 class Declined(Exception):
@@ -42,11 +45,13 @@ class Declined(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who asks, and why; `also` is written in the transaction that makes their job."""
+    """Who asks, and why; `also` is written in the transaction that makes their job. What is asked under a `ticket`
+    takes effect once."""
 
     actor: str
     reason: str
     also: Also = nothing_more
+    ticket: Ticket | None = None
 
     def asked(self, also: Also = nothing_more) -> Asked:
         def both(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
@@ -54,6 +59,22 @@ class Person:
             self.also(c, job, lease, now)
 
         return Asked(by=self.actor, reason=self.reason, also=both)
+
+
+def named(environment: EnvironmentId, job: Job | None) -> Mapping[str, Any]:
+    """What is told of a job where nobody says it in other words."""
+    return {"environment": environment, "job": None if job is None else job.id}
+
+
+def keeps(tell: Tell, ticket: Ticket | None) -> Also:
+    """Keeps the first answer under the ticket."""
+    if ticket is None:
+        return nothing_more
+
+    def keep(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
+        answers.keep(c, ticket, tell(job.environment, job), now)
+
+    return keep
 
 
 async def plan(means: Means, environment: EnvironmentId, grant: Grant = NO_GRANT) -> Plan:

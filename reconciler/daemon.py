@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
+from secrets import token_hex
 from typing import Final
 
 import anyio
@@ -18,7 +19,7 @@ from drivers.contract import Driver, Tools
 from reconciler import accept, commands, events, execute, forward, loop, reconcile
 from reconciler.accept import Load
 from reconciler.bell import EVERYTHING, Bell
-from reconciler.commands import Person
+from reconciler.commands import Person, Tell
 from reconciler.core.intent import Grant, Plan
 from reconciler.core.machine import IllegalTransition
 from reconciler.events import Sink, nowhere
@@ -27,10 +28,11 @@ from reconciler.leases import TTL, HeldElsewhere, Leases
 from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
-from reconciler.reconcile import Also, nothing_more
+from reconciler.seats import Seats
 from reconciler.sources import Followed, Reading
 from reconciler.spread import POLL, SINGLE, Spread, Told
 from reconciler.store import environments, jobs, memories, replicas
+from reconciler.store.answers import Ticket
 from reconciler.store.errors import Corrupt, NewerSchema, StoreError, Violated
 from reconciler.store.records import Command, Job, Replica, Role
 from reconciler.store.store import Store
@@ -44,6 +46,9 @@ SWEEPS: Final = 30.0  # seconds between two looks for what nobody has asked for
 BUSY: Final = 2.0  # seconds between two looks that events ask for while a job is at work
 SHARE: Final = 10  # times as long as the last one took: a large fleet must not be looked at all the while it changes
 SPREAD: Final = "spread"  # the word that there is something to take, or somebody to share with
+ASKS: Final = "asks"  # the kind of word by which a replica asks for a read, and waits: who asks, the source
+READ: Final = "was-read"  # the kind of word that a source was read: who asked
+READS_IN: Final = 5.0  # seconds that who asks for a read of a source waits for whoever reads it
 FAREWELL: Final = 5.0  # seconds for giving the leases back
 
 _TERMINAL: Final = (Corrupt, NewerSchema, Violated, IllegalTransition, TypeError, AttributeError, AssertionError)
@@ -55,7 +60,8 @@ class Parts:
     earlier one left held is taken over at once. `load` is what a tree of documents means.
 
     With a `bell` other replicas may work on the same database; `version` and `key`, the id of the key that signs, are
-    told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it.
+    told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it. `tell`
+    is what is kept as the answer to a request that is to take effect once.
     """
 
     store: Store
@@ -73,6 +79,7 @@ class Parts:
     ttl: timedelta = TTL
     role: Role = Role.BOTH
     bell: Bell | None = None
+    tell: Tell = commands.named
     version: str = ""
     key: str = ""
     keys_again: Callable[[], Keyring] | None = None
@@ -89,6 +96,10 @@ class Reconciler:
         self._leases.lost = self._lost
         self._stopping = anyio.Event()
         self._answers: forward.Answers = {}
+        self._reads: dict[str, anyio.Event] = {}  # who waits until another replica has read a source
+        self._asking: dict[
+            str, list[str]
+        ] = {}  # source -> those elsewhere that wait for a read that begins from now on
         self._running = False
         self._others: tuple[Replica, ...] = ()
         self._doubted: set[str] = set()
@@ -123,7 +134,8 @@ class Reconciler:
             random=parts.random,
             ask=lambda key, after: self._queue.request(key, after=after),
             stopping=self._stopping.is_set,
-            seats=anyio.CapacityLimiter(parts.limits.actions),
+            seats=Seats(parts.limits.actions),
+            tell_of=parts.tell,
             sources=self._sources,
         )
         self._runtimes = Runtimes(
@@ -294,21 +306,21 @@ class Reconciler:
         actor: str,
         plan_hash: str | None = None,
         reason: str = "asked for by a person",
-        also: Also = nothing_more,
+        ticket: Ticket | None = None,
     ) -> Job | None:
-        """`also` is written in the transaction that makes the job, here and in the others; where another replica makes
-        it, with its answer."""
-        person = Person(actor=actor, reason=reason, also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.sync(environment, grant, person, plan_hash), also)
+        """Under a `ticket` the answer is kept in the transaction that makes the job, here and in the others, whatever
+        replica makes it."""
+        person = self._person(actor, reason, ticket)
+        if self._together:
+            return await self._ask(forward.sync(environment, grant, person, plan_hash))
         return await commands.sync(self._means, environment, grant, person, plan_hash=plan_hash)
 
     async def rollback(
-        self, environment: EnvironmentId, *, actor: str, reason: str, also: Also = nothing_more
+        self, environment: EnvironmentId, *, actor: str, reason: str, ticket: Ticket | None = None
     ) -> Job | None:
-        person = Person(actor=actor, reason=reason, also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.rollback(environment, person), also)
+        person = self._person(actor, reason, ticket)
+        if self._together:
+            return await self._ask(forward.rollback(environment, person))
         return await commands.rollback(self._means, environment, person)
 
     async def adopt(
@@ -317,11 +329,11 @@ class Reconciler:
         targets: frozenset[TargetId] | None,
         *,
         actor: str,
-        also: Also = nothing_more,
+        ticket: Ticket | None = None,
     ) -> Job | None:
-        person = Person(actor=actor, reason="asked to take over what runs", also=also)
-        if self._is_asked(environment, also):
-            return await self._ask(forward.adopt(environment, targets, person), also)
+        person = self._person(actor, "asked to take over what runs", ticket)
+        if self._together:
+            return await self._ask(forward.adopt(environment, targets, person))
         return await commands.adopt(self._means, environment, targets, person)
 
     async def lift_refused(self, environment: EnvironmentId, *, actor: str) -> int:
@@ -336,15 +348,11 @@ class Reconciler:
         """Whether what people ask goes through the database: then it is done once, whoever dies on the way."""
         return self._parts.bell is not None and self._running
 
-    def _is_asked(self, environment: EnvironmentId, also: Also) -> bool:
-        """What is to be written with the job is written in its transaction where the environment is held here."""
-        return self._together and (also is nothing_more or not self._leases.holds(environment))
+    def _person(self, actor: str, reason: str, ticket: Ticket | None) -> Person:
+        return Person(actor=actor, reason=reason, also=commands.keeps(self._parts.tell, ticket), ticket=ticket)
 
-    async def _ask(self, command: Command, also: Also) -> Job | None:
-        job = await forward.ask(self._means, command, self.request, self._answers)
-        if job is not None and also is not nothing_more:
-            await forward.write_with(self._means, job, also)
-        return job
+    async def _ask(self, command: Command) -> Job | None:
+        return await forward.ask(self._means, command, self.request, self._answers)
 
     # -- other replicas ---------------------------------------------------------------------------------------------
 
@@ -365,10 +373,18 @@ class Reconciler:
         key = loop.parsed(word)
         if kind == "answer" and id in self._answers:
             self._answers[id].set()
+        elif kind == READ:
+            self._reads.pop(id, anyio.Event()).set()
+        elif kind == ASKS and self.single:
+            self._asked_to_read(*id.split(":", 1))
         elif word in (SPREAD, EVERYTHING):
             self._spread.nudge()
         elif key is not None and self._is_ours(key):
             self._queue.request(key)
+
+    def _asked_to_read(self, who: str, name: str) -> None:
+        self._asking.setdefault(name, []).append(who)
+        self._queue.request(loop.read(name))
 
     def _gained(self, environments: Sequence[EnvironmentId], active: Sequence[Job]) -> None:
         """Held from now on: everything is looked at, and what is under way goes on."""
@@ -436,24 +452,36 @@ class Reconciler:
         if name not in self._sources:
             return None
         await self._leases.inherit()
-        reading = self._sources[name]
+        reading, asking = self._sources[name], self._asking.pop(name, [])
         try:
             await self._read_alone(name)
         except HeldElsewhere as held:
             return held.again * self._parts.random.uniform(0.9, 1.1)
+        for who in asking:
+            self._ring(f"{READ}:{who}")
         sooner = READS_AGAIN * 2.0 ** min(reading.refusals - 1, 20)
         pause = reading.followed.poll if reading.fault is None else min(reading.followed.poll, sooner)
         return pause * self._parts.random.uniform(0.9, 1.1)
 
     async def read(self, name: str) -> Reading:
         """Read a source now, whatever its interval is; what is known of it then. Where another replica reads it, that
-        one is asked, and this is what it has written down."""
+        one is asked and waited for a while, and this is what it has written down."""
         try:
             await self._read_alone(name)
         except HeldElsewhere:
-            self._ring(str(loop.read(name)))
+            await self._read_elsewhere(name)
             await accept.hear(self._means)
         return self._sources[name]
+
+    async def _read_elsewhere(self, name: str) -> None:
+        """An older replica reads too, and says nothing."""
+        who = token_hex(8)
+        read = self._reads[who] = anyio.Event()
+        self._ring(f"{ASKS}:{who}:{name}")
+        self._ring(str(loop.read(name)))
+        with anyio.move_on_after(READS_IN if self._together else 0):
+            await read.wait()
+        self._reads.pop(who, None)
 
     async def _read_alone(self, name: str) -> None:
         """Under the lease of the one that reads. Whoever does not hold it forgets what it has read: another goes on

@@ -2,15 +2,15 @@
 answered in the database.
 
 The answer about a job is written in the transaction that makes the job, so a holder that dies in between makes no
-second one. Who asks waits for the answer, woken by the holder and polling besides; after `PATIENCE` the command is
+second one; the first answer to a request with a ticket is kept there too, whoever has asked and wherever they are by
+then. Who asks waits for the answer, woken by the holder and polling besides; after `PATIENCE` the command is
 withdrawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any, Final
 
@@ -24,15 +24,17 @@ from reconciler.leases import HeldElsewhere
 from reconciler.loop import Key, Wheel
 from reconciler.means import Means
 from reconciler.reconcile import Also, WorldMoved
+from reconciler.store import answers, jobs
 from reconciler.store import commands as rows
-from reconciler.store import jobs
+from reconciler.store.answers import RequestDiffers, Ticket
 from reconciler.store.errors import CommitUnknown, JobActive, StoreError, Unavailable, Violated
 from reconciler.store.records import Command, Job, Lease
-from stickers.names import EnvironmentId, JobId, TargetId
+from stickers.names import Digest, EnvironmentId, JobId, TargetId
 
 PATIENCE: Final = timedelta(seconds=60)  # from the asking until somebody has begun
 WORKING: Final = timedelta(seconds=60)  # more, for who has begun
 RETURNS: Final = 15.0  # seconds that a database may be away while something is asked
+REPEATED: Final = "REPEATED"  # the code of what was asked under a ticket that has its answer already
 GLANCE: Final = 0.5  # seconds between two looks for the answer, where nobody wakes us
 
 Answers = dict[str, anyio.Event]  # who waits, by the command's id
@@ -65,7 +67,7 @@ def _command(environment: EnvironmentId, kind: str, person: Person, more: Mappin
         id=token_hex(16),
         environment=environment,
         kind=kind,
-        arguments={"reason": person.reason, **more},
+        arguments={"reason": person.reason, "ticket": _kept(person.ticket), **more},
         actor=person.actor,
     )
 
@@ -80,14 +82,6 @@ async def ask(means: Means, command: Command, ring: Callable[[Key], None], answe
         return await _read(means, await _answered(means, command, answers))
     finally:
         del answers[command.id]
-
-
-async def write_with(means: Means, job: Job, also: Also) -> None:
-    """What who asked writes about a job that another replica has made; of several that asked alike the first wrote."""
-    now = means.tools.now()
-    lease = Lease(environment=job.environment, holder="", token=0, until=now)
-    with suppress(Violated):
-        await means.store.write(lambda c: also(c, job, lease, now))
 
 
 async def _write(means: Means, command: Command) -> None:
@@ -154,8 +148,11 @@ async def serve(means: Means, environment: EnvironmentId, ring: Callable[[str], 
 
 async def _serve(means: Means, command: Command, lease: Lease) -> None:
     """The answer, however it ends. What the store could not do is not answered: it is tried again."""
+    ticket = _ticket(command)
     try:
-        job = await _carried(means, command)
+        if await _has_answer(means, ticket):
+            raise Declined(REPEATED, "what is asked under this key was done before")
+        job = await _carried(means, command, ticket)
         answer: dict[str, Any] = {"job": job.id if job else None}
     except JobActive as busy:
         answer = _refused(busy.code, str(busy)) | {"environment": busy.environment, "job": busy.job}
@@ -163,21 +160,42 @@ async def _serve(means: Means, command: Command, lease: Lease) -> None:
         answer = _refused(declined.code, str(declined))
     except WorldMoved as moved:
         answer = _refused("WORLD_MOVED", f"{moved}; try again")
+    except RequestDiffers as differs:
+        answer = _refused(differs.code, str(differs))
+    except Violated:
+        if not await _has_answer(means, ticket):
+            raise
+        answer = _refused(REPEATED, "what is asked under this key was done at this moment")
     except Withdrawn:
         return
-    await means.store.write(lambda c: rows.answer(c, command.id, answer, lease, means.tools.now()))
+    await means.store.write(lambda c: _answer(c, means, command, answer, lease))
+
+
+async def _has_answer(means: Means, ticket: Ticket | None) -> bool:
+    """Raises `RequestDiffers`."""
+    return ticket is not None and await means.store.read(lambda c: answers.find(c, ticket)) is not None
+
+
+def _answer(c: Connection, means: Means, command: Command, answer: Mapping[str, Any], lease: Lease) -> None:
+    """That there was nothing to do is the first answer too; one about a job was written with the job."""
+    now, ticket = means.tools.now(), _ticket(command)
+    written = rows.answer(c, command.id, answer, lease, now)
+    if written and ticket is not None and answer == {"job": None}:
+        answers.keep(c, ticket, means.tell_of(command.environment, None), now)
 
 
 def _refused(code: str, text: str) -> dict[str, Any]:
     return {"code": code, "text": text}
 
 
-async def _carried(means: Means, command: Command) -> Job | None:
+async def _carried(means: Means, command: Command, ticket: Ticket | None) -> Job | None:
     busy = await means.store.read(lambda c: jobs.active(c, command.environment))
     if busy is not None:  # told without a look at every target
         raise JobActive(command.environment, busy.id)
     said = command.arguments
-    person = Person(actor=command.actor, reason=said["reason"], also=_answers(command))
+    person = Person(
+        actor=command.actor, reason=said["reason"], also=_answers(command, commands.keeps(means.tell_of, ticket))
+    )
     match command.kind:
         case "sync":
             grant = _grant(said["grant"])
@@ -189,12 +207,13 @@ async def _carried(means: Means, command: Command) -> Job | None:
     raise Declined("UNKNOWN_COMMAND", f"the replica that holds {command.environment} is too old for {command.kind!r}")
 
 
-def _answers(command: Command) -> Also:
+def _answers(command: Command, keep: Also) -> Also:
     """Written with the job. One that was answered meanwhile, by withdrawal, makes none."""
 
-    def write(c: Connection, job: Job, lease: Lease, now: Any) -> None:
+    def write(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
         if not rows.answer(c, command.id, {"job": job.id}, lease, now):
             raise Withdrawn(f"command {command.id} was withdrawn")
+        keep(c, job, lease, now)
 
     return write
 
@@ -203,6 +222,18 @@ class Withdrawn(StoreError):
     """Who asked has given up; nothing is done."""
 
     code = "WITHDRAWN"
+
+
+def _kept(ticket: Ticket | None) -> Mapping[str, Any] | None:
+    return None if ticket is None else {"actor": ticket.actor, "key": ticket.key, "request": ticket.request}
+
+
+def _ticket(command: Command) -> Ticket | None:
+    """A replica that is older sends none, and keeps the answer itself."""
+    said = command.arguments.get("ticket")
+    if said is None:
+        return None
+    return Ticket(actor=said["actor"], key=said["key"], request=Digest(said["request"]))
 
 
 def _grant(said: Mapping[str, Any]) -> Grant:

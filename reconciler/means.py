@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING
-
-import anyio
+from typing import TYPE_CHECKING, Any
 
 from desired_state.model import DesiredState
 from drivers.contract import Capabilities, Driver, Look, Tools
@@ -21,8 +19,9 @@ from reconciler.core.known import Memory
 from reconciler.events import Event, Sink
 from reconciler.loop import Key
 from reconciler.observe import Eyes
+from reconciler.seats import Seats
 from reconciler.sources import Reading
-from reconciler.store.records import EnvironmentRow
+from reconciler.store.records import EnvironmentRow, Job
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, PlacementId
 
@@ -60,7 +59,7 @@ class Note:
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """Everything a turn is handed. `ask` asks the queue for a turn, in so many seconds; `stopping` says that nothing
-    new is to be started."""
+    new is to be started; `tell_of` is the answer about a job that somebody asked for."""
 
     store: Store
     drivers: Mapping[str, Driver]
@@ -72,7 +71,8 @@ class Means:
     random: Random
     ask: Callable[[Key, float], None]
     stopping: Callable[[], bool]
-    seats: anyio.CapacityLimiter
+    seats: Seats
+    tell_of: Callable[[EnvironmentId, Job | None], Mapping[str, Any]]
     notes: dict[EnvironmentId, Note] = field(default_factory=dict)
     sources: Mapping[str, Reading] = field(default_factory=dict)
 

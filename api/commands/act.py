@@ -17,8 +17,8 @@ from api.house import House
 from api.problem import Problem
 from reconciler.core.plan import Grant
 from reconciler.loop import reconcile
-from reconciler.reconcile import Also
 from reconciler.store import environments, memories
+from reconciler.store.answers import Ticket
 from reconciler.store.records import HandSuspension, Job
 from stickers.names import EnvironmentId, JobId
 
@@ -30,10 +30,10 @@ async def sync(house: House, given: Given) -> Events:
     await lookup.environment(house, id)
     grant = Grant(advance=True, heal=True, removal=given.text_or_none("confirm_removal"))
 
-    async def make(also: Also) -> Job | None:
-        return await house.reconciler.sync(id, grant, plan_hash=expected, actor=given.actor, also=also)
+    async def make(ticket: Ticket | None) -> Job | None:
+        return await house.reconciler.sync(id, grant, plan_hash=expected, actor=given.actor, ticket=ticket)
 
-    async for event in _driven(house, given, await once.job_made(house, "sync", given, make, partial(_made, id))):
+    async for event in _driven(house, given, await once.job_made(house, "sync", given, make, partial(told, id))):
         yield event
 
 
@@ -41,10 +41,10 @@ async def rollback(house: House, given: Given) -> Events:
     id, reason = given.environment(), given.text("reason")
     await lookup.environment(house, id)
 
-    async def make(also: Also) -> Job | None:
-        return await house.reconciler.rollback(id, reason=reason, actor=given.actor, also=also)
+    async def make(ticket: Ticket | None) -> Job | None:
+        return await house.reconciler.rollback(id, reason=reason, actor=given.actor, ticket=ticket)
 
-    async for event in _driven(house, given, await once.job_made(house, "rollback", given, make, partial(_made, id))):
+    async for event in _driven(house, given, await once.job_made(house, "rollback", given, make, partial(told, id))):
         yield event
 
 
@@ -55,17 +55,18 @@ async def adopt(house: House, given: Given) -> Events:
     for target in sorted(targets - set(desired.target_of)):
         raise Problem("NO_TARGET", f"{target} is no target of {id}; it has {', '.join(sorted(desired.target_of))}")
 
-    async def make(also: Also) -> Job | None:
-        return await house.reconciler.adopt(id, targets or None, actor=given.actor, also=also)
+    async def make(ticket: Ticket | None) -> Job | None:
+        return await house.reconciler.adopt(id, targets or None, actor=given.actor, ticket=ticket)
 
-    async for event in _driven(house, given, await once.job_made(house, "adopt", given, make, partial(_made, id))):
+    async for event in _driven(house, given, await once.job_made(house, "adopt", given, make, partial(told, id))):
         yield event
 
 
-def _made(id: EnvironmentId, job: Job | None) -> Answer:
+def told(id: EnvironmentId, job: Job | None) -> Answer:
+    """The answer to who asked for a job, the same in every replica."""
     if job is None:
-        return {"environment": id, "job": None, "ok": True, "message": f"{id}: nothing to do"}
-    return summary(job) | {"message": f"{job.id} is under way; holdfast job show {job.id} -f"}
+        return once.plain({"environment": id, "job": None, "ok": True, "message": f"{id}: nothing to do"})
+    return once.plain(summary(job) | {"message": f"{job.id} is under way; holdfast job show {job.id} -f"})
 
 
 async def _driven(house: House, given: Given, answer: Answer) -> Events:

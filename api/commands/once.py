@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -18,11 +17,10 @@ from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
 from reconciler.commands import Declined
-from reconciler.reconcile import Also, nothing_more
 from reconciler.store import answers
 from reconciler.store.answers import Ticket
 from reconciler.store.errors import StoreError, Violated
-from reconciler.store.records import Job, Lease
+from reconciler.store.records import Job
 from stickers import digest
 
 LONGEST: Final = 128  # characters of a key
@@ -30,7 +28,7 @@ HELD: Final = "HELD_ELSEWHERE"
 PATIENCE: Final = 3.0  # seconds for another replica that may be answering the same request
 GLANCE: Final = 0.1
 Answer = Mapping[str, Any]
-Make = Callable[[Also], Awaitable[Job | None]]
+Make = Callable[[Ticket | None], Awaitable[Job | None]]
 Tell = Callable[[Job | None], Answer]
 
 _turns: Final[WeakValueDictionary[Ticket, anyio.Lock]] = WeakValueDictionary()
@@ -47,10 +45,10 @@ def ticket(name: str, given: Given) -> Ticket | None:
 
 
 async def job_made(house: House, name: str, given: Given, make: Make, tell: Tell) -> Answer:
-    """What is answered to who asks for a job; `make` makes it, with what is to be written besides."""
+    """What is answered to who asks for a job; `make` makes it, and keeps its answer under the ticket."""
     asked = ticket(name, given)
     if asked is None:
-        return plain(tell(await make(nothing_more)))
+        return plain(tell(await make(None)))
     async with _turn(asked):
         first = await _first(house, asked)
         return first if first is not None else await _made(house, asked, make, tell)
@@ -61,6 +59,12 @@ async def written(house: House, name: str, given: Given, effect: Callable[[Conne
     asked = ticket(name, given)
     if asked is None:
         return plain(await house.store.write(effect))
+    async with _turn(asked):
+        return await _kept(house, asked, effect)
+
+
+async def _kept(house: House, asked: Ticket, effect: Callable[[Connection], Answer]) -> Answer:
+    """The first answer; the effect's, where there is none yet."""
 
     def write(c: Connection) -> Answer:
         first = answers.find(c, asked)
@@ -69,28 +73,21 @@ async def written(house: House, name: str, given: Given, effect: Callable[[Conne
             answers.keep(c, asked, first, house.now())
         return first
 
-    async with _turn(asked):
-        try:
-            return await house.store.write(write)
-        except Violated:  # another replica was faster by a moment
-            return await house.store.write(write)
+    try:
+        return await house.store.write(write)
+    except Violated:  # another replica was faster by a moment
+        return await house.store.write(write)
 
 
 async def _made(house: House, asked: Ticket, make: Make, tell: Tell) -> Answer:
-    def keep(c: Connection, job: Job, lease: Lease, now: datetime) -> None:
-        answers.keep(c, asked, plain(tell(job)), now)
-
     try:
-        job = await make(keep)
+        job = await make(asked)
     except (Declined, StoreError) as error:
         first = await _firsts_of_another(house, asked, error)
         if first is None:
             raise
         return first
-    answer = plain(tell(job))
-    if job is None:
-        await house.store.write(lambda c: answers.keep(c, asked, answer, house.now()))
-    return answer
+    return await _kept(house, asked, lambda _: tell(job))  # by now, where there is a job: whoever made it kept it
 
 
 async def _firsts_of_another(house: House, asked: Ticket, error: Declined | StoreError) -> Answer | None:

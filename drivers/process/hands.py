@@ -57,7 +57,7 @@ class Hands:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     async def hold(self, id: PlacementId) -> None:
-        await self.line("hold", self._where(id))
+        await self.line("hold", self._where(id), job=str(self.action.job))
 
     async def look(self, id: PlacementId, adopts: str | None) -> Standing:
         if adopts is not None:

@@ -1026,7 +1026,9 @@ class Session:
         if place.path in self.locks:
             return {"place": place.path}
         place.make()
-        self.locks[place.path] = lock(place)
+        self.locks[place.path] = lock(
+            place, {"job": str(request.get("job", "")), "fence": int(request.get("fence", 0))}
+        )
         own_file(place)
         return {"place": place.path}
 
@@ -1318,15 +1320,32 @@ def unfold(archive: str, tree: str) -> None:
         os.chmod(path, mode & 0o755 | 0o700)
 
 
-def lock(place: Place) -> int:
-    """The handle that holds the placement until it is closed."""
+def lock(place: Place, holder: Json | None = None) -> int:
+    """The handle that holds the placement until it is closed. Who holds it stands in the file, for whoever must wait:
+    that is told and never believed, since only the lock itself says whether somebody does."""
     handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        told = _holder(handle)
         os.close(handle)
-        raise Trouble("busy", f"another action holds {place.path}") from None
+        raise Trouble("busy", f"another action holds {place.path}{told}") from None
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from holding
+        os.ftruncate(handle, 0)
+        body = {"format": FORMAT, **(holder or {}), "pid": os.getpid(), "since": time.time()}
+        os.pwrite(handle, serialise(body), 0)
     return handle
+
+
+def _holder(handle: int) -> str:
+    """What stands in the file of who holds it."""
+    try:
+        body = parse(os.pread(handle, 4096, 0))
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(body["since"])))
+        under = f" for {str(body['job'])[:200]} under fence {int(body['fence'])}" if body.get("job") else ""
+        return f": process {int(body['pid'])}{under}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 @contextlib.contextmanager

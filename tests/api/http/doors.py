@@ -12,6 +12,7 @@ import httpx2
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from api.commands import act
 from api.house import House
 from api.http.app import application, gated
 from api.http.caps import Caps
@@ -78,7 +79,7 @@ class Door:
 
 @asynccontextmanager
 async def door(*states: DesiredState, caps: Caps | None = None, **parts: Any) -> AsyncIterator[Door]:
-    async with rig(*states, **parts) as made, opened(made, caps or Caps()) as door:
+    async with rig(*states, **({"tell": act.told} | parts)) as made, opened(made, caps or Caps()) as door:
         yield door
 
 

@@ -280,8 +280,9 @@ class Yard:
         return found
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file of the root with what tells whether it was touched."""
-        paths = [path for path in self.root.rglob("*") if not path.is_dir()]
+        """Every file of the root with what tells whether it was touched; a lock's only says who held it last."""
+        locks = (self.place / "lock",)
+        paths = [path for path in self.root.rglob("*") if not path.is_dir() and path not in locks]
         return {str(path): (path.lstat().st_ino, path.lstat().st_ctime_ns) for path in paths}
 
 
