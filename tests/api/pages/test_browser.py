@@ -226,7 +226,7 @@ def test_what_a_workload_prints_is_followed_as_text(made: Stand, chromium: Any) 
     made.portal.call(host.say, thing, "before")
     with tab(chromium) as page:
         page.goto(f"{made.address}/targets/{here.target}/api/logs")
-        page.wait_for_function("document.getElementById('follow-state').textContent === 'followed live'")
+        page.wait_for_selector("#follow-state:has-text('followed live')")
         made.portal.call(host.say, thing, f"after {HOSTILE}")
         page.wait_for_selector("pre.printed span:has-text('after <img')")
         said = page.locator("pre.printed").inner_text().splitlines()
