@@ -5,6 +5,8 @@
 #   python3 -m pip download --require-hashes --only-binary=:all: --dest dist/wheels --requirement requirements.lock
 #   python3 -m pip download --only-binary=:all: --dest dist/wheels pip
 #   docker build --network=none --build-arg BASE=IMAGE --tag holdfast .
+#
+# With --build-arg EXTRAS=[otlp,sops] the extras of pyproject.toml are in it too; then their wheels lie there as well.
 ARG BASE
 
 FROM ${BASE} AS build
@@ -12,14 +14,15 @@ WORKDIR /build
 COPY dist/wheels wheels
 COPY requirements.lock pyproject.toml README.md ./
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python3 -m venv --without-pip /opt/holdfast && cp wheels/pip-*.whl /tmp/pip.zip && \
-    PYTHONPATH=/tmp/pip.zip /opt/holdfast/bin/python -m pip install -q --require-hashes --requirement requirements.lock
+RUN python3 -m venv --without-pip /opt/holdfast && python3 -m zipfile -e wheels/pip-*.whl /opt/pip && \
+    PYTHONPATH=/opt/pip /opt/holdfast/bin/python -m pip install -q --require-hashes --requirement requirements.lock
 COPY stickers stickers
 COPY desired_state desired_state
 COPY drivers drivers
 COPY reconciler reconciler
 COPY api api
-RUN PYTHONPATH=/tmp/pip.zip /opt/holdfast/bin/python -m pip install -q --no-deps --no-build-isolation .
+ARG EXTRAS=
+RUN PYTHONPATH=/opt/pip /opt/holdfast/bin/python -m pip install -q --no-build-isolation ".${EXTRAS}"
 
 FROM ${BASE}
 COPY --from=build /opt/holdfast /opt/holdfast

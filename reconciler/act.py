@@ -145,7 +145,7 @@ class _Wave:
 
     async def _fly(self, id: TaskId) -> None:
         try:
-            async with self._means.seats, self._seats[self._tasks[id].target]:
+            async with self._seats[self._tasks[id].target], self._means.seats.seat(self._errand.job.environment):
                 flight = _Flight(self._means, self._errand, self._sight, self._tasks[id])
                 try:
                     await flight.fly()

@@ -28,6 +28,7 @@ from reconciler.leases import TTL, HeldElsewhere, Leases
 from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
 from reconciler.observe import Eyes, Sight
+from reconciler.seats import Seats
 from reconciler.sources import Followed, Reading
 from reconciler.spread import POLL, SINGLE, Spread, Told
 from reconciler.store import environments, jobs, memories, replicas
@@ -133,7 +134,7 @@ class Reconciler:
             random=parts.random,
             ask=lambda key, after: self._queue.request(key, after=after),
             stopping=self._stopping.is_set,
-            seats=anyio.CapacityLimiter(parts.limits.actions),
+            seats=Seats(parts.limits.actions),
             tell_of=parts.tell,
             sources=self._sources,
         )

@@ -11,8 +11,6 @@ from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from desired_state.model import DesiredState
 from drivers.contract import Capabilities, Driver, Look, Tools
 from reconciler.core.conditions import SourceFault
@@ -21,6 +19,7 @@ from reconciler.core.known import Memory
 from reconciler.events import Event, Sink
 from reconciler.loop import Key
 from reconciler.observe import Eyes
+from reconciler.seats import Seats
 from reconciler.sources import Reading
 from reconciler.store.records import EnvironmentRow, Job
 from reconciler.store.store import Store
@@ -72,7 +71,7 @@ class Means:
     random: Random
     ask: Callable[[Key, float], None]
     stopping: Callable[[], bool]
-    seats: anyio.CapacityLimiter
+    seats: Seats
     tell_of: Callable[[EnvironmentId, Job | None], Mapping[str, Any]]
     notes: dict[EnvironmentId, Note] = field(default_factory=dict)
     sources: Mapping[str, Reading] = field(default_factory=dict)

@@ -124,6 +124,11 @@ class Order:
         return first + LOADER + json.dumps(ask).encode() + b"\n"
 
 
+def _is_late(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
+
+
 class Wire(asyncssh.SSHClientSession[bytes]):
     """A program that runs and answers. Lost once, it is lost for good, and everybody who waits is told why."""
 
@@ -157,11 +162,16 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         number = next(self._numbers)
         answer: asyncio.Future[Mapping[str, Any]] = self._loop.create_future()
         self._waiting[number] = answer
+        late = self._loop.call_later(within, _is_late, answer)  # asyncio.timeout costs several times that
         try:
-            async with asyncio.timeout(within):
-                head = {**request, "id": number} if not body else {**request, "id": number, "bytes": len(body)}
-                await self._send(json.dumps(head).encode() + b"\n", body)
-                return await answer
+            head = {**request, "id": number} if not body else {**request, "id": number, "bytes": len(body)}
+            line = json.dumps(head).encode() + b"\n"
+            if body or self._turn.locked():
+                async with asyncio.timeout(within):
+                    await self._send(line, body)
+            else:
+                self._write(line)
+            return await answer
         except TimeoutError:
             self.tell({"do": "end", "of": number})
             raise Silent(f"{self.name} did not answer within {within:g} s") from None
@@ -169,6 +179,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
             self.tell({"do": "end", "of": number})
             raise
         finally:
+            late.cancel()
             del self._waiting[number]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # seen: where sending itself failed nobody has waited for it
@@ -178,12 +189,13 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         if self.lost is None and self._channel is not None and not self._turn.locked():
             self._channel.write(json.dumps(request).encode() + b"\n")
 
-    async def _send(self, line: bytes, body: bytes) -> None:
+    def _write(self, line: bytes) -> None:
         assert self._channel is not None
-        if not body and not self._turn.locked():
-            self._channel.write(line)
-        else:  # begun, a body is sent to its end: what came next would be taken for the rest of it
-            await asyncio.shield(self._loop.create_task(self._send_all(line, body)))
+        self._channel.write(line)
+
+    async def _send(self, line: bytes, body: bytes) -> None:
+        """Begun, a body is sent to its end: what came next would be taken for the rest of it."""
+        await asyncio.shield(self._loop.create_task(self._send_all(line, body)))
 
     async def _send_all(self, line: bytes, body: bytes) -> None:
         assert self._channel is not None

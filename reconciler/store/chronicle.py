@@ -8,21 +8,24 @@ cursor misses nothing and meets nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, delete, select, tuple_
 
 from reconciler.store.columns import first_unfinished, sentence
+from reconciler.store.statements import append_all
 from reconciler.store.tables import event as table
 from stickers.names import EnvironmentId, JobId
 
 PAGE: Final = 200
 DAYS: Final = 7  # kept for whoever was away
 _MOST: Final = 2**63 - 1
+_GATHERED: Final = "holdfast_told"  # where a connection keeps what is told in its transaction
 
 
 class Kind(StrEnum):
@@ -78,7 +81,25 @@ def tell(
 ) -> None:
     """Texts that others wrote are cut to what is kept of a sentence."""
     plain = {name: sentence(each) if isinstance(each, str) else each for name, each in content.items()}
-    c.execute(_INSERT, {"environment": environment, "job": job, "kind": kind, "at": now, "content": plain})
+    row = {"environment": environment, "job": job, "kind": kind, "at": now, "content": plain}
+    gathered = c.info.get(_GATHERED)
+    if gathered is None:
+        append_all(c, table, [row])
+    else:
+        gathered.append(row)
+
+
+@contextmanager
+def gathering(c: Connection) -> Iterator[None]:
+    """What is told within is written in one go at the end, in its order; where that is not reached, nothing is. A
+    transaction may tell thousands of things, and each statement is a round trip."""
+    kept, rows = c.info, list[dict[str, Any]]()
+    kept[_GATHERED] = rows
+    try:
+        yield
+    finally:
+        del kept[_GATHERED]  # of a connection that may be lost by now
+    append_all(c, table, rows)
 
 
 def after(
@@ -112,6 +133,13 @@ def end(c: Connection) -> Cursor:
     return BEGINNING if row is None else Cursor(row.written_by, row.number)
 
 
+def last_of(c: Connection, job: JobId) -> Cursor:
+    """The last that is told of the job: one step in an index, however much it did."""
+    told = select(table.c.written_by, table.c.number).where(table.c.job == job, _final())
+    row = c.execute(told.order_by(table.c.written_by.desc(), table.c.number.desc()).limit(1)).first()
+    return BEGINNING if row is None else Cursor(row.written_by, row.number)
+
+
 def beginning(c: Connection) -> Cursor | None:
     """The oldest that is kept; None when nothing is."""
     row = c.execute(
@@ -127,9 +155,6 @@ def forget(c: Connection, before: datetime) -> int:
 
 def _final() -> ColumnElement[bool]:
     return table.c.written_by < first_unfinished()
-
-
-_INSERT: Final = insert(table)
 
 
 def _entry(row: Any) -> Entry:

@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint
 from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
-from reconciler.store import engines, schema
+from reconciler.store import chronicle, engines, schema
 from reconciler.store.errors import CommitUnknown, Corrupt, StoreError, Unavailable, Violated
 from reconciler.store.lock import SideFile
 from reconciler.store.patience import SECONDS, Patience
@@ -198,7 +198,7 @@ class Store:
     def _transaction(self, query: Query[T]) -> T:
         with self._writer.connect() as connection:
             transaction = _begun(connection)
-            answer = _asked(connection, query)
+            answer = _asked(connection, partial(_gathered, query))
             try:
                 transaction.commit()
             except (OperationalError, InterfaceError) as error:
@@ -249,6 +249,11 @@ class _Entry(Generic[T]):
 
 class _Lost(Exception):
     """The connection was lost, and nothing had been committed on it."""
+
+
+def _gathered(query: Query[T], connection: Connection) -> T:
+    with chronicle.gathering(connection):
+        return query(connection)
 
 
 def _asked(connection: Connection, query: Query[T]) -> T:

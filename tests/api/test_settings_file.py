@@ -37,14 +37,14 @@ def test_the_command_line_names_another_file_than_the_environment(tmp_path: Path
 
 
 def test_every_finding_says_where_and_what_would_be_right(tmp_path: Path) -> None:
-    path = written(tmp_path, "stat: /x\nconcurrency: '64'\nhooks: true\nlisten: [a]\nhistory_days: 0\nstate: ''\n")
+    path = written(tmp_path, "stat: /x\nconcurrency: '64'\nplain_http: true\nlisten: [a]\nhistory_days: 0\nstate: ''\n")
     with pytest.raises(BadSetting) as caught:
         read({}, file=path)
     found = [str(finding).removeprefix(str(path)) for finding in caught.value.findings]
     assert found == [
         ":3:1: stat: found the key stat; expected a setting; did you mean state?",
         ":4:14: concurrency: found '64'; expected a number from 1 to 10000",
-        ":5:8: hooks: found true; expected one of off, on",
+        ":5:13: plain_http: found true; expected one of off, on",
         ":6:9: listen: found a list; expected a text",
         ":7:15: history_days: found 0; expected a number from 1 to 10000",
         ":8:8: state: found ''; expected a path",

@@ -198,7 +198,7 @@ def test_the_unit_holds_what_is_declared_inside_its_walls(made: Shipped) -> None
 
 def test_the_image_names_no_base_of_its_own() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert re.findall(r"^ARG (.*)$", text, re.MULTILINE) == ["BASE"]
+    assert re.findall(r"^ARG (.*)$", text, re.MULTILINE) == ["BASE", "EXTRAS="]
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
 
 
