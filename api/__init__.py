@@ -1,1 +1,1 @@
-"""The doors: command line, command socket, and the wiring that builds everything else."""
+"""The doors: command line, HTTP, pages and people, and the wiring that builds everything else."""

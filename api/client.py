@@ -105,10 +105,22 @@ def _events(settings: Settings, command: str, arguments: dict[str, Any]) -> Iter
         from api.alone import events as alone  # builds the whole house; only where no daemon runs
 
         stream = alone(settings, command, arguments)
+    yield from _told(stream)
+
+
+def _told(stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for line in stream:
         if "problem" in line:
             raise Problem.from_document(line["problem"])
         yield line
+
+
+def taken_up(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same from a server or a daemon alone: whoever watched one does not become one when it is gone."""
+    stream = _from_server(settings, command, arguments) or _from_daemon(settings, command, arguments)
+    if stream is None:
+        raise Problem(LOST, f"no daemon answers at {settings.socket}")
+    yield from _told(stream)
 
 
 def ask(settings: Settings, command: str, **arguments: Any) -> Any:
@@ -168,10 +180,19 @@ def _asked(
         connection.request(method, server.parts.path + path, None if body is None else json.dumps(body), headers)
         if connection.sock is not None:
             connection.sock.settimeout(None)  # a job may take its time; the server's deadlines end the rest
+            _notice_silence(connection.sock)
         return connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise Problem(LOST, f"{server.url} did not answer: {_words(error)}") from None
+
+
+def _notice_silence(connected: socket.socket) -> None:
+    """The kernel asks a silent peer whether it is still there: a connection cut without a word ends in 30 seconds."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _words(error: Exception) -> str:

@@ -167,7 +167,7 @@ class _Carrier:
     outcome: Outcome
 
     def __init__(
-        self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report, marks_first: bool
+        self, action: Action, change: Change, hands: Hands, tools: Tools, report: Report, marks_first: bool = True
     ) -> None:
         self.action, self.change, self.hands, self.tools = action, change, hands, tools
         self._report, self._marks_first = report, marks_first

@@ -351,8 +351,15 @@ class _Flight:
         now = self._means.tools.now()
         self._lines.append(ProgressLine(at=now, id=progress.id, step=progress.step, message=progress.message))
         self._told.set()
-        job, task = self._errand.job.id, self.task.id
-        self._means.tell(events.Progressed(environment=self._environment, job=job, task=task, progress=progress))
+        self._means.tell(
+            events.Progressed(
+                environment=self._environment,
+                job=self._errand.job.id,
+                release=self._errand.desired.release.name,
+                task=self.task.id,
+                progress=progress,
+            )
+        )
         reached(STEPS[progress.step])
 
     async def _tell(self, done: anyio.Event) -> None:

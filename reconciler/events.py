@@ -107,6 +107,7 @@ class Progressed:
 
     environment: EnvironmentId
     job: JobId
+    release: ReleaseName
     task: TaskId
     progress: Progress
 

@@ -19,10 +19,11 @@ SHOWN = 20  # findings a person reads before mending the first; `--output json` 
 
 
 def init(settings: Settings, given: Namespace) -> int:
+    from api.starter import beside
     from desired_state.starter import starter
 
     directory = Path(given.directory)
-    files = starter()
+    files = {**starter(), **beside()}
     if taken := [name for name in files if (directory / name).exists()]:
         raise Problem("EXISTS", f"{directory / taken[0]} exists already; nothing was written")
     for name, content in files.items():

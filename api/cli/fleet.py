@@ -8,6 +8,7 @@ from typing import Any
 
 from api.cli import show
 from api.cli.follow import follow
+from api.cli.kept import followed
 from api.client import ask, events
 from api.problem import CHANGES, OK
 from api.settings import Settings
@@ -158,7 +159,7 @@ def adopt(settings: Settings, given: Namespace) -> int:
 
 
 def _job(settings: Settings, given: Namespace, command: str, **arguments: Any) -> int:
-    return follow(events(settings, command, arguments | {"wait": not given.no_wait}), given.output)
+    return follow(followed(settings, command, arguments | {"wait": not given.no_wait}), given.output)
 
 
 def suspend(settings: Settings, given: Namespace) -> int:

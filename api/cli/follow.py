@@ -49,6 +49,9 @@ def _show(event: dict[str, Any], bar: Bar) -> None:
             done = f"[{event['done']}/{event['total']}]"
             bar.line(f"  {done} {where}  {_coloured(event['state'])}  {show.clean(event['detail'])}".rstrip())
             bar.move(event["done"], event["total"], f"{show.clean(event['target'])} {event['state']}")
+        case "lost":
+            said = f"connection lost ({show.clean(event['detail'])}); taking {show.clean(event['job'])} up again"
+            bar.line(show.paint(said, "33"))
         case "progress":
             bar.line(show.paint(f"      {show.clean(event['step'])}: {show.clean(event['message'])}", "2"))
 

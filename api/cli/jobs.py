@@ -7,7 +7,8 @@ from typing import Any
 
 from api.cli import show
 from api.cli.follow import follow
-from api.client import ask, events
+from api.cli.kept import followed
+from api.client import ask
 from api.problem import FAILED, OK
 from api.settings import Settings
 
@@ -40,7 +41,7 @@ def index(settings: Settings, given: Namespace) -> int:
 
 def show_one(settings: Settings, given: Namespace) -> int:
     if given.follow:
-        return follow(events(settings, "follow", {"job": given.job}), given.output)
+        return follow(followed(settings, "follow", {"job": given.job}), given.output)
     answer = ask(settings, "job", job=given.job)
     if given.output == "json":
         show.as_json(answer)

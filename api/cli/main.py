@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
-from api.settings import ROLES, BadSetting, Settings, read
+from api.settings import ROLES, BadSetting, Gathered, gather
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ JOB_EXITS: Final = (
 COMMANDS: Final = (
     Command(
         ("init",),
-        "Write a commented starter tree of documents.",
+        "Write a commented starter tree of documents, with examples of settings, sources and notices.",
         "api.cli.documents:init",
         (option("directory", nargs="?", default="holdfast", metavar="DIR", help="where (default ./holdfast)"),),
         ("holdfast init", "holdfast init deploy/holdfast"),
-        detail="Refuses to write into a directory that holds documents already.",
+        detail="Refuses to write into a directory that holds documents already. Files that end in .example are for\n"
+        "settings, sources and notices: copy them to where the settings name them.",
     ),
     Command(
         ("validate",),
@@ -91,6 +92,22 @@ COMMANDS: Final = (
         "api.cli.documents:schema",
         (),
         ("holdfast schema > holdfast.schema.json",),
+    ),
+    Command(
+        ("settings",),
+        "Show every setting, its value, and where that comes from; secrets are masked.",
+        "api.cli.settings:settings",
+        (),
+        (
+            "holdfast settings",
+            "holdfast settings --settings /etc/holdfast/settings.yaml --output json",
+            "holdfast settings --output yaml > settings.yaml",
+        ),
+        ((OK, "shown"), (ERROR, "something that is set cannot be meant; says where, and what would be right")),
+        detail="Settings stand in one YAML file (--settings, HOLDFAST_SETTINGS), in HOLDFAST_* of the environment, or\n"
+        "on the command line, each winning over the one before. yaml is a commented file to begin with; markdown is\n"
+        "the reference.",
+        formats=("text", "json", "yaml", "markdown"),
     ),
     Command(
         ("drivers",),
@@ -426,6 +443,15 @@ COMMANDS: Final = (
         ((OK, "it is taken"), (FAILED, "it is not; says why"), (ERROR, "no such source")),
     ),
     Command(
+        ("notices", "test"),
+        "Send a test message through each channel of the file of notices, and say who heard it.",
+        "api.cli.notices:test",
+        (option("channel", nargs="?", metavar="CHANNEL", help="its name; every one when left out"),),
+        ("holdfast notices test", "holdfast notices test pager"),
+        ((OK, "everybody heard it"), (FAILED, "somebody did not; says why"), (ERROR, "bad input")),
+        detail="Needs no daemon. Secrets are resolved as you and in your environment, not the daemon's.",
+    ),
+    Command(
         ("backup",),
         "Copy everything that is kept into one file, while the daemon goes on.",
         "api.cli.backup:backup",
@@ -657,6 +683,7 @@ GROUPS: Final = {
     "keys": "signing keys",
     "sticker": "stickers",
     "source": "sources of documents",
+    "notices": "telling people elsewhere",
     "job": "jobs",
 }
 
@@ -665,11 +692,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every error is one line on stderr (or one JSON object with `--output json`)."""
     arguments = parser().parse_args(argv)
     try:
-        settings = _settings(arguments)
+        gathered = _settings(arguments)
+        arguments.origins = gathered.origins  # for `holdfast settings`, which says where each comes from
         module, _, function = arguments.run.partition(":")
-        return int(getattr(import_module(module), function)(settings, arguments))
+        return int(getattr(import_module(module), function)(gathered.settings, arguments))
     except BadSetting as error:
-        return _report(Problem("BAD_SETTING", str(error)), arguments.output)
+        return _report(_bad(error), arguments.output)
     except Problem as problem:
         return _report(problem, arguments.output)
     except KeyboardInterrupt:
@@ -679,11 +707,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
-    documents, state = arguments.documents, arguments.state
+def _settings(arguments: argparse.Namespace) -> Gathered:
+    documents, state, file = arguments.documents, arguments.state, arguments.settings
     named: dict[str, Any] = {name: getattr(arguments, name, None) for name in SETTINGS}
     named |= {"documents": documents and Path(documents), "state": state and Path(state)}
-    return read(database=arguments.database, **named)
+    return gather(file=Path(file) if file else None, database=arguments.database, **named)
+
+
+def _bad(error: BadSetting) -> Problem:
+    if not error.findings:
+        return Problem("BAD_SETTING", str(error))
+    from stickers import digest
+
+    return Problem("BAD_SETTING", str(error), findings=[digest.plain(finding) for finding in error.findings])
 
 
 def _report(problem: Problem, output: str) -> int:
@@ -760,6 +796,7 @@ def _add(where: Any, command: Command) -> None:
     line.add_argument("--documents", metavar="DIR", help="the tree of documents (HOLDFAST_DOCUMENTS)")
     line.add_argument("--state", metavar="DIR", help="database, keys and socket (HOLDFAST_STATE, default ./.holdfast)")
     line.add_argument("--database", metavar="URL", help="another database (HOLDFAST_DATABASE)")
+    line.add_argument("--settings", metavar="FILE", help="the file of settings (HOLDFAST_SETTINGS)")
     raw = "; raw: one file as it is" if "raw" in command.formats else ""
     said = f"json: the whole answer, for programs{raw}"
     line.add_argument("--output", choices=command.formats, default="text", help=said)

@@ -31,12 +31,14 @@ async def index(house: House, given: Given) -> Events:
 
 def _asked(file: KeptFile, given: Given) -> bool:
     kind, target, name = given.text_or_none("kind"), given.text_or_none("target"), given.text_or_none("name")
+    digest = given.text_or_none("digest")
     if kind is not None and kind not in list(RenderedKind):
         raise Problem("BAD_ARGUMENT", f"{kind[:40]!r} is no kind of file; known are {', '.join(RenderedKind)}")
     return (
         (kind is None or file.kind == kind)
         and (target is None or file.target == given.target(target))
         and (name is None or file.name == name)
+        and (digest is None or file.digest == digest)
     )
 
 

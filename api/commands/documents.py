@@ -58,7 +58,7 @@ async def apply(house: House, given: Given) -> Events:
     `revision`, which the database must still be at."""
     source = owning(house)
     held = await house.store.read(_held)
-    expected = given.count("revision", held.revision, 1 << 60) if held.revision else 0
+    expected = given.count("revision", held.revision, 1 << 60, least=0)
     if expected != held.revision:
         raise Problem("STALE", f"the documents are at revision {held.revision}, not {expected}: export them again")
     files = _files(given)

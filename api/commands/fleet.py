@@ -114,7 +114,8 @@ async def plan(house: House, given: Given) -> Events:
     id = given.environment()
     _, desired = await lookup.environment(house, id)
     known = await house.store.read(lambda c: memories.known(c, id, house.now()))
-    plan = await house.reconciler.plan(id, Grant(advance=True, heal=True))
+    grant = Grant(advance=True, heal=True, removal=given.text_or_none("confirm_removal"))
+    plan = await house.reconciler.plan(id, grant)
     yield {"result": planned(plan) | {"notes": list(_notes(desired, known))}}
 
 

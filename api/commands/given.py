@@ -42,10 +42,10 @@ class Given:
     def flag(self, name: str) -> bool:
         return self._arguments.get(name) is True
 
-    def count(self, name: str, default: int, most: int) -> int:
+    def count(self, name: str, default: int, most: int, least: int = 1) -> int:
         value = self._arguments.get(name, default)
-        if type(value) is not int or not 1 <= value <= most:
-            raise Problem("BAD_ARGUMENT", f"{name} is {str(value)[:40]!r}; expected a number from 1 to {most}")
+        if type(value) is not int or not least <= value <= most:
+            raise Problem("BAD_ARGUMENT", f"{name} is {str(value)[:40]!r}; expected a number from {least} to {most}")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,8 +36,11 @@ async def shown(house: House, request: Request, command: str, **arguments: Any) 
     return answered(request, await result_of(house, request, command, **arguments))
 
 
-def answered(request: Request, result: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return _marked(request, wire.line(result).encode(errors="replace"), JSON, status, headers)
+def answered(
+    request: Request, result: Any, status: int = 200, headers: Mapping[str, str] | None = None, version: str = ""
+) -> Response:
+    """`version` begins the mark, for those who send it back with a change."""
+    return _marked(request, wire.line(result).encode(errors="replace"), JSON, status, headers, version)
 
 
 def table(request: Request, columns: Iterable[str], rows: Iterable[Mapping[str, Any]], name: str) -> Response:
@@ -49,17 +53,29 @@ def table(request: Request, columns: Iterable[str], rows: Iterable[Mapping[str, 
     return _marked(request, out.getvalue().encode(errors="replace"), "text/csv; charset=utf-8", 200, headers)
 
 
+def raw(request: Request, text: str, name: str) -> Response:
+    """A kept text under its own name, to be saved and never shown as what it may pretend to be."""
+    said = quote(name.rpartition("/")[2] or "file", safe="")
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{said}"}
+    return _marked(request, text.encode(errors="replace"), "text/plain; charset=utf-8", 200, headers)
+
+
 def _cell(value: Any) -> str:
     text = "" if value is None else "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _marked(
-    request: Request, body: bytes, media_type: str, status: int, headers: Mapping[str, str] | None = None
+    request: Request,
+    body: bytes,
+    media_type: str,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    version: str = "",
 ) -> Response:
     more = dict(headers or {})
     if request.method == "GET" and status == 200:
-        mark = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        mark = f'"{version}{hashlib.sha256(body).hexdigest()[:32]}"'
         more |= {"ETag": mark, "Cache-Control": UNTIL_ASKED, "Vary": "Accept, Authorization, Cookie"}
         if mark in (each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")):
             return Response(status_code=304, headers=more)

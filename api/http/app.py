@@ -16,7 +16,8 @@ from api.house import House
 from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
-from api.http.routes import acts, fleet, health, jobs, records, wire
+from api.http.recorded import Recorded
+from api.http.routes import acts, artifacts, audit, documents, fleet, health, jobs, people, records, sources, wire
 from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
 
@@ -30,6 +31,11 @@ ROUTERS: tuple[Router, ...] = (
     acts.router,
     jobs.router,
     records.router,
+    artifacts.router,
+    sources.router,
+    documents.router,
+    audit.router,
+    people.router,
 )
 
 
@@ -55,5 +61,5 @@ def application(house: House, doorkeeper: Doorkeeper, *, more: Iterable[Router] 
 
 
 def gated(app: ASGIApp, caps: Caps) -> ASGIApp:
-    """The application with its caps in front: what is too much never reaches a route."""
-    return Gate(app, caps)
+    """The application with its caps in front: what is too much never reaches a route, and is recorded all the same."""
+    return Recorded(Gate(app, caps))

@@ -27,6 +27,7 @@ KEY: Final[dict[str, Any]] = {
 }
 ALWAYS: Final = (400, 401, 403, 404, 408, 421, 422, 429, 500, 503, 504)
 POSTED: Final = (409, 413)
+REPEATED: Final = frozenset({"acts", "jobs"})  # tags of what answers a repeated key with its first answer
 
 
 def router(house: House) -> APIRouter:
@@ -71,7 +72,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     """What every operation has: its problems, its verb, and for what acts the header that repeats."""
     answers = operation.setdefault("responses", {})
-    codes = (*ALWAYS, *(POSTED if method == "POST" else ()))
+    codes = (*ALWAYS, *(POSTED if method in ("POST", "DELETE") else ()))
     for status in codes:
         answers[str(status)] = _problem(status)
     guard = next(guards(route))
@@ -79,9 +80,9 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
         return
     operation["security"] = [{"token": []}]
     operation["x-holdfast-verb"] = "any" if isinstance(guard, Known) else guard.verb.value
-    if method == "POST":
+    if method == "POST" and REPEATED & set(route.tags):
         operation.setdefault("parameters", []).append(KEY)
-    else:
+    if method == "GET":
         answers["304"] = {"description": "Unchanged since the `ETag` that was sent"}
 
 

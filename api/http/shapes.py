@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from drivers.contract import RenderedKind
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.intent import JobKind
 from reconciler.core.machine import JobState, TaskState
@@ -285,6 +286,180 @@ class Releases(BaseModel):
     next: str | None
 
 
+class Artifact(BaseModel):
+    """A rendered file of a job. `target` null: it is of the job as a whole."""
+
+    target: str | None
+    components: list[str]
+    direction: Direction
+    name: str
+    kind: RenderedKind
+    media_type: str
+    digest: str = Field(description="of its bytes; the last part of its address")
+    kept_at: datetime
+
+
+class Artifacts(BaseModel):
+    job: str
+    files: list[Artifact]
+
+
+class SourceFault(BaseModel):
+    code: str
+    message: str
+    revision: str | None
+    since: datetime | None
+
+
+class DeclaredSource(BaseModel):
+    """Where documents come from. `age` is in seconds, and `stale` above its `limit`."""
+
+    name: str
+    type: str
+    where: str
+    revision: str | None
+    accepted_at: datetime | None
+    signer: str | None
+    read_at: datetime | None
+    age: float | None
+    stale: bool
+    limit: float
+    fault: SourceFault | None
+    environments: list[str]
+
+
+class Sources(BaseModel):
+    sources: list[DeclaredSource]
+
+
+class Documents(BaseModel):
+    """YAML texts by the name of a file, as of `revision`."""
+
+    revision: int
+    files: dict[str, str]
+
+
+class DocumentChange(BaseModel):
+    kind: str
+    project: str
+    name: str
+    change: Literal["created", "changed", "removed"]
+
+
+class Written(BaseModel):
+    """What was changed, or with `dry_run` would be."""
+
+    changes: list[DocumentChange]
+    environments: list[str]
+    revision: int
+    dry_run: bool
+    fault: Any = None
+
+
+class AuditEntry(BaseModel):
+    chain: str
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: Any
+    prev: str
+    hash: str
+
+
+class Audit(BaseModel):
+    entries: list[AuditEntry]
+    next: str | None
+
+
+class Chain(BaseModel):
+    chain: str
+    entries: int
+    hash: str
+
+
+class ChainFault(BaseModel):
+    chain: str
+    seq: int
+    says: str
+
+
+class AuditVerified(BaseModel):
+    ok: bool
+    chains: list[Chain]
+    faults: list[ChainFault]
+    checkpoints: int = Field(description="how many were compared")
+
+
+class Granted(BaseModel):
+    what: str
+    place: str
+
+
+class User(BaseModel):
+    name: str
+    known_by: str
+    groups: list[str]
+    grants: list[Granted]
+    disabled_at: datetime | None
+    created_at: datetime
+    created_by: str
+
+
+class Users(BaseModel):
+    users: list[User]
+    groups: dict[str, list[Granted]]
+
+
+class UserMade(User):
+    password: str | None = Field(description="the one that was made, told this once")
+
+
+class UserMoved(BaseModel):
+    name: str
+    message: str
+
+
+class PasswordSet(UserMoved):
+    password: str | None = Field(description="the one that was made, told this once")
+
+
+class GrantMoved(UserMoved):
+    what: str
+    place: str
+    changed: bool
+
+
+class Token(BaseModel):
+    """A machine's token without its secret."""
+
+    id: str
+    name: str
+    scopes: list[Granted]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str | None
+
+
+class Tokens(BaseModel):
+    tokens: list[Token]
+
+
+class TokenMade(Token):
+    token: str = Field(description="told this once")
+
+
+class TokenRevoked(BaseModel):
+    id: str
+    name: str
+    changed: bool
+    message: str
+
+
 # -- requests -------------------------------------------------------------------------------------------------------
 
 
@@ -310,3 +485,47 @@ class SuspendAsked(Asked):
 
 class ResumeAsked(Asked):
     lift_refused: bool = False
+
+
+class RefreshAsked(Asked):
+    allow: str | None = Field(default=None, pattern="^([0-9a-f]{40}|[0-9a-f]{64})$", description="let this commit in")
+
+
+class DocumentsOffered(Asked):
+    files: dict[str, str] = Field(min_length=1, max_length=2_000, description="YAML texts by the name of a file")
+    dry_run: bool = Field(default=False, description="only say what would change")
+    revision: int | None = Field(
+        default=None, ge=0, le=2**53, description="the documents must still be at it; goes before `If-Match`"
+    )
+
+
+class VerifyAsked(Asked):
+    checkpoints: list[str] = Field(default=[], max_length=100, description="signed earlier, and kept elsewhere")
+
+
+Word = Annotated[str, Field(min_length=1, max_length=40)]
+AtPlace = Annotated[str, Field(min_length=1, max_length=127)]
+Password = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class UserOffered(Asked):
+    name: str = Field(min_length=1, max_length=63)
+    password: Password | None = None
+    grants: list[Word] = Field(default=[], max_length=20, description="roles or verbs")
+    place: AtPlace = Field(default="*", description="where they are granted")
+
+
+class PasswordAsked(Asked):
+    password: Password | None = None
+
+
+class GrantAsked(Asked):
+    what: Word = Field(description="a role or a verb")
+    place: AtPlace = Field(default="*", description="an environment, `project/*`, or `*`")
+
+
+class TokenAsked(Asked):
+    name: str = Field(min_length=1, max_length=63)
+    scopes: list[Word] = Field(min_length=1, max_length=20, description="roles or verbs")
+    places: list[AtPlace] = Field(default=["*"], max_length=50)
+    days: int = Field(default=90, ge=1, le=366)

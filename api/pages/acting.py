@@ -16,6 +16,7 @@ from api.pages.carrying import answer, form
 from api.pages.frame import Desk, pages, principal_of, sent_to, show
 from api.people.principal import Verb
 from api.problem import Problem
+from reconciler.core.plan import Code
 from stickers.names import EnvironmentId, JobId
 
 PLACE = "/environments/{project}/{environment}"
@@ -27,9 +28,12 @@ def router(desk: Desk) -> APIRouter:
     @made.get(PLACE + "/plan", dependencies=[guarded(Verb.READ)])
     async def plan(request: Request, project: str, environment: str) -> Response:
         id = environment_of(project, environment)
-        found = await answer(desk, request, "plan", environment=id)
-        may = allowed(principal_of(request), id)
-        return show(desk, request, "plan.html", title=f"Plan of {id}", id=id, plan=found, allowed=may)
+        found, whole = await answer(desk, request, "plan", environment=id), None
+        going = [each for each in found["blocked"] if each["code"] == Code.REMOVAL_LIMIT]
+        if going:  # the plan with the removal that waits for a person, as they would confirm it
+            whole = await answer(desk, request, "plan", environment=id, confirm_removal=found["removal_hash"])
+        may, title = allowed(principal_of(request), id), f"Plan of {id}"
+        return show(desk, request, "plan.html", title=title, id=id, plan=found, whole=whole, going=going, allowed=may)
 
     @made.post(PLACE + "/sync", dependencies=[guarded(Verb.DEPLOY)])
     async def sync(request: Request, project: str, environment: str) -> Response:

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.guard import SOMEWHERE, guarded
-from api.pages import live
+from api.pages import live, strokes
 from api.pages.access import readable
 from api.pages.frame import Desk, pages, show
+from api.pages.strokes import Stroke
 from api.people.principal import Verb
 from reconciler.core.conditions import Condition, ConditionType, Status
 from reconciler.core.drift import Verdict
@@ -29,6 +30,8 @@ CELLS: Final = 1_600  # on one page, shared by its environments
 LEAST: Final = 16  # of one environment; above its share, only targets not in sync are drawn
 MOST: Final = 64
 ROWS: Final = 100  # environments on one page
+SPELLS: Final = 4_000  # intervals that the sparklines of a page are drawn from, shared by its environments
+HOURS: Final = 24  # slices of a sparkline in a row
 NAMED: Final = 12  # targets up to which cells show their names
 OVERDUE: Final = timedelta(seconds=60)  # after it should have been looked at again, what was seen says little
 NOTHING: Final = Tally(targets=0, placements={})  # no turn has looked yet
@@ -46,6 +49,7 @@ class FleetRow:
     overdue: bool
     says: Condition | None
     cells: tuple[tuple[TargetId, Verdict], ...] = ()
+    drift: Stroke | None = None
 
     @property
     def needs_attention(self) -> bool:
@@ -109,7 +113,11 @@ def _sheet(c: Connection, known: Sequence[EnvironmentRow], now: datetime, *, onl
         total.update(row.tally.placements)
     wanted = [row for row in rows if (row.needs_attention or not only) and row.environment.id > after]
     most = min(MOST, max(LEAST, CELLS // max(1, len(wanted[:ROWS]))))
-    shown = [replace(row, cells=overview.cells(c, row.environment.id, row.tally, most=most)) for row in wanted[:ROWS]]
+    drifts = _drifts(c, [row.environment.id for row in wanted[:ROWS]], now)
+    shown = [
+        replace(row, cells=overview.cells(c, id, row.tally, most=most), drift=drifts.get(id))
+        for id, row in ((row.environment.id, row) for row in wanted[:ROWS])
+    ]
     return Sheet(
         rows=tuple(shown),
         more=shown[-1].environment.id if len(wanted) > ROWS else None,
@@ -134,6 +142,18 @@ def _rows(c: Connection, known: Sequence[EnvironmentRow], now: datetime) -> list
         )
         for row in known
     ]
+
+
+def _drifts(c: Connection, ids: Sequence[EnvironmentId], now: datetime) -> dict[EnvironmentId, Stroke]:
+    """A day of drift, of those where all of it is known; where more has happened than is read, nothing is drawn."""
+    each = max(20, SPELLS // max(1, len(ids)))
+    found: dict[EnvironmentId, Stroke] = {}
+    for id, spells in overview.spells_of(c, ids, now - strokes.DAY, each=each).items():
+        ended = sum(spell.until is not None for spell in spells)
+        drawn = strokes.drift(spells, now - strokes.DAY, now, slices=HOURS)
+        if drawn is not None and max(ended, len(spells) - ended) < each:
+            found[id] = drawn
+    return found
 
 
 def is_overdue(looked: Looked | None, now: datetime) -> bool:

@@ -13,6 +13,7 @@ from stickers.names import PlacementId
 
 WIDTH: Final = 180
 HEIGHT: Final = 32
+SLICES: Final = 100
 DAY: Final = timedelta(hours=24)
 NOT_DRIFT: Final = frozenset({Verdict.IN_SYNC, Verdict.UNMANAGED, Verdict.UNKNOWN})  # unknown is never drift
 
@@ -41,7 +42,7 @@ class Episode:
         return (self.until - self.since).total_seconds()
 
 
-def drift(spells: Iterable[Spell], since: datetime, now: datetime) -> Stroke | None:
+def drift(spells: Iterable[Spell], since: datetime, now: datetime, *, slices: int = SLICES) -> Stroke | None:
     """How many placements drifted at each moment; None when there is nothing to draw."""
     steps: list[tuple[datetime, int]] = []
     for spell in spells:
@@ -51,12 +52,12 @@ def drift(spells: Iterable[Spell], since: datetime, now: datetime) -> Stroke | N
                 steps.append((spell.until, -1))
     if not steps:
         return None
-    return _stepped(sorted(steps, key=lambda step: (step[0], -step[1])), since, now)
+    return _stepped(sorted(steps, key=lambda step: (step[0], -step[1])), since, now, slices)
 
 
-def _stepped(steps: Sequence[tuple[datetime, int]], since: datetime, now: datetime) -> Stroke:
-    """The count in each of a hundred slices, as the most there was in it: a short drift is no less a drift."""
-    slices, length, standing, at = 100, (now - since) / 100, 0, 0
+def _stepped(steps: Sequence[tuple[datetime, int]], since: datetime, now: datetime, slices: int) -> Stroke:
+    """The count in each of the slices, as the most there was in it: a short drift is no less a drift."""
+    length, standing, at = (now - since) / slices, 0, 0
     heights: list[int] = []
     for number in range(1, slices + 1):
         end, highest = since + number * length, standing

@@ -21,7 +21,8 @@ from reconciler.core.judge import Verdict
 from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL
 from reconciler.daemon import Reconciler
 from reconciler.events import Event
-from reconciler.store import environments, history
+from reconciler.store import environments, history, sources
+from reconciler.store.sources import SourceRow
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, PlacementId, TaskId
 
@@ -139,9 +140,9 @@ class Metrics:
 
     async def text(self, store: Store, reconciler: Reconciler, now: datetime) -> bytes:
         """Everything, in Prometheus' text format. Raises errors of the store."""
-        gauges = await store.read(lambda c: _of_store(c, now))
+        gauges, rows = await store.read(lambda c: (_of_store(c, now), sources.all(c)))
         scrape = CollectorRegistry()
-        scrape.register(_Told([*gauges, *_of_loop(reconciler)]))
+        scrape.register(_Told([*gauges, _of_sources(reconciler, rows, now), *_of_loop(reconciler)]))
         return generate_latest(self._registry) + generate_latest(scrape)
 
 
@@ -168,6 +169,16 @@ def _of_store(c: Connection, now: datetime) -> list[Metric]:
         if (last := history.last_decision(c, environment)) is not None:
             ages.add_metric((environment,), max(0.0, (now - last.until).total_seconds()))
     return [placements, ages]
+
+
+def _of_sources(reconciler: Reconciler, rows: Iterable[SourceRow], now: datetime) -> Metric:
+    """Of those that are declared here, whichever process read them last; since the start, where none ever did."""
+    written = {row.name: row.read_at for row in rows}
+    ages = GaugeMetricFamily("holdfast_source_age_seconds", "Since a source was last taken.", labels=("source",))
+    for name, reading in reconciler.sources.items():
+        taken = max(filter(None, (reading.read_at, written.get(name))), default=reading.since)
+        ages.add_metric((name,), max(0.0, (now - taken).total_seconds()))
+    return ages
 
 
 def _of_loop(reconciler: Reconciler) -> list[Metric]:

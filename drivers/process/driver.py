@@ -31,7 +31,7 @@ from drivers.process import examine, host, render
 from drivers.process.connection import Connection
 from drivers.process.hands import Hands
 from drivers.process.line import Asks
-from drivers.process.sight import Sight
+from drivers.process.sight import Connections, Sight
 from drivers.process.ways import Way, Ways
 from drivers.rendered import env_files
 from stickers.names import PlacementId, TargetId
@@ -60,6 +60,7 @@ class ProcessDriver:
         eyes = self._new_eyes()
         self._ways = Ways(self.kind, tools, lambda: self._new_session(eyes), self._program)
         self._sights: dict[Way, Sight] = {}
+        self._connections: Connections = {}  # read once, for whoever asks
         self._found: dict[TargetId, tuple[Mapping[str, Any], Way]] = {}  # as each connection was last read
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
@@ -94,6 +95,7 @@ class ProcessDriver:
     async def aclose(self) -> None:
         self._found.clear()
         self._sights.clear()
+        self._connections.clear()
         await self._ways.aclose()
 
     async def watch(self, targets: Sequence[Target]) -> AsyncGenerator[TargetId, None]:
@@ -183,7 +185,7 @@ class ProcessDriver:
 
     def _sight(self, way: Way) -> Sight:
         if way not in self._sights:
-            self._sights[way] = Sight(self.tools, way.looking, way.connected, self.model)
+            self._sights[way] = Sight(self.tools, way.looking, way.connected, self.model, self._connections)
         return self._sights[way]
 
     def _connection(self, target: Target) -> Connection:

@@ -44,6 +44,9 @@ class Question:
         return {"instance": self.workload["instance"], "address": self.address, "port": self.port}
 
 
+Connections = dict[TargetId, tuple[Raw, Connection]]  # each as its document said it, and as it was read
+
+
 class Sight:
     """Sees targets, and remembers what it has parsed."""
 
@@ -53,9 +56,10 @@ class Sight:
         line: Sees,
         connected: probes.Connected | None = None,
         model: type[Connection] = Connection,
+        connections: Connections | None = None,
     ) -> None:
         self.tools, self.line, self._connected, self._model = tools, line, connected, model
-        self._connections: dict[TargetId, tuple[Raw, Connection]] = {}
+        self._connections = {} if connections is None else connections
         self._worn: dict[PlacementId, tuple[Raw, Worn]] = {}
         self._standings: dict[PlacementId, tuple[Raw, Standing]] = {}
 

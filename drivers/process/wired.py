@@ -31,7 +31,7 @@ from drivers.process.line import Raw, read
 from drivers.ssh.errors import Cut, Silent
 from drivers.ssh.pool import Kept
 from drivers.ssh.transport import Running
-from drivers.ssh.wire import Order, Program, Wire
+from drivers.ssh.wire import Order, Wire, brought
 from stickers.names import Artifact
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Station:
     """The program on one host."""
 
     def __init__(self, kept: Kept, python: str, source: bytes) -> None:
-        self.kept, self._python, self._brought = kept, python, Program(source=source)
+        self.kept, self._python, self._brought = kept, python, brought(source)
         self._roots: dict[str, None] = {}
         self.running = Running(kept, self._order)
 

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +93,13 @@ class Program:
 
 @cache
 def program(path: str) -> Program:
-    return Program(source=Path(path).read_bytes())
+    return brought(Path(path).read_bytes())
+
+
+@lru_cache(maxsize=16)
+def brought(source: bytes) -> Program:
+    """One for all hosts: packing it takes longer than everything else that is done for one of them."""
+    return Program(source=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,11 @@ class Order:
         }
         first = f"{self.python}\n{len(LOADER)}\n".encode()
         return first + LOADER + json.dumps(ask).encode() + b"\n"
+
+
+def _is_late(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 class Wire(asyncssh.SSHClientSession[bytes]):
@@ -151,11 +162,16 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         number = next(self._numbers)
         answer: asyncio.Future[Mapping[str, Any]] = self._loop.create_future()
         self._waiting[number] = answer
+        late = self._loop.call_later(within, _is_late, answer)  # asyncio.timeout costs several times that
         try:
-            async with asyncio.timeout(within):
-                head = {**request, "id": number} if not body else {**request, "id": number, "bytes": len(body)}
-                await self._send(json.dumps(head).encode() + b"\n", body)
-                return await answer
+            head = {**request, "id": number} if not body else {**request, "id": number, "bytes": len(body)}
+            line = json.dumps(head).encode() + b"\n"
+            if body or self._turn.locked():
+                async with asyncio.timeout(within):
+                    await self._send(line, body)
+            else:
+                self._write(line)
+            return await answer
         except TimeoutError:
             self.tell({"do": "end", "of": number})
             raise Silent(f"{self.name} did not answer within {within:g} s") from None
@@ -163,6 +179,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
             self.tell({"do": "end", "of": number})
             raise
         finally:
+            late.cancel()
             del self._waiting[number]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # seen: where sending itself failed nobody has waited for it
@@ -172,12 +189,13 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         if self.lost is None and self._channel is not None and not self._turn.locked():
             self._channel.write(json.dumps(request).encode() + b"\n")
 
-    async def _send(self, line: bytes, body: bytes) -> None:
+    def _write(self, line: bytes) -> None:
         assert self._channel is not None
-        if not body and not self._turn.locked():
-            self._channel.write(line)
-        else:  # begun, a body is sent to its end: what came next would be taken for the rest of it
-            await asyncio.shield(self._loop.create_task(self._send_all(line, body)))
+        self._channel.write(line)
+
+    async def _send(self, line: bytes, body: bytes) -> None:
+        """Begun, a body is sent to its end: what came next would be taken for the rest of it."""
+        await asyncio.shield(self._loop.create_task(self._send_all(line, body)))
 
     async def _send_all(self, line: bytes, body: bytes) -> None:
         assert self._channel is not None

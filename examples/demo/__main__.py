@@ -4,6 +4,7 @@ leaves it running with the commands to try, until Ctrl-C."""
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ MARKS = {"in sync": "✓", "in transit": "→", "unknown": "?"}
 def main() -> int:
     arguments = _arguments()
     fleet = _fleet(arguments)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupted)
     say(
         "Build",
         "pack three releases of a small shop as OCI artifacts, declare three environments in YAML, make a signing key",
@@ -33,6 +36,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nThe daemon is drained and the fleet is ended.")
     return 0
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:

@@ -21,6 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from api.client import ask
+from api.problem import Problem
+from api.settings import Settings
+
 APP = Path(__file__).parent / "app" / "serve.py"
 ENVIRONMENTS = {"development": 2, "staging": 4, "production": 3}
 RELEASES = ("1.0.0", "1.1.0", "1.2.0-broken")
@@ -225,12 +229,14 @@ class Fleet:
             return f"does not answer ({getattr(error, 'reason', error)})"
 
     def verdicts(self) -> dict[str, str]:
-        """target -> verdict of every placement, as `status` says it."""
-        found = {}
+        """target -> verdict of every placement, as `status` says it; asked without starting an interpreter each time,
+        since who waits asks often."""
+        settings, found = Settings(documents=self.documents, state=self.state), {}
         for environment in self.environments:
-            answer = json.loads(self.holdfast("status", environment, "--output", "json", check=False))
-            for cell in _ours(answer["environments"][0]["placements"] if "environments" in answer else []):
-                found[cell["target"].partition("/")[2]] = cell["verdict"]
+            with contextlib.suppress(Problem):
+                answer = ask(settings, "status", environment=environment)
+                for cell in _ours(answer["environments"][0]["placements"]):
+                    found[cell["target"].partition("/")[2]] = cell["verdict"]
         return found
 
     def wait(self, what: str, ready: Callable[[], bool], seconds: float = 60) -> float:

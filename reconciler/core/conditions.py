@@ -149,14 +149,18 @@ def _stalled(situation: Situation) -> Said:
 
 
 def _healthy(situation: Situation) -> Said:
-    """Whether everything declared serves: proven, not assumed."""
+    """Whether everything declared serves: proven, not assumed. What is refused is held to its last good, and serves
+    that."""
     if situation.drifted is None:
         return Status.UNKNOWN, "NotLookedAt", "no target has been looked at yet"
     if unwell := [drift for drift in _apart(situation) if drift.verdict in _UNWELL]:
         return Status.FALSE, "Unhealthy", f"{len(unwell)} of {situation.placements} placements: {_list(unwell)}"
     if unproven := _declared(situation):
         return Status.UNKNOWN, "Unproven", f"{len(unproven)} of {situation.placements} placements: {_list(unproven)}"
-    return Status.TRUE, "Healthy", f"all {situation.placements} placements serve as declared"
+    count = situation.placements
+    if situation.held is not None:
+        return Status.TRUE, "Healthy", f"all {count} placements serve, where refused the last good release"
+    return Status.TRUE, "Healthy", f"all {count} placements serve as declared"
 
 
 def _source_ready(situation: Situation) -> Said:

@@ -2,8 +2,8 @@
 
 The lines are JSON and know no database, so what was kept in SQLite can be read into PostgreSQL and the other way
 round. The first line says of what it is a copy, the last one how many lines there should be, and their digest: a file
-that was cut off or changed is refused before anything is written. Leases are not copied as held, and what is of the moment
-only is not copied at all.
+that was cut off or changed is refused before anything is written. Leases are not copied as held, and what is of the
+moment only is not copied at all.
 """
 
 from __future__ import annotations

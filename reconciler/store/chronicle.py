@@ -133,6 +133,13 @@ def end(c: Connection) -> Cursor:
     return BEGINNING if row is None else Cursor(row.written_by, row.number)
 
 
+def last_of(c: Connection, job: JobId) -> Cursor:
+    """The last that is told of the job: one step in an index, however much it did."""
+    told = select(table.c.written_by, table.c.number).where(table.c.job == job, _final())
+    row = c.execute(told.order_by(table.c.written_by.desc(), table.c.number.desc()).limit(1)).first()
+    return BEGINNING if row is None else Cursor(row.written_by, row.number)
+
+
 def beginning(c: Connection) -> Cursor | None:
     """The oldest that is kept; None when nothing is."""
     row = c.execute(

@@ -7,13 +7,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, distinct, func, or_, select, tuple_
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Integer,
+    Row,
+    bindparam,
+    distinct,
+    func,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
 from reconciler.core.drift import Verdict
 from reconciler.core.machine import JOB_ACTIVE, TaskState
+from reconciler.store import chronicle
 from reconciler.store.history import _decision, _standing
 from reconciler.store.records import DecisionInterval, Page, ProgressLine, StandingInterval
 from reconciler.store.tables import decision, environment, job, progress, release, task
@@ -46,6 +60,9 @@ GRAVITY: Final = (
     Verdict.IN_SYNC,
     Verdict.UNMANAGED,
 )  # what a target with several placements is shown as: the first of these that one of them has
+DRIFTING: Final = tuple(
+    verdict for verdict in GRAVITY if verdict not in (Verdict.IN_SYNC, Verdict.UNMANAGED, Verdict.UNKNOWN)
+)  # what could not be seen has not drifted
 _OPEN: Final = table.c.until.is_(None)
 _PLACE: Final = (table.c.target, table.c.component, table.c.slot)
 
@@ -211,6 +228,36 @@ def spells(c: Connection, id: EnvironmentId, since: datetime, *, limit: int) -> 
         )
         for row in rows
     )
+
+
+def spells_of(
+    c: Connection, ids: Sequence[EnvironmentId], since: datetime, *, each: int
+) -> dict[EnvironmentId, tuple[Spell, ...]]:
+    """The same of many environments in one statement: of each at most so many that ended, and so many that are open
+    and drift."""
+    if not ids:
+        return {}
+    given = {f"id_{index}": id for index, id in enumerate(ids)}
+    found: dict[EnvironmentId, list[Spell]] = {id: [] for id in ids}
+    for row in c.execute(_spells_of(len(ids)), given | {"from_then": since, "each": each}):
+        place = PlacementId(TargetId(row.target), ComponentName(row.component), SlotName(row.slot))
+        spell = Spell(id=place, verdict=Verdict(row.verdict), since=row.since, until=row.until)
+        found[EnvironmentId(row.environment)].append(spell)
+    return {id: tuple(spells) for id, spells in found.items()}
+
+
+@cache
+def _spells_of(count: int) -> CompoundSelect[Any]:
+    """A part for each environment: neither database bounds each group of one select by an index."""
+    columns = (table.c.environment, *_PLACE, table.c.verdict, table.c.since, table.c.until)
+    then, each = bindparam("from_then", type_=table.c.until.type), bindparam("each", type_=Integer)
+    parts = []
+    for index in range(count):
+        here = table.c.environment == bindparam(f"id_{index}")
+        ended = select(*columns).where(here, table.c.until > then).order_by(table.c.until.desc()).limit(each)
+        still = select(*columns).where(here, _OPEN, table.c.verdict.in_(DRIFTING)).limit(each)
+        parts += [select(ended.subquery()), select(still.subquery())]
+    return union_all(*parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,11 +479,9 @@ def pulse_of(c: Connection, id: EnvironmentId) -> str:
 
 
 def pulse_of_job(c: Connection, id: JobId) -> str:
-    """The same for one job and its tasks."""
+    """The same for one job: whatever its tasks do and report is told in the chronicle, in the same transaction."""
     row = c.execute(select(job.c.version, job.c.wish).where(job.c.id == id)).first()
-    worked = c.execute(select(func.count(), func.sum(task.c.version)).where(task.c.job == id)).one()
-    lines = select(func.count()).select_from(progress.join(task, task.c.id == progress.c.task)).where(task.c.job == id)
-    return _token(tuple(row or ()), tuple(worked), c.execute(lines).scalar())
+    return _token(tuple(row or ()), chronicle.last_of(c, id))
 
 
 def _active() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.demo.fleet import Fleet
+from tests.api.fleets import built
 from tests.api.test_daemon import daemon, in_sync
 
 CANARY = "c4nary-value-of-a-secret"
@@ -17,9 +18,7 @@ CANARY = "c4nary-value-of-a-secret"
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    made = Fleet(tmp_path, environments={"staging": 1})
-    made.build()
-    return made
+    return built(tmp_path, targets=1)
 
 
 def test_the_files_of_a_job_are_shown_by_the_daemon_and_alone(fleet: Fleet) -> None:

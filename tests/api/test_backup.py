@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from examples.demo.fleet import Fleet
+from tests.api.fleets import built
 from tests.api.test_daemon import daemon, in_sync
 
 
@@ -16,8 +17,7 @@ def _run(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_after_a_restore_the_fleet_is_known_again_and_nothing_is_deployed(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, environments={"staging": 1})
-    fleet.build()
+    fleet = built(tmp_path, targets=1)
     file = tmp_path / "all.backup"
     with daemon(fleet) as process:
         fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))

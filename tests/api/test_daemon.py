@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 
 from examples.demo.fleet import Fleet
+from tests.api.fleets import built
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    made = Fleet(tmp_path, environments={"staging": 2})
-    made.build()
-    return made
+    return built(tmp_path, targets=2)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 """The test command: installs what is missing, starts a Docker engine, a registry and PostgreSQL on private sockets and
-ports, checks style, types and contracts, runs every test in parallel, and ends what it started.
+ports, runs every test in parallel while style, types and contracts are checked, and ends what it started.
 
 Whatever cannot be had here (no root, no apt) is named, and the tests that need it are skipped with that reason.
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,10 @@ NEEDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
-    failed = [] if arguments.tests_only else [name for name, command in CHECKS if not _passes(name, command)]
-    if arguments.check:
-        return 1 if failed else 0
-    _install_missing()
-    if _run_tests(arguments.pytest) != 0:
-        failed.append("tests")
+    with ThreadPoolExecutor(1) as beside:  # the tests wait for much, and the checks for nothing
+        passed = {name: beside.submit(_passes, name, words) for name, words in _checks(arguments)}
+        tested = arguments.check or _tested(arguments.pytest)
+        failed = [name for name, future in passed.items() if not future.result()] + ([] if tested else ["tests"])
     if failed:
         print(f"failed: {', '.join(failed)}", flush=True)
     return 1 if failed else 0
@@ -77,6 +76,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tests-only", action="store_true", help="only the tests")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     return parser.parse_args(argv)
+
+
+def _checks(arguments: argparse.Namespace) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return () if arguments.tests_only else CHECKS
+
+
+def _tested(more: Sequence[str]) -> bool:
+    _install_missing()
+    return _run_tests(more) == 0
 
 
 def _passes(name: str, command: Sequence[str]) -> bool:

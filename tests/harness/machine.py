@@ -194,6 +194,14 @@ def _shared() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
+def image(engine: str) -> str:
+    """What a machine is started from, and what others may build upon; it is made unless the engine has it."""
+    if os.geteuid() != 0:
+        raise NoMachine("needs root")
+    _make(engine)
+    return IMAGE
+
+
 def _make(engine: str) -> None:
     """The image, unless the engine has it; of several test processes one makes it and the others wait."""
     with open(Path(tempfile.gettempdir()) / "holdfast-machine.lock", "w") as lock:

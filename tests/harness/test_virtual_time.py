@@ -8,6 +8,7 @@ import sys
 import time
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from tests.harness import virtual_time
@@ -42,6 +43,15 @@ async def test_deadlines_are_kept() -> None:
     with anyio.move_on_after(2) as scope:
         await anyio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_the_clock_stands_while_a_thread_is_at_work() -> None:
+    before = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, 3600)
+        await anyio.to_thread.run_sync(time.sleep, 0.05)
+        assert anyio.current_time() == before
+        group.cancel_scope.cancel()
 
 
 async def test_the_wall_clock_moves_with_it() -> None:

@@ -2,8 +2,8 @@
 
 A test that waits an hour takes a millisecond, and the same seed gives the same run, in every process. Callbacks that
 are ready together run by the age of their tasks, not by the order in which some set happened to hold them; a seed
-shuffles the tasks among themselves, so that other interleavings are met. Threads, sockets and processes have no place
-here: the clock does not wait for them.
+shuffles the tasks among themselves, so that other interleavings are met. The clock stands while a worker thread is at
+work, so that no virtual time passes by how busy the machine is; for sockets and processes it does not wait.
 
 In a test module, for all its tests:    anyio_backend = virtual_time.backend()
 In a simulation, for one seed:          virtual_time.run(main, seed=7)
@@ -23,11 +23,12 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import pytest
+from anyio._backends._asyncio import AsyncIOBackend
 
 T = TypeVar("T")
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE: Final = 5.0  # real seconds that an idle loop waits for something from outside before it gives up
+PATIENCE: Final = 5.0  # real seconds that an idle loop waits for a thread or something from outside before it gives up
 
 
 class Stuck(Exception):
@@ -42,10 +43,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, seed: int | None = None) -> None:
         self._now = 0.0
-        super().__init__(_Jump(self._jump))
+        super().__init__(_Jump(self._jump, lambda: self.threads > 0))
         self._clock_resolution = 1e-9
         self._numbers: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._made = 0
+        self.threads = 0  # worker threads at work for a task that waits for them
         self._dice = None if seed is None else random.Random(seed)
         self.set_task_factory(self._make)
 
@@ -89,20 +91,39 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Jump(selectors.SelectSelector):
-    """Waits by moving the clock. Only where no timer is set does it wait for something real, and not for long."""
+    """Waits by moving the clock. Only for threads, and where no timer is set, does it wait for something real, and not
+    for long."""
 
-    def __init__(self, jump: Callable[[], bool]) -> None:
+    def __init__(self, jump: Callable[[], bool], threads: Callable[[], bool]) -> None:
         super().__init__()
-        self._jump_on = jump
+        self._jump_on, self._threads = jump, threads
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if found or (timeout is not None and timeout <= 0) or self._jump_on():
+        at_once = timeout is not None and timeout <= 0
+        found = super().select(PATIENCE if self._threads() and not at_once else 0)
+        if found or at_once or self._jump_on():
             return found
         found = super().select(PATIENCE)
         if not found:
             raise Stuck("every task waits and no timer is set")
         return found
+
+
+_in_a_thread: Final = AsyncIOBackend.run_sync_in_worker_thread
+
+
+async def _counted(*args: Any, **options: Any) -> Any:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        return await _in_a_thread(*args, **options)
+    loop.threads += 1
+    try:
+        return await _in_a_thread(*args, **options)
+    finally:
+        loop.threads -= 1
+
+
+AsyncIOBackend.run_sync_in_worker_thread = _counted  # type: ignore[method-assign]  # nothing tells when a thread begins
 
 
 def now() -> datetime:

@@ -45,6 +45,9 @@ DRIFT_COLUMNS = (
 )
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 Format = Annotated[Literal["json", "csv"], Query(description="csv: a table for a spreadsheet")]
+Removal = Annotated[
+    str | None, Query(min_length=1, max_length=80, description="`removal_hash`: as if this large removal were allowed")
+]
 Moment = Annotated[str | None, Query(max_length=40, description="ISO 8601 with a zone: what was known then")]
 
 
@@ -69,9 +72,12 @@ def _environments(router: APIRouter, house: House) -> None:
         return answered(request, found["environments"][0])
 
     @router.get(PLACE + "/plan", response_model=shapes.Plan, dependencies=READS)
-    async def plan(project: Project, environment: EnvironmentName, request: Request) -> Response:
+    async def plan(
+        project: Project, environment: EnvironmentName, request: Request, confirm_removal: Removal = None
+    ) -> Response:
         """What would be done; its `hash` is what a sync may insist on. Changes nothing."""
-        return await shown(house, request, "plan", environment=f"{project}/{environment}")
+        words = {"confirm_removal": confirm_removal}
+        return await shown(house, request, "plan", environment=f"{project}/{environment}", **words)
 
     @router.get(PLACE + "/history", response_model=shapes.History, dependencies=READS)
     async def history(

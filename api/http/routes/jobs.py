@@ -15,6 +15,7 @@ from api.http import shapes, streams
 from api.http.answers import answered, result_of, shown
 from api.http.guard import SOMEWHERE, guarded
 from api.http.routes.words import (
+    JOB,
     PLACE,
     PREFIX,
     Before,
@@ -30,7 +31,6 @@ from reconciler.core.machine import JobState
 from reconciler.store.records import Wish
 from stickers.names import EnvironmentId, JobId
 
-JOB = PLACE + "/jobs/{number}"
 READS = [guarded(Verb.READ)]
 State = Annotated[JobState | None, Query(description="only jobs in this state")]
 

@@ -88,5 +88,6 @@ def _events(router: APIRouter, house: House) -> None:
         after: FollowedAfter = None,
     ) -> Response:
         """What the component prints there, live. A line's id is what it and those before it say, so that whoever comes
-        back goes on behind the line they saw last, as far as the runtime still shows it."""
+        back goes on behind the line they saw last, as far as the runtime still shows it (else `gap`). Where several
+        lines may be that one, it goes on behind the first of them and says `again`: some may be told twice."""
         return await printed.stream(house, request, f"{project}/{target}", component, tail)

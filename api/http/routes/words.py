@@ -10,6 +10,7 @@ from stickers import names
 
 PREFIX = "/api/v1"
 PLACE = "/environments/{project}/{environment}"
+JOB = PLACE + "/jobs/{number}"
 
 _NAME = f"^{names.NAME.pattern}$"
 

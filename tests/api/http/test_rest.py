@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from datetime import timedelta
 
@@ -192,3 +193,25 @@ async def test_every_answer_carries_the_security_headers(path: str) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
         assert "server" not in answer.headers
+
+
+async def test_the_files_of_a_job_are_listed_and_each_is_given_as_its_bytes() -> None:
+    async with door(declared("1.0.0", targets=1)) as made:
+        await made.rig.rested("1.0.0", targets=1)
+        told = (await made.get(f"{HERE}/jobs/1/artifacts", params={"kind": "manifest"})).json()
+        [file] = told["files"]
+        assert (told["job"], file["name"], "text" in file) == ("default/prod:1", "manifest.json", False)
+        raw = await made.get(f"{HERE}/jobs/1/artifacts/{file['digest']}")
+        assert f"sha256:{hashlib.sha256(raw.content).hexdigest()}" == file["digest"]
+        assert raw.headers["content-type"] == "text/plain; charset=utf-8"
+        assert raw.headers["content-disposition"] == "attachment; filename*=UTF-8''manifest.json"
+
+
+async def test_a_file_that_the_job_does_not_have_is_not_there() -> None:
+    async with door(declared("1.0.0", targets=1)) as made:
+        await made.rig.rested("1.0.0", targets=1)
+        absent = await made.get(f"{HERE}/jobs/1/artifacts/sha256:{'0' * 64}")
+        assert (absent.status_code, absent.json()["code"]) == (404, "NO_ARTIFACT")
+        other = await made.get(f"{HERE}/jobs/1/artifacts", params={"name": "other"})
+        assert (other.status_code, other.json()["code"]) == (404, "NO_ARTIFACT")
+        assert (await made.get(f"{HERE}/jobs/9/artifacts")).json()["code"] == "NO_JOB"

@@ -35,6 +35,7 @@ from api.http.serving import on_port
 from api.problem import Problem
 from api.settings import Settings
 from examples.demo.fleet import Fleet
+from tests.api.fleets import built
 from tests.api.http.doors import opened
 from tests.reconciler.rig import declared, rig
 
@@ -172,8 +173,7 @@ def test_the_command_line_speaks_to_the_server(
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "fleet", environments={"staging": 1})
-    made.build()
+    made = built(tmp_path / "fleet", targets=1)
     document = made.documents / "staging.yaml"
     document.write_text(document.read_text().replace("mode: automatic, heal: automatic", "mode: ask, heal: ask"))
     yield made

@@ -25,6 +25,7 @@ PAGES = (
     "/targets",
     "/jobs",
     "/jobs/default/staging/1",
+    "/jobs/default/staging/1/artifacts",
     "/drift",
     "/releases",
     "/sources",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import Connection
 
 from api.http import guard
 from api.http.app import application
 from api.pages.routes import lost, router
-from reconciler.store import jobs
-from tests.api.pages.stand import EDGE, STAGING, Doorkeeper, Stand, stand
+from reconciler.store import contents, jobs
+from reconciler.store.tables import artifact as artifact_table
+from stickers import names
+from tests.api.pages.stand import EDGE, HOSTILE, PROD, STAGING, Doorkeeper, Stand, stand
 
 BEGINS = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
 HTML = {"accept": "text/html"}
@@ -286,3 +290,52 @@ def test_a_house_without_anything_says_what_to_do_next() -> None:
         assert "make demo" in text
         for path in ("/drift", "/jobs", "/targets", "/releases", "/sources", "/search"):
             assert get(empty, path).status_code == 200, path
+
+
+def test_a_job_leads_to_its_files_and_each_is_shown_as_text_and_downloaded_raw(made: Stand) -> None:
+    assert f'href="/jobs/{PROD}/1/artifacts"' in get(made, f"/jobs/{PROD}/1").text
+    listed = get(made, f"/jobs/{PROD}/1/artifacts").text
+    digest = re.search(r'href="[^"]+/artifacts/(sha256[^"]+)">manifest.json', listed)
+    assert digest is not None
+    shown = get(made, f"/jobs/{PROD}/1/artifacts/{digest[1]}")
+    assert "&#34;changes&#34;" in shown.text
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'")
+    [raw] = re.findall(r'href="(/api/v1/[^"]+)" download', shown.text)
+    file = get(made, raw)
+    assert file.headers["content-disposition"].startswith("attachment;")
+    assert f"sha256:{hashlib.sha256(file.content).hexdigest()}" in shown.text
+
+
+def test_a_file_with_markup_is_text_and_nothing_else(made: Stand) -> None:
+    def keep(c: Connection) -> str:
+        job = jobs.load(c, names.job_id(PROD, 1))
+        assert job is not None
+        [digest] = contents.keep_texts(c, [HOSTILE], job.created_at)
+        about = {"environment": PROD, "job": job.id, "direction": "forward", "target": "", "component": "", "slot": ""}
+        row = about | {"name": HOSTILE, "kind": "manifest", "media_type": HOSTILE, "content": digest}
+        c.execute(artifact_table.insert().values(**row, kept_at=job.created_at))
+        return str(digest)
+
+    digest = made.write(keep)
+    for path in (f"/jobs/{PROD}/1/artifacts", f"/jobs/{PROD}/1/artifacts/{digest}"):
+        text = get(made, path).text
+        assert "&lt;script&gt;" in text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+    raw = get(made, f"/api/v1/environments/{PROD}/jobs/1/artifacts/{digest}")
+    assert (raw.headers["content-type"], raw.text) == ("text/plain; charset=utf-8", HOSTILE)
+    assert "<" not in raw.headers["content-disposition"]
+
+
+def test_files_of_what_a_reader_may_not_see_are_refused(made: Stand) -> None:
+    assert get(made, f"/jobs/{PROD}/1/artifacts", headers=READER).status_code == 403
+    assert get(made, f"/jobs/{PROD}/1/artifacts/sha256:{'0' * 64}", headers=READER).status_code == 403
+    assert get(made, f"/jobs/{PROD}/1/artifacts/sha256:{'0' * 64}").status_code == 404
+
+
+def test_a_row_of_the_fleet_draws_the_drift_of_its_day(made: Stand) -> None:
+    text = get(made, "/").text
+    row = text[text.index(f'href="/environments/{STAGING}"') :]
+    drawn = re.search(r'<svg class="spark"[^>]*aria-label="([^"]+)"', row)
+    assert drawn is not None
+    assert re.fullmatch(r"drifted placements over 24 h: [1-9]\d* now, [1-9]\d* at most", drawn[1])

@@ -74,7 +74,8 @@ def test_a_step_lasts_until_the_next_one_or_the_end() -> None:
 
     def progressed(step: Step) -> Event:
         progress = Progress(id=place("web-1"), step=step, message="")
-        return events.Progressed(environment=PROD, job=JOB, task=TASK, progress=progress)
+        release = ReleaseName("shop@1.0.0")
+        return events.Progressed(environment=PROD, job=JOB, release=release, task=TASK, progress=progress)
 
     metrics(progressed(Step.PREPARE))
     clock.now += 3

@@ -19,6 +19,7 @@ def test_a_root_is_enough() -> None:
         "artifacts": "registry",
         "address": "127.0.0.1",
         "python": "python3",
+        "hooks": False,
     }
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import asyncssh
 import pytest
+from asyncssh.constants import MSG_DEBUG
+from asyncssh.packet import String
 
 from drivers.errors import Refused, Unreachable
+from drivers.ssh.dial import CIPHERS, _said
 from drivers.ssh.errors import HostKeyChanged, HostUnknown, NotAdmitted, Silent
 from drivers.ssh.pool import Kept
 from drivers.ssh.transport import Host
@@ -55,6 +58,33 @@ async def test_a_host_that_shows_a_key_of_another_kind_is_told_by_that_key(stand
     pinned = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode().strip()
     with pytest.raises(HostKeyChanged, match=fingerprint(standing.host_key).replace("+", r"\+")):
         await kept(standing.connection(known_hosts=[pinned])).connection()
+
+
+async def test_two_hosts_alike_in_all_else_are_each_believed_by_their_own_key(standing: Sshd, kept: Keep) -> None:
+    """What is said to many hosts is worked out once, and none of it is whom to believe."""
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+    believed = kept(standing.connection())
+    assert not (await believed.connection()).is_closed()
+    for _ in range(2):
+        with pytest.raises(HostKeyChanged):
+            await kept(standing.connection(known_hosts=[other], command_timeout="29s")).connection()
+    assert not (await kept(standing.connection(command_timeout="28s")).connection()).is_closed()
+
+
+async def test_what_is_shared_between_hosts_vouches_for_none_and_holds_no_key() -> None:
+    shared = _said("deploy", ("ssh-ed25519",), 10.0, 15.0)
+    assert shared is _said("deploy", ("ssh-ed25519",), 10.0, 15.0)
+    assert shared.known_hosts("host", "10.0.0.1", None) == ([], [], [])
+    assert not shared.client_keys
+
+
+async def test_a_request_is_one_packet_and_no_cipher_would_need_another(standing: Sshd, kept: Keep) -> None:
+    assert not [cipher for cipher in CIPHERS if "cbc" in cipher]
+    host = kept(standing.connection())
+    connection: Any = await host.connection()
+    before = connection._send_seq
+    connection.send_packet(MSG_DEBUG, b"\0", String(""), String(""))
+    assert connection._send_seq == before + 1
 
 
 async def test_a_host_that_nothing_is_known_of_is_not_spoken_to(

@@ -172,6 +172,14 @@ def test_all_five_are_said_with_a_pascal_case_reason_and_a_sentence(case: str) -
         assert (one.generation, one.since) == (3, NOW)
 
 
+def test_what_is_held_at_last_good_is_not_said_to_serve_as_declared() -> None:
+    def healthy(of: Situation) -> str:
+        return next(one.message for one in conditions(of, now=NOW) if one.type is HEALTHY)
+
+    assert healthy(situation()).endswith("serve as declared")
+    assert healthy(HELD).endswith("placements serve, where refused the last good release")
+
+
 def test_a_refused_release_says_why_it_waits() -> None:
     assert said(HELD)[STALLED].message == "the declared release is refused: http 503"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
+from sqlalchemy.event import listen
 
 from desired_state.model import Placement
 from reconciler.core.judge import Drift, Verdict
@@ -14,7 +15,7 @@ from reconciler.store import environments, history, overview
 from reconciler.store.overview import GRAVITY, Tally, natural
 from reconciler.store.records import Decision, HandSuspension, Lease
 from reconciler.store.store import Store
-from stickers.names import TargetId
+from stickers.names import EnvironmentId, TargetId
 from tests.reconciler.core.builders import NOW, PROD, fleet
 from tests.reconciler.store.builders import judged, settled
 
@@ -138,6 +139,34 @@ async def test_spells_are_those_that_ended_lately_and_those_that_still_differ(st
     found = await store.read(lambda c: overview.spells(c, PROD, at(5), limit=100))
     assert sorted((spell.verdict.value, spell.until) for spell in found if spell.until) == [("stopped", at(10))]
     assert [spell.verdict for spell in found if spell.until is None] == [Verdict.UNKNOWN] * 2
+
+
+async def test_spells_of_many_environments_are_those_of_each_and_bounded(store: Store) -> None:
+    lease = await stood(store)
+    await recorded(store, lease, some(fleet(12).placements[:1], Verdict.IN_SYNC), 10)
+    await recorded(store, lease, some(fleet(12).placements[1:4], Verdict.BEHIND), 20)
+    ids = [PROD, EnvironmentId("default/elsewhere")]
+    alone = await store.read(lambda c: overview.spells(c, PROD, at(5), limit=100))
+    found = await store.read(lambda c: overview.spells_of(c, ids, at(5), each=100))
+    assert found[ids[1]] == ()
+    seen = [each for each in alone if each.until is not None or each.verdict is not Verdict.UNKNOWN]
+    assert sorted(found[PROD], key=repr) == sorted(seen, key=repr)
+    assert len((await store.read(lambda c: overview.spells_of(c, ids, at(5), each=1)))[PROD]) == 2
+    assert await store.read(lambda c: overview.spells_of(c, [], at(5), each=1)) == {}
+
+
+async def test_a_sparkline_is_read_by_index(store: Store) -> None:
+    def explained(c: Connection) -> list[str]:
+        asked: list[tuple[str, object]] = []
+        listen(c, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+        overview.spells_of(c, [PROD], at(5), each=5)
+        [(statement, words)] = asked[:1]
+        if c.dialect.name != "sqlite":
+            return []
+        return [str(row[3]) for row in c.exec_driver_sql(f"explain query plan {statement}", words)]  # type: ignore[arg-type]
+
+    found = await store.read(explained)
+    assert not [row for row in found if row == "SCAN standing"], found
 
 
 async def test_a_search_takes_wildcards_as_letters(store: Store) -> None:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.event import listen
 
 from drivers.contract import Outcome, Receipt, Result, Step
 from reconciler.core.machine import IllegalTransition, JobEvent, TaskEvent, TaskState
 from reconciler.core.plan import Plan, Wave
-from reconciler.store import evidence, jobs, tasks
+from reconciler.store import evidence, jobs, overview, tasks
 from reconciler.store.errors import LostLease, Stale, Violated
 from reconciler.store.records import Direction, Lease, ProgressLine, Task
 from reconciler.store.store import Store
@@ -206,3 +207,29 @@ async def test_a_job_cannot_lose_its_tasks_while_it_is_active(store: Store) -> N
     job = await store.read(lambda c: jobs.load(c, task.job))
     assert job is not None
     await store.write(lambda c: jobs.advance(c, job, JobEvent.CANCEL, lease, NOW))
+
+
+async def test_the_pulse_of_a_job_beats_with_every_step_and_line_and_only_then(store: Store) -> None:
+    lease, task = await _one(store)
+    seen = [await store.read(lambda c: overview.pulse_of_job(c, task.job))]
+    assert await store.read(lambda c: overview.pulse_of_job(c, task.job)) == seen[0]
+    await _advanced(store, lease, task, TaskEvent.QUEUE)
+    seen.append(await store.read(lambda c: overview.pulse_of_job(c, task.job)))
+    for since in (0, 1):
+        await store.write(lambda c, since=since: tasks.note(c, task.id, _lines(task, 1, since=since)))  # type: ignore[misc]
+        seen.append(await store.read(lambda c: overview.pulse_of_job(c, task.job)))
+    assert len(set(seen)) == 4
+
+
+async def test_the_pulse_of_a_job_counts_no_line(store: Store) -> None:
+    """However much a job reports, its open pages ask for one row."""
+    _, task = await _one(store)
+    asked: list[str] = []
+
+    def watched(c: Connection) -> None:
+        listen(c, "before_cursor_execute", lambda *given: asked.append(given[2].lower()))
+        overview.pulse_of_job(c, task.job)
+
+    await store.read(watched)
+    assert asked
+    assert not [one for one in asked if "count(" in one or "sum(" in one or "progress" in one]
