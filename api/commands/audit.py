@@ -15,7 +15,7 @@ from typing import Any, Final
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
-from reconciler.store import audit
+from reconciler.store import audit, environments
 from reconciler.store.audit import Entry, Fault, Head
 from stickers import digest
 from stickers.names import EnvironmentId
@@ -29,6 +29,7 @@ BATCH: Final = 1_000  # entries read at a time
 
 async def index(house: House, given: Given) -> Events:
     chain, before, limit = _chain(given), given.text_or_none("before"), given.count("limit", 20, 500)
+    await _insist_on(house, chain)
     try:
         page = await house.store.read(lambda c: audit.page(c, chain, before=before, limit=limit))
     except ValueError:
@@ -39,6 +40,7 @@ async def index(house: House, given: Given) -> Events:
 async def verify(house: House, given: Given) -> Events:
     """Every entry of the chains; the first that is not as it was written, of each. Then the checkpoints, if any."""
     checkpoints = [_checkpoint(house, text) for text in given.texts("checkpoints")]
+    await _insist_on(house, _chain(given))
     wanted = await _chains(house, given)
     known = frozenset(wanted) | ({each.chain for each in checkpoints} if _chain(given) is None else frozenset())
     verified, faults = [], []
@@ -70,6 +72,16 @@ async def export(house: House, given: Given) -> Events:
         yield {"event": {"checkpoint": _sealed(house, reached)}}
         made += 1
     yield {"result": {"checkpoints": made}}
+
+
+async def _insist_on(house: House, chain: str | None) -> None:
+    """`NO_ENVIRONMENT` for one that there never was: it has no log, and an empty one would say that all is well."""
+    if chain is None:
+        return
+    environment = EnvironmentId(chain)
+    known = await house.store.read(lambda c: environments.load(c, environment) or audit.head(c, chain).seq)
+    if not known:
+        raise Problem("NO_ENVIRONMENT", f"there is no environment {environment}; `holdfast status` lists them")
 
 
 async def _chains(house: House, given: Given) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, bindparam, case, func, or_, select, update
 
 from desired_state.model import Placement
 from reconciler.core.drift import Drift, Trust, Verdict
@@ -30,24 +30,27 @@ PAGE: Final = 50
 
 _CHUNK: Final = 1_000
 _HERE: Final = decisions.c.environment == bindparam("environment_is")
-_EXTENDED: Final = (  # what every turn writes, so built once
-    update(decisions)
-    .where(
-        _HERE,
-        decisions.c.number == select(func.max(decisions.c.number)).where(_HERE).scalar_subquery(),
-        decisions.c.digest == bindparam("digest_is"),
-        leases.FENCE,
-    )
-    .values(
-        until=case((decisions.c.until > bindparam("moment"), decisions.c.until), else_=bindparam("moment")),
-        turns=decisions.c.turns + 1,
-        again_at=bindparam("again"),
-    )
-    .returning(decisions.c.number)
-)
 _SHOWN: Final = 20  # placements that an event names
 _TIMES: Final = {"workload": {"health": {"checked_at"}}}
 _TIMES_AND_ENVELOPE: Final = _TIMES | {"worn": {"envelope"}}
+
+
+def _extending(fence: ColumnElement[bool]) -> Executable:
+    """What every turn writes."""
+    last = select(func.max(decisions.c.number)).where(_HERE).scalar_subquery()
+    return (
+        update(decisions)
+        .where(_HERE, decisions.c.number == last, decisions.c.digest == bindparam("digest_is"), fence)
+        .values(
+            until=case((decisions.c.until > bindparam("moment"), decisions.c.until), else_=bindparam("moment")),
+            turns=decisions.c.turns + 1,
+            again_at=bindparam("again"),
+        )
+        .returning(decisions.c.number)
+    )
+
+
+_EXTENDED: Final = _extending(leases.FENCE)  # built once, since building it takes longer than carrying it out
 
 
 def decide(c: Connection, environment: EnvironmentId, decision: Decision, lease: Lease, now: datetime) -> None:

@@ -23,7 +23,8 @@ from reconciler.core import blocks, drift, judge, verdict
 from reconciler.core import plan as planning
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import TaskEvent
-from reconciler.store import audit, contents, environments, jobs, leases, tasks
+from reconciler.leases import Leases
+from reconciler.store import audit, contents, environments, history, jobs, leases, tasks
 from reconciler.store.contents import Kind
 from reconciler.store.records import Direction
 from reconciler.store.tables import job as job_table
@@ -101,6 +102,8 @@ def _no_fencing(patch: Patch) -> None:
 
     patch.setattr(leases, "fence", lambda lease, environment: true())
     patch.setattr(leases, "FENCE", or_(literal(1) == literal(1), leases.FENCE))
+    patch.setattr(history, "_EXTENDED", history._extending(leases.FENCE))
+    patch.setattr(Leases, "insist", lambda self, lease: None)
     patch.setattr(tasks, "_update", tasks._update.__wrapped__)
     patch.setattr(leases, "hold", lambda c, lease, environment=None: None)
     patch.setattr(Host, "guard", guard)

@@ -70,10 +70,13 @@ async def test_every_route_tells_wrong_words_in_its_path(made: Door) -> None:
             assert answer.status_code in (404, 422), f"{path} {name}: {answer.text}"
 
 
+ASKED = {("DELETE", "/api/v1/users/{name}/grants"): {"what": "viewer"}}
+
+
 async def test_every_route_tells_what_is_not_there(made: Door) -> None:
     for (method, path), wants in GOLDEN.items():
         if "{" in path and wants not in ("known", "open"):
-            answer = await made.ask(method, path.format(**VALUES), json=_body(method, path))
+            answer = await made.ask(method, path.format(**VALUES), json=_body(method, path), params=ASKED.get((method, path)))
             shaped(answer, answer.json()["code"])
             assert (answer.status_code, answer.json()["code"][:3]) == (404, "NO_"), f"{path}: {answer.text}"
 
@@ -85,9 +88,10 @@ async def test_every_route_that_takes_a_body_refuses_others(made: Door) -> None:
             continue
         shaped(await made.ask(method, where, content=b"[" * 40 + b"]" * 40, headers=_JSON), "TOO_DEEP")
         shaped(await made.ask(method, where, content=b" " * (1024 * 1024 + 1), headers=_JSON), "BODY_TOO_LARGE")
-        if "{number}" not in path:  # those need no body
-            shaped(await made.ask(method, where, content=b"{", headers=_JSON), "BAD_REQUEST")
-        if "{number}" not in path and "{command}" not in path:
+        if "{number}" in path or path.endswith(("/disable", "/enable")):  # those need no body
+            continue
+        shaped(await made.ask(method, where, content=b"{", headers=_JSON), "BAD_REQUEST")
+        if "{command}" not in path:
             shaped(await made.ask(method, where, json={"unheard_of": 1}), "BAD_ARGUMENT")
             shaped(await made.ask(method, where, json=[1]), "BAD_ARGUMENT")
 
