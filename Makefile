@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-docker test check bench simulate lock clean
+.PHONY: help demo demo-docker test check bench simulate image lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -43,6 +43,12 @@ $(VENV)/dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/runtime
+
+image: $(VENV)/runtime ## the container image: make image BASE=python:3.11-slim TAG=holdfast
+	@test -n "$(BASE)" || { echo "BASE=IMAGE: something with Python 3.11 or newer" >&2; exit 2; }
+	@$(BIN)/python -m pip download -q --require-hashes --only-binary=:all: --dest dist/wheels --requirement requirements.lock
+	@$(BIN)/python -m pip download -q --only-binary=:all: --dest dist/wheels pip
+	@docker build --network=none --build-arg BASE=$(BASE) --tag $(or $(TAG),holdfast) .
 
 lock: ## renew the lock files (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group build pyproject.toml -o requirements.lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import anyio
 from fastapi import APIRouter
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from api import commands
 from api.http.guard import SOMEWHERE, guarded
+from api.http.routes.words import PREFIX
 from api.pages import live
 from api.pages.access import readable
 from api.pages.carrying import answer
@@ -57,9 +59,9 @@ def router(desk: Desk) -> APIRouter:
     async def logs(request: Request, project: str, target: str, component: str) -> Response:
         id = target_of(project, target)
         lines = await _lines(desk, request, id, component)
-        return show(
-            desk, request, "logs.html", title=f"Lines of {component} on {id}", id=id, component=component, lines=lines
-        )
+        stream = f"{PREFIX}/targets/{id}/components/{quote(component)}/logs/stream?tail={TAIL}"
+        shown: dict[str, Any] = {"component": component, "lines": lines, "stream": stream}
+        return show(desk, request, "logs.html", title=f"Lines of {component} on {id}", id=id, **shown)
 
     @made.get("/evidence/{id}", dependencies=[guarded(Verb.READ, SOMEWHERE)])
     async def evidence(request: Request, id: str) -> Response:

@@ -50,9 +50,10 @@ async def _connected(
     believed = await asyncio.to_thread(trust, ssh) if isinstance(ssh.known_hosts, str) else trust(ssh)
     witness = _Witness()
     async with _keys(ssh, resolve) as keys:
+        options = _options(ssh, believed, keys, witness)
         line = None if through is not None else await _line(ssh)
         try:
-            return await _admitted(_options(ssh, believed, keys, witness), line, through)
+            return await _admitted(options, line, through)
         except TimeoutError:
             raise
         except (asyncssh.Error, OSError, ValueError) as error:

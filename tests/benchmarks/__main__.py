@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store replicas documents docker compose ssh push]
+python -m tests.benchmarks [start turn core store replicas documents docker compose ssh ssh_many push]
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MINUTES: Final = {  # at the longest
     "documents": 5,
     "docker": 5,
     "compose": 10,
-    "ssh": 5,
+    "ssh": 10,
+    "ssh_many": 5,
     "api": 10,
     "push": 5,
 }

@@ -211,7 +211,7 @@ async def warm(fleet: Fleet, peers: Peers | None) -> None:
         Row(work="  CPU a host", ours=believed_cpu * EACH, unit="ms", limit="0.25 ms"),
         Row(work="look and verify every signature anew", ours=verified),
         Row(work="  CPU a host", ours=verified_cpu * EACH, unit="ms"),
-        Row(work="memory a kept host", ours=memory, unit="KiB", limit="50 KiB"),
+        Row(work="memory a host of the first hundred, threads included", ours=memory, unit="KiB"),
     ]
     for name, (wall, cpu) in (await theirs_warm(fleet, peers)).items():
         rows += [

@@ -223,9 +223,12 @@ class Rig:
         """That version runs everywhere, is known to, and nothing is under way; the job that was the last."""
 
         async def at_rest() -> bool:
-            job, standings = await self.job(environment), await self.standings(environment)
-            done = job is not None and job.ended_at is not None and self.runs(version) == targets
-            return done and all(one.verdict is Verdict.IN_SYNC for one in standings.values())
+            if self.runs(version) != targets:
+                return False  # without a look into the store, since this is asked four times a second for minutes
+            job = await self.job(environment)
+            if job is None or job.ended_at is None:
+                return False
+            return all(one.verdict is Verdict.IN_SYNC for one in (await self.standings(environment)).values())
 
         await self.until(at_rest)
         job = await self.job(environment)

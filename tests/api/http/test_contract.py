@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")  # of schemathesis and what it stands on
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 8  # of each operation and mode
+EXAMPLES = 6  # of each operation and mode
 BOUNDED = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -14,6 +14,7 @@ import pytest
 from reconciler.store import environments
 from reconciler.store.records import HandSuspension
 from tests.api.pages.stand import EDGE, HOSTILE, STAGING, Stand, utc
+from tests.reconciler.rig import place
 
 PAGES = (
     "/",
@@ -216,6 +217,20 @@ def test_a_change_is_seen_without_a_reload_and_what_was_opened_stays_open(made: 
         finally:
             made.write(lambda c: environments.resume(c, EDGE, "ada", utc()))
         page.wait_for_selector("#env-notes .note", state="detached", timeout=5_000)
+
+
+def test_what_a_workload_prints_is_followed_as_text(made: Stand, chromium: Any) -> None:
+    here = place(0, environment=EDGE)
+    host = made.rig.world.host(here.target)
+    thing = next(iter(host.things))
+    made.portal.call(host.say, thing, "before")
+    with tab(chromium) as page:
+        page.goto(f"{made.address}/targets/{here.target}/api/logs")
+        page.wait_for_selector("#follow-state:has-text('followed live')")
+        made.portal.call(host.say, thing, f"after {HOSTILE}")
+        page.wait_for_selector("pre.printed span:has-text('after <img')")
+        said = page.locator("pre.printed").inner_text().splitlines()
+        assert [line for line in said if line.startswith(("before", "after"))] == ["before", f"after {HOSTILE}"]
 
 
 def test_the_focus_survives_an_exchange(made: Stand, chromium: Any) -> None:

@@ -217,6 +217,9 @@ async def test_no_secret_is_in_the_database_as_it_was_sent(house: House, keeper:
         ("/\t/evil.example", "/"),
         ("https://evil.example", "/"),
         ("javascript:alert(1)", "/"),
+        ("%2F%2Fevil.example", "/"),
+        ("/%2F%2Felsewhere.example", "/%2F%2Felsewhere.example"),  # a browser takes that for a path of this host
+        ("/%5Celsewhere.example", "/%5Celsewhere.example"),
         ("/a\r\nset-cookie: x=y", "/"),
         ("", "/"),
     ],

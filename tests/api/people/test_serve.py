@@ -72,3 +72,17 @@ def test_the_first_admin_logs_in_with_what_the_first_start_printed_and_no_other_
     with serving(home) as (_, log):
         assert "password" not in log.read_text()
         assert password not in log.read_text()
+
+
+def test_a_login_with_a_wrong_password_keeps_nothing_and_a_logout_forgets(home: Path) -> None:
+    with serving(home) as (server, log):
+        password = told(log, r"the password (\S+) \(shown this once")
+        wrong = asked(home, server, "login", "--user", "admin", given=f"{password}x\n")
+        assert (wrong.returncode, "UNAUTHENTICATED" in wrong.stderr) == (2, True)
+        assert asked(home, server, "status").returncode == 2
+        assert asked(home, server, "login", "--user", "admin", given=f"{password}\n").returncode == 0
+        assert password not in (home / "config" / "holdfast").joinpath("tokens.json").read_text()
+        assert asked(home, server, "status").returncode == 0
+        assert asked(home, server, "logout").returncode == 0
+        refused = asked(home, server, "status")
+        assert (refused.returncode, "holdfast login" in refused.stderr) == (2, True)
