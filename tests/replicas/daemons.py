@@ -139,7 +139,7 @@ class Estate:
             mark = host.mark_of(process.pid) or ""
             if process.lives and process.pid == process.group:
                 for target in self.ports:
-                    found[target] += f"/{target}/" in mark
+                    found[target] += str(self.home / "hosts" / target) + "/" in mark
         return found
 
     def clear(self) -> None:
