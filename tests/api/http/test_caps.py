@@ -76,7 +76,9 @@ ASKED = {("DELETE", "/api/v1/users/{name}/grants"): {"what": "viewer"}}
 async def test_every_route_tells_what_is_not_there(made: Door) -> None:
     for (method, path), wants in GOLDEN.items():
         if "{" in path and wants not in ("known", "open"):
-            answer = await made.ask(method, path.format(**VALUES), json=_body(method, path), params=ASKED.get((method, path)))
+            answer = await made.ask(
+                method, path.format(**VALUES), json=_body(method, path), params=ASKED.get((method, path))
+            )
             shaped(answer, answer.json()["code"])
             assert (answer.status_code, answer.json()["code"][:3]) == (404, "NO_"), f"{path}: {answer.text}"
 
