@@ -282,7 +282,7 @@ def _audit_in_its_own_time(patch: Patch) -> None:
 PLANTS: Final[dict[str, Plant]] = {
     "audit in its own time": Plant(plant=_audit_in_its_own_time, budget=10),
     "racy active-job check": Plant(plant=_racy_active_job_check, budget=150),
-    "no fencing": Plant(plant=_no_fencing, budget=150),
+    "no fencing": Plant(plant=_no_fencing, likely=(714, 748, 769, 964), budget=150),
     "stale save over newer state": Plant(plant=_stale_save, budget=100),
     "sticker before proof": Plant(plant=_sticker_before_proof, budget=10),
     "rollback two versions back": Plant(plant=_two_versions_back, budget=100),
