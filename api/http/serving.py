@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
@@ -72,6 +73,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listens.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever has not let go within the time of the drain is let go of."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            if (transport := getattr(connection, "transport", None)) is not None:
+                transport.abort()
+        await anyio.lowlevel.checkpoint()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
