@@ -41,7 +41,7 @@ class House:
     redactor: Redactor
     now: Callable[[], datetime]
     secret: Resolve = resolves_nothing
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)  # others by and by, when their file is read again
     sign: Sign = signs_nothing
     bell: Bell = field(default_factory=Bell)
     metrics: Metrics = field(default_factory=Metrics)

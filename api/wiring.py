@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -143,7 +143,7 @@ def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
 
 def _house(
     settings: Settings,
-    declared: Mapping[str, Source],
+    declared: dict[str, Source],
     store: Store,
     drivers: Drivers,
     tools: Tools,
