@@ -44,7 +44,7 @@ from drivers.errors import (
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
-from reconciler.core.intent import Cause, ChangeKind
+from reconciler.core.intent import Cause, ChangeKind, JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import TaskEvent, TaskState
@@ -337,6 +337,7 @@ class _Flight:
             changes=self.task.intent.changes,
             deadline=_deadline(self.task.intent.changes, self._means.limits.action),
             rendered=self._rendered,
+            back=self.task.direction is Direction.BACK or self._errand.job.kind is JobKind.ROLLBACK,
         )
 
     def _deployed_as_kept(self) -> frozenset[RenderedKind]:
