@@ -22,7 +22,7 @@ from desired_state.model import Target
 from drivers.contract import Diagnosis
 from stickers import digest
 from stickers.names import ActionKey, AgentName, Digest, EnvironmentId, PlacementId, TargetId, split_id
-from stickers.signature import Envelope, Keyring, Sign, Statement
+from stickers.signature import Envelope, Keyring, Sign, Statement, unverified_payload
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -460,6 +460,12 @@ def task(envelope: Envelope, keyring: Keyring) -> Task:
     """The task in the envelope, if a key that may speak of its target signed it; else `SignatureError`, or `Malformed`
     when what was signed is no task."""
     return _opened(Task, keyring.payload(envelope, Statement.TASK, lambda content: _subject(Task, content)))
+
+
+def unverified_task(envelope: Envelope) -> Task:
+    """The task that the envelope speaks of, whoever wrote it: to say which one is refused, and for envelopes that were
+    verified when they were kept. `SignatureError` or `Malformed` when it speaks of none."""
+    return _opened(Task, unverified_payload(envelope))
 
 
 def result(envelope: Envelope, keyring: Keyring) -> Result:
