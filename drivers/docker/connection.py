@@ -12,6 +12,7 @@ from desired_state.secrets import SecretFile
 from drivers.ssh.connection import Reach
 
 SOCKET: Final = "unix:///var/run/docker.sock"
+SECRETS: Final = "/run/holdfast"
 
 _UNIX = re.compile(r"unix:///[^\0?#]{1,100}")
 _SSH = re.compile(
@@ -70,7 +71,7 @@ class Connection(Reach):
     )
 
     secrets_directory: Path = Field(
-        default="/run/holdfast",
+        default=SECRETS,
         description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
     )
 
