@@ -13,6 +13,7 @@ from drivers.fields import AbsolutePath
 from drivers.ssh.connection import Reach
 
 SOCKET: Final = "unix:///var/run/docker.sock"
+SECRETS: Final = "/run/holdfast"
 
 _UNIX = re.compile(r"unix:///[^\0?#]{1,100}")
 _SSH = re.compile(
@@ -62,7 +63,7 @@ class Connection(Reach):
     )
 
     secrets_directory: AbsolutePath = Field(
-        default="/run/holdfast",
+        default=SECRETS,
         description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
     )
 
