@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import structlog
 
-from api import sources
+from api import sources, thrift
 from api.house import House
 from api.http import address, routers
 from api.http.app import AtTheSocket, application, gated
@@ -53,9 +53,10 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
     from api.statuses import Statuses  # with what speaks HTTP to a forge
 
     log = structlog.get_logger()
+    thrift.begin()
     async with built(settings) as house, AsyncExitStack() as doors:
         watch = _watch(house)
-        servers = [on_socket(gated(application(house, AtTheSocket()), Caps()), settings.socket)]
+        servers = [on_socket(gated(application(house, AtTheSocket()), Caps(), house.tracing), settings.socket)]
         if where is not None:
             await _tell_of_first_admin(house)
             servers.append(_over_tcp(house, where, doors))
@@ -69,6 +70,7 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
             group.start_soon(_until_signalled, stopped.set, rereading.ask)
             group.start_soon(rereading.run)
             group.start_soon(_archive_daily, house)
+            group.start_soon(house.thrift.run)
             if watch is not None:
                 group.start_soon(watch.run)
             group.start_soon(Statuses(house).run)
@@ -98,7 +100,9 @@ def _over_tcp(house: House, where: address.Address, doors: AsyncExitStack) -> Se
     app = application(house, keeper, more=routers.MORE)
     caps = address.caps(house.settings, where)
     try:
-        return on_port(gated(app, caps), where.host, where.port, certificate=where.certificate, key=where.key)
+        return on_port(
+            gated(app, caps, house.tracing), where.host, where.port, certificate=where.certificate, key=where.key
+        )
     except (OSError, ssl.SSLError) as error:
         raise Problem("LISTEN_FAILED", f"{where.url} cannot be listened at: {error}") from None
 

@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.bench_memory [targets] [sqlite postgresql]
 
-One process deploys the fleet for the first time and then finds nothing changed a few times; a second one is started on
-the same store and finds nothing changed either. Resident is all that the kernel says the process has, interpreter and
+One process deploys the fleet for the first time, rests a while, and then finds nothing changed a few times; a second one
+is started on the same store and finds nothing changed either. Resident is all that the kernel says the process has, interpreter and
 imports included.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import anyio
 
+from api import thrift
 from drivers.memory import World
 from reconciler import reconcile
 from reconciler.core.judge import Verdict
@@ -34,6 +36,7 @@ from tests.reconciler import rig
 
 TARGETS: Final = 10_000
 TURNS: Final = 5
+CALM: Final = float(os.environ.get("CALM", "130"))  # seconds: what was of the deployment alone is forgotten then
 AIM: Final = "256 MiB"
 MIB: Final = 1e6 / 2**20
 
@@ -90,21 +93,25 @@ def _figures(name: str, address: str, fleet: Path, targets: int) -> list[float]:
 
 
 async def _alone(name: str, address: str, path: str, targets: str) -> None:
-    tools = replace(rig.tools(), now=utc)
+    thrift.begin()
+    tools, thrifty = replace(rig.tools(), now=utc), thrift.Thrift(calm=1.0)
     store, shelf = await Store.open(address, now=utc, patience=60.0), rig.Shelf(fleet(int(targets)))
     began = resident() * MIB
     async with reached(Path(path)) as driver:
         parts: dict[str, Any] = {
             "tools": tools,
             "drivers": {"memory": driver},
-            "sink": lambda event: None,
+            "sink": thrifty,
             "ttl": timedelta(hours=1),
         }
-        async with rig.around(World(now=utc), store, shelf, **parts) as made:
+        async with anyio.create_task_group() as group, rig.around(World(now=utc), store, shelf, **parts) as made:
+            group.start_soon(thrifty.run)
             await made.until(lambda: _in_sync(made), within=1_200)
             deployed = resident() * MIB
+            await anyio.sleep(CALM)
             _, cpu = await timed(TURNS, lambda: reconcile.turn(made.reconciler._means, rig.PROD))
             steady = resident() * MIB
+            group.cancel_scope.cancel()
     await store.aclose()
     print(began, deployed, steady, _most(), cpu)
 
