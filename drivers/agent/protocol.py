@@ -405,7 +405,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in _adapters:
         from pydantic import Field, TypeAdapter  # where something is read or written, and not for a word of help
 
-        told_apart = Annotated[kind, Field(discriminator="frame")] if isinstance(kind, UnionType) else kind
+        told_apart: Any = Annotated[kind, Field(discriminator="frame")] if isinstance(kind, UnionType) else kind
         _adapters[kind] = TypeAdapter(told_apart)
     return _adapters[kind]
 
