@@ -7,7 +7,7 @@ kinds: [docker]
 commands:
   reload: {argv: [/usr/sbin/nginx, -s, "{0}"], arguments: ["reload|reopen"]}
 uploads:
-  pages: {directory: /srv/www/pages, largest: 1Mi}
+  pages: {directory: /srv/www/pages, largest: 64Ki}
 
 Commands and uploads are off unless they are named here, and what is asked is never a path or a program.
 """
@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from desired_state import scalars, strict, translation
 from desired_state.findings import Notes
@@ -29,6 +29,7 @@ from stickers import names
 FILE: Final = Path("/etc/holdfast-agent.yaml")
 STATE: Final = "/var/lib/holdfast-agent"
 SHOWN: Final = 20  # findings
+LARGEST_FILE: Final = 512 * 1024  # bytes of one file that is sent
 LOCAL_BACKENDS: Final = tuple(GRAMMARS)
 
 _PLACE: Final = re.compile(r"\{(0|[1-9][0-9]?)\}")
@@ -92,6 +93,20 @@ def _mode(text: str) -> str:
     return text
 
 
+def _file_size(value: object) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,8})(|Ki|Mi)", str(value))
+    size = int(found[1]) * {"": 1, "Ki": 1 << 10, "Mi": 1 << 20}[found[2]] if found else 0
+    if not 0 < size <= LARGEST_FILE:
+        raise ValueError("expected a size such as 100, 64Ki or 512Ki, at most 512Ki: more does not travel with a task")
+    return size
+
+
+def _repository(text: str) -> str:
+    if not names.REPOSITORY.fullmatch(text):
+        raise ValueError(f"expected {names.REPOSITORY_RULE}")
+    return text
+
+
 Name = Annotated[str, AfterValidator(names.name)]
 Absolute = Annotated[str, AfterValidator(_absolute)]
 
@@ -140,7 +155,7 @@ class UploadTo(Strict):
     """One directory that files may be put into, by names below it."""
 
     directory: Absolute
-    largest: scalars.Size = Field(default=1 << 20, description="of one file")
+    largest: Annotated[int, PlainValidator(_file_size)] = Field(default=64 << 10, description="of one file")
     mode: Annotated[str, AfterValidator(_mode)] = Field(default="0644", description="the widest that a file may have")
 
     @property
@@ -152,7 +167,9 @@ class UpgradeFrom(Strict):
     """Where new versions of the agent itself come from, and where they are kept."""
 
     directory: Absolute = Field(description="holds one directory a version, and the link current to the one that runs")
-    repository: str = Field(description="the only repository that is fetched from, without a tag")
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="the only repository that is fetched from, without a tag"
+    )
     artifacts: str = Field(default="registry", description="registry, oci:/path of an OCI layout or tar:/path of one")
     within: scalars.Duration = timedelta(minutes=2)
 

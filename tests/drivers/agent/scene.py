@@ -230,7 +230,7 @@ async def running(
         make=make,
     )
     agent, channel = Agent(parts), MemoryChannel()
-    said = {"protocol": 1, "targets": (target.id,), "kinds": (target.driver,)} | dict(welcome or {})
+    said: dict[str, Any] = {"protocol": 1, "targets": (target.id,), "kinds": (target.driver,)} | dict(welcome or {})
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(agent.run)
