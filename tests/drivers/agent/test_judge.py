@@ -252,9 +252,7 @@ def test_no_fence_below_the_highest_is_acted_under(fence: int, highest: int, ver
     assert (code(found) is Code.STALE_FENCE) == (fence < highest)
 
 
-@given(some.sets(some.sampled_from(sorted(TABLE)), min_size=2, max_size=2))
-def test_the_line_that_comes_first_answers(two: set[str]) -> None:
-    """A task that nobody signed is forged, whatever else is wrong with it."""
+def test_what_nobody_signed_is_forged_whatever_else_is_wrong_with_it() -> None:
     wrong = task(agent=AgentName("x"), generation=1, epoch="x", not_after=0, fence=0, content=ZEROS)
     assert code(judged(wrong, by=signer(9))) is Code.FORGED
 
