@@ -313,7 +313,7 @@ class _Flight:
     async def _asked_of_driver(self) -> tuple[Receipt | None, str | None, str]:
         try:
             action = self._action()
-            driver = self._means.drivers[action.target.driver]
+            driver = self._means.drivers[action.target.hands]
             with anyio.move_on_after(action.deadline.total_seconds() + MARGIN):
                 receipt = await driver.apply(action, report=self._report)
                 return receipt, None, "; ".join(outcome.detail for outcome in receipt.outcomes)
@@ -343,7 +343,7 @@ class _Flight:
     def _deployed_as_kept(self) -> frozenset[RenderedKind]:
         target = self._errand.target(self.task.target)
         try:
-            driver = self._means.drivers[target.driver] if target else None
+            driver = self._means.drivers[target.hands] if target else None
         except Exception:  # whatever keeps a driver from being had, the action says
             return frozenset()
         return driver.deploys if isinstance(driver, Rendering) else frozenset()

@@ -425,6 +425,15 @@ def read_body(kind: type[T], text: str) -> T:
     return found
 
 
+def from_plain(kind: type[T], plain: object) -> T:
+    """The value of that type in plain data that came within a frame; `Malformed` when it is none."""
+    try:
+        found: T = _adapter(kind).validate_python(plain)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"no {kind.__name__}: {str(error)[:200]}") from None
+    return found
+
+
 def content(text: str) -> Digest:
     """What a task or a result names its body by."""
     return digest.of_bytes(text.encode())

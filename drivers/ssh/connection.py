@@ -145,11 +145,12 @@ def _seconds(text: str) -> float:
 
 
 class Reach(BaseModel):
-    """The part of a connection that says how its host is reached: not at all, or over SSH."""
+    """The part of a connection that says how its host is reached: not at all, over SSH, or by an agent on it, for which
+    everything else is as it is for a host that is not reached at all."""
 
     model_config = PLAIN
 
-    via: Literal["local", "ssh"] = "local"
+    via: Literal["local", "ssh", "agent"] = "local"
     host: Host | None = Field(default=None, description="name or address of the host, for via: ssh")
     port: Port | None = Field(default=None, description="port of its sshd, 22 where none is said")
     user: User | None = Field(default=None, description="who we are there")
@@ -178,13 +179,16 @@ class Reach(BaseModel):
     @field_validator("via", mode="before")
     @classmethod
     def _leads_there(cls, via: object) -> object:
-        if via == "winrm" and "winrm" not in get_args(cls.model_fields["via"].annotation):
+        known = get_args(cls.model_fields["via"].annotation)
+        if via == "winrm" and via not in known:
             raise ValueError("Windows behind WinRM is for the drivers windows and script")
+        if via == "agent" and via not in known:
+            raise ValueError("agents are for hosts that run Linux; Windows is reached over winrm or ssh")
         return via
 
     @model_validator(mode="after")
     def _reach_fits(self) -> Reach:
-        if self.via == "local":
+        if self.via != "ssh":
             said = [name for name in _OF_SSH if getattr(self, name)]
             if said:
                 raise ValueError(f"{said[0]} is for via: ssh only")
@@ -195,7 +199,7 @@ class Reach(BaseModel):
     @cached_property
     def ssh(self) -> Ssh | None:
         """The host to be reached over SSH; None for this machine."""
-        if self.via == "local":
+        if self.via != "ssh":
             return None
         said = {name: value for name in _OF_SSH if (value := getattr(self, name)) is not None}
         try:

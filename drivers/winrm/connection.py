@@ -83,7 +83,7 @@ def _seconds(text: str) -> float:
 class WindowsReach(Reach):
     """The part of a connection that says how a Windows host is reached."""
 
-    via: Literal["local", "ssh", "winrm"] = "winrm"  # type: ignore[assignment]  # one way more
+    via: Literal["local", "ssh", "winrm"] = "winrm"  # type: ignore[assignment]  # one way more, and no agent
     user: Account | None = Field(default=None, description="who we are there: user, DOMAIN\\user or user@REALM")
     auth: Auth | None = Field(
         default=None, description="for via: winrm: ntlm, which it is by itself, kerberos or certificate"
@@ -100,7 +100,7 @@ class WindowsReach(Reach):
 
     @model_validator(mode="after")
     def _reach_fits(self) -> WindowsReach:
-        of_ours = {"ssh": _OF_SSH, "winrm": _OF_WINRM, "local": frozenset[str]()}[self.via]
+        of_ours = {"ssh": _OF_SSH, "winrm": _OF_WINRM, "local": frozenset[str](), "agent": frozenset[str]()}[self.via]
         for name in sorted(_OF_SSH | _OF_WINRM):
             if getattr(self, name) and name not in of_ours:
                 raise ValueError(f"{name} is not for via: {self.via}")
