@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_memory [targets] [sqlite postgresql]
 
-One process deploys the fleet for the first time, rests a while, and then finds nothing changed a few times; a second one
-is started on the same store and finds nothing changed either. Resident is all that the kernel says the process has, interpreter and
-imports included.
+One process deploys the fleet for the first time, rests a while, and then finds nothing changed a few times; a second
+one is started on the same store and finds nothing changed either. Resident is all that the kernel says the process has,
+interpreter and imports included.
 """
 
 from __future__ import annotations
