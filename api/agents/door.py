@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Never, Protocol
+from typing import Any, Final, Never, Protocol, cast
 
 import anyio
 import structlog
@@ -206,8 +206,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         certificate = transport.get_extra_info("ssl_object").getpeercert()
         self.serial = int(certificate["serialNumber"], 16) if certificate else None
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
