@@ -172,17 +172,25 @@ class Door:
 
     async def _close(self) -> None:
         """Say goodbye to all, and let go of whoever does not hear it."""
-        for task in self._arriving:
+        arriving = list(self._arriving)
+        for task in arriving:
             task.cancel()
         self.switchboard.close()
         with anyio.CancelScope(shield=True):
+            await asyncio.gather(*arriving, return_exceptions=True)
             for connection in list(self._connections):
                 connection.close()
-            with anyio.move_on_after(DRAIN_SECONDS if self._connections else 0):
-                await self._left.wait()
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await self._gone()
             for connection in list(self._connections):
                 connection.abort()
-            await asyncio.sleep(0)
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await self._gone()
+            await asyncio.sleep(0)  # the system's handles are let go of one turn of the loop later
+
+    async def _gone(self) -> None:
+        if self._connections:
+            await self._left.wait()
 
 
 class Part(Protocol):

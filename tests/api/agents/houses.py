@@ -132,12 +132,12 @@ class House:
             agent.welcome = await agent.hear(Welcome)
             yield agent
 
-    def result(self, agent: str, task: Task, body: str = "{}", **changed: Any) -> Answer:
+    def result(self, signer: str, task: Task, body: str = "{}", **changed: Any) -> Answer:
         """Signed as the agent would."""
         said = Result(
             task=task.id,
             key=task.key,
-            agent=AgentName(agent),
+            agent=AgentName(signer),
             target=task.target,
             environment=task.environment,
             verb=task.verb,
@@ -147,7 +147,7 @@ class House:
             content=protocol.content(body),
             sequence=1,
         )
-        envelope = protocol.sealed(replace(said, **changed), self.signers[AgentName(agent)].sign)
+        envelope = protocol.sealed(replace(said, **changed), self.signers[AgentName(signer)].sign)
         return Answer(task=task.id, envelope=envelope, body=body)
 
 
