@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.agents.parts import Agents
 from api.bell import Bell
 from api.problem import Problem
 from api.settings import Settings
@@ -45,3 +46,4 @@ class House:
     sign: Sign = signs_nothing
     bell: Bell = field(default_factory=Bell)
     metrics: Metrics = field(default_factory=Metrics)
+    agents: Agents | None = None

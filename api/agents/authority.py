@@ -177,7 +177,7 @@ class Authority:
         issuer = self.issuing
         if now >= issuer.not_after:
             ended = f"issuer {issuer.id} has ended on {issuer.not_after:%Y-%m-%d}"
-            raise Problem("AUTHORITY_EXPIRED", f"{ended}; `holdfast agent authority rotate` makes the next one")
+            raise Problem("AUTHORITY_EXPIRED", f"{ended}; `holdfast authority rotate` makes the next one")
         return issuer
 
     # -- rotation ----------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Authority:
                 known = ", ".join(each.id for each in self.trusted)
                 raise Problem("NO_AUTHORITY", f"{id[:40]!r} is no issuer that is trusted; those are {known}")
             if found.id == self.issuing.id:
-                raise Problem("AUTHORITY_IN_USE", f"{id} issues now; `holdfast agent authority rotate` comes first")
+                raise Problem("AUTHORITY_IN_USE", f"{id} issues now; `holdfast authority rotate` comes first")
             gone = replace(found, retired=now)
             self._write(replace(listed, issuers=tuple(gone if each.id == id else each for each in listed.issuers)))
             self._private(id).unlink(missing_ok=True)
