@@ -61,7 +61,8 @@ _log: Final = logging.getLogger("holdfast.agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an agent is made of. `generation` answers how often its identity was renewed."""
+    """What an agent is made of. `generation` answers how often its identity was renewed; `targets` are those it was
+    invited for, until a server says otherwise."""
 
     own: Own
     settings: Settings
@@ -69,6 +70,7 @@ class Parts:
     clock: Clock
     generation: Callable[[], int]
     version: str
+    targets: tuple[TargetId, ...] = ()
     make: Make = made
     upgrade: Do | None = None
 
@@ -115,7 +117,7 @@ class Agent:
         self._askers: dict[str, list[_Link]] = {}
         self._judging = anyio.Lock()
         self._last_heard = clock.at()
-        self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1])
+        self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1], targets=parts.targets)
         self._reader.know(self._welcome.keys)
 
     # -- who it is to servers ----------------------------------------------------------------------------------------
@@ -138,6 +140,21 @@ class Agent:
     def silent(self) -> float:
         """For how many seconds no server has been heard of."""
         return 0.0 if self._links else (self._clock.at() - self._last_heard) / 1000
+
+    @property
+    def asked_to_renew(self) -> bool:
+        """Whether a server wants another certificate to be asked for."""
+        return self._welcome.renew
+
+    def status(self) -> dict[str, object]:
+        """For people at the host."""
+        return {
+            "granted": list(self._welcome.kinds),
+            "orders": len(self._journal.orders),
+            "unfinished": len(self._journal.unfinished),
+            "unacknowledged": len(self._journal.unacknowledged()),
+            "held": {grant.target: self._clock.left(grant.span) // 1000 for grant in self._journal.holds.values()},
+        }
 
     @property
     def connected(self) -> tuple[str, ...]:
