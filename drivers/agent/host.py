@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="join|run|status")
     join = verbs.add_parser("join", help="become an agent of a server")
     join.add_argument("url", help="https://host:port, as `holdfast agent invite` says it")
-    join.add_argument("--token-file", dest="file", required=True, help="a file with the join token; - reads standard input")
+    join.add_argument("--token-file", dest="file", required=True, help="holds the join token; - for standard input")
     join.set_defaults(do=_join)
     run = verbs.add_parser("run", help="serve until SIGTERM")
     run.add_argument("--grace", type=float, default=GRACE, help="seconds that what runs has after SIGTERM")
