@@ -49,7 +49,6 @@ from drivers.agent.protocol import (
 from drivers.agent.settings import Settings
 from drivers.agent.trusting import Trusting
 from drivers.errors import OutcomeUnknown, Refused
-from drivers.secrets.resolver import Resolver
 from stickers.names import TargetId
 from stickers.redaction import Redactor
 
@@ -82,9 +81,8 @@ class Agent:
         own, journal, clock, settings = parts.own, parts.journal, parts.clock, parts.settings
         self._parts, self._journal, self._clock = parts, journal, clock
         redactor = Redactor()
-        self._resolver = Resolver(redactor)
         self._reader = Reader(own)
-        secrets = Secrets(self._resolver, settings.resolves)
+        self._secrets = secrets = Secrets(redactor, settings.resolves)
         held = tools(own, self._reader, secrets, redactor, hooks=settings.hooks)
         self._locals = Locals(held, parts.make)
         self._trusting = Trusting(own, journal, clock)
@@ -173,7 +171,7 @@ class Agent:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._locals.aclose()
-                await self._resolver.aclose()
+                await self._secrets.aclose()
 
     async def _remind(self) -> None:
         while True:

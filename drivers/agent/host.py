@@ -137,17 +137,8 @@ def _run(asked: argparse.Namespace, settings: Settings) -> None:
 
 def _logging() -> None:
     """Lines to standard error; whoever runs the agent keeps them."""
-    import structlog
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logging.getLogger("websockets").setLevel(logging.WARNING)
 
 
 class _Run:
