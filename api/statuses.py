@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from api.forges import Forge, NotSaid
 from api.house import House
-from api.sources import reference
+from api.repositories import reference
 from reconciler.core.conditions import Condition, ConditionType
 from reconciler.core.conditions import Status as Truth
 from reconciler.store import environments, jobs, sources, statuses
