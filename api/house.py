@@ -10,6 +10,8 @@ from api.bell import Bell
 from api.problem import Problem
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from api.telemetry.requests import Tracing
+from api.thrift import Thrift
 from desired_state.secrets import Resolve, SecretRef
 from desired_state.sources.declared import Source
 from drivers.contract import Driver
@@ -41,7 +43,9 @@ class House:
     redactor: Redactor
     now: Callable[[], datetime]
     secret: Resolve = resolves_nothing
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)  # others by and by, when their file is read again
     sign: Sign = signs_nothing
     bell: Bell = field(default_factory=Bell)
     metrics: Metrics = field(default_factory=Metrics)
+    thrift: Thrift = field(default_factory=Thrift)
+    tracing: Tracing | None = None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 from api.problem import Problem
 from api.repositories import clone
 from api.settings import Settings
@@ -19,13 +21,14 @@ from reconciler.sources import Followed
 from stickers import digest
 
 if TYPE_CHECKING:
+    from api.house import House
     from reconciler.store.store import Store
 
 ALONE = "documents"  # the name of the one source where no file declares others
 SHOWN = 20
 
 
-def read(settings: Settings) -> Mapping[str, declared.Source]:
+def read(settings: Settings) -> dict[str, declared.Source]:
     """What is declared, by name. Without a file of sources it is the one directory of documents."""
     if settings.sources is None:
         directory = declared.DirectorySource.model_construct(path=str(settings.documents))
@@ -44,9 +47,24 @@ def read(settings: Settings) -> Mapping[str, declared.Source]:
     return {source.name: source for source in found.sources}
 
 
+async def take_again(house: House) -> None:
+    """The file of sources as it is now. What is declared as before is followed on undisturbed. Raises `Problem`, and
+    what was declared last stays in force."""
+    found = await to_thread.run_sync(read, house.settings)
+    same = [name for name, said in found.items() if house.sources.get(name) == said]
+    if len(same) == len(found) == len(house.sources):
+        house.reconciler.misdeclared = None
+        return
+    going = {name: house.reconciler.sources[name].followed for name in same}
+    fresh = {name: said for name, said in found.items() if name not in going}
+    house.sources.clear()
+    house.sources.update(found)
+    house.reconciler.follow(going | followed(fresh, house.settings, house.store, house.secret))
+
+
 def followed(
     sources: Mapping[str, declared.Source], settings: Settings, store: Store, secret: Resolve
-) -> Mapping[str, Followed]:
+) -> dict[str, Followed]:
     return {
         name: Followed(
             source=_built(said, settings, store, secret),

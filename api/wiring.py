@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
@@ -21,6 +21,7 @@ from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from api.thrift import Thrift
 from desired_state.hooks import Where
 from desired_state.load import load
 from desired_state.resolve import Resolved
@@ -42,6 +43,9 @@ from stickers.names import InstallationId, KeyId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, SignatureError
 from stickers.sticker import Sticker
+
+if TYPE_CHECKING:
+    from api.telemetry.traces import Traces
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
 
@@ -80,8 +84,8 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            with _traced(settings) as sinks:
-                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks, place, signer.key.id)
+            with _traced(settings) as traced:
+                yield _house(settings, declared, store, drivers, tools, keyring, redactor, traced, place, signer.key.id)
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -107,15 +111,15 @@ async def _same_keys(store: Store, keyring: Keyring) -> None:
 
 
 @contextmanager
-def _traced(settings: Settings) -> Iterator[Sequence[Sink]]:
-    """Where a collector is named, a sink that sends it traces."""
+def _traced(settings: Settings) -> Iterator[Traces | None]:
+    """Where a collector is named, who sends it traces."""
     if not settings.otlp:
-        yield ()
+        yield None
         return
     from api.telemetry import traces  # the SDK, and only where it is used
 
-    with traces.sending(settings.otlp) as sink:
-        yield (sink,)
+    with traces.sending(settings.otlp) as traced:
+        yield traced
 
 
 @asynccontextmanager
@@ -143,17 +147,17 @@ def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
 
 def _house(
     settings: Settings,
-    declared: Mapping[str, Source],
+    declared: dict[str, Source],
     store: Store,
     drivers: Drivers,
     tools: Tools,
     keyring: Keyring,
     redactor: Redactor,
-    sinks: Sequence[Sink],
+    traced: Traces | None,
     place: Place,
     key: KeyId,
 ) -> House:
-    told, metrics = Bell(), Metrics()
+    told, metrics, thrift = Bell(), Metrics(), Thrift()
 
     def rung(event: Event) -> None:
         told.ring()
@@ -166,7 +170,7 @@ def _house(
         holder=f"{tools.installation}@{place.name}",
         sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=to_all(logging.write, metrics, *sinks, rung),
+        sink=to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung),
         limits=Limits(actions=settings.concurrency),
         ttl=timedelta(seconds=settings.lease_seconds),
         bell=_replicas(settings, store, logging.write),
@@ -190,6 +194,8 @@ def _house(
         now=utc,
         bell=told,
         metrics=metrics,
+        thrift=thrift,
+        tracing=traced,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from desired_state import scalars
 from desired_state.secrets import SecretRef
+from drivers.fields import AbsolutePath
 
 AGENT_VARIABLE: Final = "SSH_AUTH_SOCK"
 
@@ -29,12 +30,6 @@ def _host(text: str) -> str:
 def _user(text: str) -> str:
     if not _USER.fullmatch(text) or text.startswith("-"):
         raise ValueError("expected the name of a user on the host")
-    return text
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
     return text
 
 
@@ -58,7 +53,6 @@ def _duration(text: str) -> str:
 
 Host = Annotated[str, AfterValidator(_host)]
 User = Annotated[str, AfterValidator(_user)]
-Path = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Lines = Annotated[tuple[Annotated[str, AfterValidator(_known_line)], ...], Field(strict=False, min_length=1)]
@@ -90,8 +84,8 @@ class Hop(BaseModel):
     key: Secret | None = None
     passphrase: Secret | None = None
     certificate: Secret | None = None
-    agent: Literal[True] | Path | None = None
-    known_hosts: Path | Lines | None = None
+    agent: Literal[True] | AbsolutePath | None = None
+    known_hosts: AbsolutePath | Lines | None = None
     host_ca: Keys | None = None
 
     @model_validator(mode="after")
@@ -163,10 +157,10 @@ class Reach(BaseModel):
     key: Secret | None = Field(default=None, description="our private key, {secret: …}")
     passphrase: Secret | None = Field(default=None, description="what the private key is encrypted with")
     certificate: Secret | None = Field(default=None, description="the certificate that goes with the key")
-    agent: Literal[True] | Path | None = Field(
+    agent: Literal[True] | AbsolutePath | None = Field(
         default=None, description=f"the socket of an agent that holds our keys; true for the one in {AGENT_VARIABLE}"
     )
-    known_hosts: Path | Lines | None = Field(
+    known_hosts: AbsolutePath | Lines | None = Field(
         default=None,
         description="by what the host is known: a known_hosts file on the machine of the daemon, or its lines; a line "
         "that is a public key alone means this host",

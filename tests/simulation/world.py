@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import psycopg
-from sqlalchemy import Connection, literal
+from sqlalchemy import Connection, Engine, literal
 
 from desired_state.resolve import Resolved
 from desired_state.sources.base import NOTHING, InForce, SourceUnavailable, Tree
@@ -329,8 +329,16 @@ def _template() -> bytes:
     return content
 
 
+@cache
+def _engine() -> Engine:
+    """One for all seeds of a process: what it has compiled once, it need not compile for each of them."""
+    return engines.memory()
+
+
 def fresh_store(now: Callable[[], datetime]) -> Store:
-    engine = engines.memory()
+    """A database of its own, on a connection of its own."""
+    engine = _engine()
+    engine.dispose()
     _sqlite(engine.raw_connection()).deserialize(_template())
     return Store(engine, None, lock=None, now=now)
 

@@ -103,7 +103,7 @@ class MemoryChannel:
         self.lose()
         self._receive.close()
 
-    async def until(self, holds: Callable[[FromAgent], bool], *, within: float = 30) -> FromAgent:
+    async def until(self, holds: Callable[[FromAgent], bool], *, within: float = 120) -> FromAgent:
         with anyio.fail_after(within):
             while True:
                 found = next((frame for frame in self.heard if holds(frame)), None)
