@@ -107,7 +107,7 @@ def made(engine: str, tmp_path: Path) -> Iterator[Shipped]:
         one.end()
 
 
-def eventually(what: str, holds: Callable[[], bool], within: float = 30.0) -> None:
+def eventually(what: str, holds: Callable[[], bool], within: float = 90.0) -> None:
     until, last = time.monotonic() + within, ""
     while time.monotonic() < until:
         try:
