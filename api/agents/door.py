@@ -29,7 +29,7 @@ from api.agents.polling import Polls
 from api.agents.switchboard import Switchboard
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the system's own limit is often that
-ACCEPTED_AT_ONCE: Final = 32  # before those that are there already have a turn
+ACCEPTED_AT_ONCE: Final = 512  # in a storm a turn of the loop is long, and the system's queue is short
 FULL_SECONDS: Final = 0.5  # until it is looked again for a free place
 SHUTDOWN_SECONDS: Final = 2.0  # for the peer's part in the end of TLS
 CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to it
@@ -52,7 +52,7 @@ class Limits:
     """What one door takes upon itself; spans in seconds."""
 
     connections: int = 20_000
-    handshake: float = 15.0
+    handshake: float = 30.0  # for TLS: in a storm of thousands the last is served late
     request: float = 15.0  # from the connection, or from a request's first byte, to its last
     idle: float = 60.0  # between an answer and the next request
     enrolments: int = 32  # joins and renewals under way

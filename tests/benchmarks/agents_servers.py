@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import structlog
 
 from api.agents.door import BACKLOG, Door, context
 from api.agents.roll import Contact, Member, State, Terms
@@ -117,5 +119,7 @@ async def obey(tell: Callable[[], Awaitable[int]]) -> None:
 
 
 if __name__ == "__main__":
+    quiet = structlog.make_filtering_bound_logger(logging.WARNING)  # what it prints is its answers
+    structlog.configure(wrapper_class=quiet, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     work = {"door": serve, "echo": echo}[sys.argv[3]]
     anyio.run(work, Path(sys.argv[1]), int(sys.argv[2]), backend_options={"use_uvloop": True})
