@@ -37,6 +37,7 @@ CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to
 DRAIN_SECONDS: Final = 1.0  # for the last words when the process ends
 SWEEP: Final = 1.0
 MANY: Final = 100  # connections that came: worth giving memory back
+SELDOM: Final = 30.0  # seconds between two times
 
 _log: Final = structlog.get_logger("agents")
 
@@ -87,6 +88,7 @@ class Door:
         self._connections: set[Connection] = set()
         self._arriving: set[asyncio.Task[None]] = set()
         self._came = self._came_before = 0  # since memory was given back; at the sweep before
+        self._given_back = 0.0
         self._left, self._closing = anyio.Event(), False  # all have
 
     async def serve(self, host: str, port: int, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> Never:  # type: ignore[misc]  # it ends by being cancelled
@@ -177,8 +179,9 @@ class Door:
 
     def _tidy(self) -> None:
         """After many have come, and when nobody is on his way in any more."""
-        if self._came >= MANY and not self._arriving and self._came == self._came_before:
-            self._came = 0
+        quiet = not self._arriving and self._came == self._came_before
+        if self._came >= MANY and quiet and time.monotonic() - self._given_back > SELDOM:
+            self._came, self._given_back = 0, time.monotonic()
             memory.give_back()
         self._came_before = self._came
 
