@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store replicas memory load documents docker compose ssh ssh_many push agents]
+python -m tests.benchmarks [start turn core store replicas memory load documents docker compose ssh ssh_many push
+                            agents]
 """
 
 from __future__ import annotations
