@@ -49,7 +49,6 @@ from drivers.agent.protocol import (
 from drivers.agent.settings import Settings
 from drivers.agent.trusting import Trusting
 from drivers.errors import OutcomeUnknown, Refused
-from drivers.secrets.resolver import Resolver
 from stickers.names import TargetId
 from stickers.redaction import Redactor
 
@@ -61,7 +60,8 @@ _log: Final = logging.getLogger("holdfast.agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an agent is made of. `generation` answers how often its identity was renewed."""
+    """What an agent is made of. `generation` answers how often its identity was renewed; `targets` are those it was
+    invited for, until a server says otherwise."""
 
     own: Own
     settings: Settings
@@ -69,6 +69,7 @@ class Parts:
     clock: Clock
     generation: Callable[[], int]
     version: str
+    targets: tuple[TargetId, ...] = ()
     make: Make = made
     upgrade: Do | None = None
 
@@ -80,9 +81,8 @@ class Agent:
         own, journal, clock, settings = parts.own, parts.journal, parts.clock, parts.settings
         self._parts, self._journal, self._clock = parts, journal, clock
         redactor = Redactor()
-        self._resolver = Resolver(redactor)
         self._reader = Reader(own)
-        secrets = Secrets(self._resolver, settings.resolves)
+        self._secrets = secrets = Secrets(redactor, settings.resolves)
         held = tools(own, self._reader, secrets, redactor, hooks=settings.hooks)
         self._locals = Locals(held, parts.make)
         self._trusting = Trusting(own, journal, clock)
@@ -115,7 +115,7 @@ class Agent:
         self._askers: dict[str, list[_Link]] = {}
         self._judging = anyio.Lock()
         self._last_heard = clock.at()
-        self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1])
+        self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1], targets=parts.targets)
         self._reader.know(self._welcome.keys)
 
     # -- who it is to servers ----------------------------------------------------------------------------------------
@@ -140,6 +140,21 @@ class Agent:
         return 0.0 if self._links else (self._clock.at() - self._last_heard) / 1000
 
     @property
+    def asked_to_renew(self) -> bool:
+        """Whether a server wants another certificate to be asked for."""
+        return self._welcome.renew
+
+    def status(self) -> dict[str, object]:
+        """For people at the host."""
+        return {
+            "granted": list(self._welcome.kinds),
+            "orders": len(self._journal.orders),
+            "unfinished": len(self._journal.unfinished),
+            "unacknowledged": len(self._journal.unacknowledged()),
+            "held": {grant.target: self._clock.left(grant.span) // 1000 for grant in self._journal.holds.values()},
+        }
+
+    @property
     def connected(self) -> tuple[str, ...]:
         return tuple(link.server for link in self._links)
 
@@ -156,7 +171,7 @@ class Agent:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._locals.aclose()
-                await self._resolver.aclose()
+                await self._secrets.aclose()
 
     async def _remind(self) -> None:
         while True:

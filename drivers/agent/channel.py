@@ -7,6 +7,7 @@ comes back at a moment of its own choosing, so that a server that starts again i
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 import time
@@ -18,7 +19,6 @@ from typing import Final, Never, Protocol
 from urllib.parse import urlsplit
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from drivers.agent.protocol import Beat, FromAgent, FromServer, Hello, Malformed, Turned, Welcome
@@ -36,7 +36,7 @@ PASSING: Final = ("CLOSING", "GONE", "SILENT")  # turned away, and welcome again
 BROKEN_TWICE: Final = 2  # WebSockets that break off before their welcome, one after the other: something blocks them
 WEBSOCKET_AGAIN: Final = 600.0  # seconds of polling before a WebSocket is tried again
 
-_log: Final = structlog.get_logger("agent.channel")
+_log: Final = logging.getLogger("holdfast.agent.channel")
 _dice: Final = random.SystemRandom()
 
 
@@ -164,7 +164,7 @@ class Keeper:
         except Broken as error:
             return self._is_blocked(str(error)) if self._broke() else self._pause()
         except (OSError, EOFError, Lost, Malformed) as error:  # time-outs and TLS errors are among them
-            _log.info("agent.channel.lost", server=self._server, why=f"{type(error).__name__}: {error}"[:300])
+            _log.info("the channel to %s is lost: %s: %s", self._server, type(error).__name__, str(error)[:300])
             if polls and self._without_since is not None:
                 self._polls_until = float("-inf")  # neither passes now: begin with the better one
         if self._opened is not None or self._renewed:
@@ -232,7 +232,7 @@ class Keeper:
                 break
             await asyncio.sleep(patience)
             if speaking.heard < said:
-                _log.info("agent.channel.silent", server=self._server, seconds=patience)
+                _log.info("%s has not answered for %g s", self._server, patience)
                 break
             await asyncio.sleep(beat - patience)
         else:
@@ -259,7 +259,7 @@ class Keeper:
         return self._broken >= BROKEN_TWICE
 
     def _is_blocked(self, why: str) -> float:
-        _log.info("agent.channel.no_websocket", server=self._server, why=why[:300])
+        _log.info("no WebSocket passes to %s: %s", self._server, why[:300])
         if self._manner.way is not Way.AUTO:
             return self._pause()
         self._broken, self._polls_until = 0, time.monotonic() + WEBSOCKET_AGAIN
@@ -268,7 +268,7 @@ class Keeper:
     def _was_turned(self, turned: Turned) -> float:
         if turned.code in PASSING:
             return self._pause()
-        _log.warning("agent.channel.turned", server=self._server, code=turned.code, sentence=turned.sentence)
+        _log.warning("%s will not speak with this agent: %s: %s", self._server, turned.code, turned.sentence)
         if self._manner.turned is not None:
             self._manner.turned(self._server, turned)
         longest = TOO_OLD_FOR if turned.code in ("TOO_OLD", "TOO_NEW") else TURNED_FOR

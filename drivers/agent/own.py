@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,6 @@ from drivers.agent.protocol import Key
 from drivers.contract import Tools
 from drivers.errors import Refused, Unreachable
 from drivers.hooks import Runner
-from drivers.secrets.resolver import Resolver
 from stickers import codec
 from stickers.names import AgentName, InstallationId
 from stickers.redaction import Redactor
@@ -25,6 +24,8 @@ from stickers.sticker import Sticker
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    from drivers.secrets.resolver import Resolver
 
 SPEAKS_OF: Final = ("sticker:*", "evidence:*", "result:*")
 """What its key signs here. Of which targets it is believed is for those to say who read it."""
@@ -77,8 +78,9 @@ class Secrets:
     """What `Tools.secret` is here: the values that came sealed with the task that is being carried out, in memory and
     for that task alone, and backends that the host's settings have it ask itself."""
 
-    def __init__(self, resolver: Callable[[SecretRef], object] | Resolver, resolves: Sequence[str]) -> None:
-        self._resolver, self._resolves = resolver, frozenset(resolves)
+    def __init__(self, redactor: Redactor, resolves: Sequence[str]) -> None:
+        self._redactor, self._resolves = redactor, frozenset(resolves)
+        self._resolver: Resolver | None = None
         self._opened: ContextVar[Mapping[str, str] | None] = ContextVar("opened", default=None)
 
     def open(self, values: Mapping[str, str]) -> None:
@@ -87,13 +89,24 @@ class Secrets:
 
     async def __call__(self, secret: SecretRef) -> str:
         if secret.backend in self._resolves:
-            return await self._resolver(secret)  # type: ignore[no-any-return, misc]
+            return await self._resolved(secret)
         values = self._opened.get()
         if values is None:
             raise Refused(f"secret {secret.reference}: nobody has sent it, and this host does not ask {secret.backend}")
         if sealing.named(secret) not in values:
             raise Unreachable(f"secret {secret.reference}: not among those that came with this task")
         return values[sealing.named(secret)]
+
+    async def _resolved(self, secret: SecretRef) -> str:
+        if self._resolver is None:
+            from drivers.secrets.resolver import Resolver  # clients of HTTP, megabytes of them
+
+            self._resolver = Resolver(self._redactor)
+        return await self._resolver(secret)
+
+    async def aclose(self) -> None:
+        if self._resolver is not None:
+            await self._resolver.aclose()
 
 
 def tools(own: Own, reader: Reader, secrets: Secrets, redactor: Redactor, *, hooks: bool) -> Tools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -10,14 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from drivers.agent import protocol
 from drivers.agent.protocol import LARGEST_FRAME, Beat, FromAgent, FromServer, Hello, Malformed, Turned, Welcome
 
 MOST_UNREAD: Final = 10_000  # frames that nobody here has read
 
-_log: Final = structlog.get_logger("agent.channel")
+_log: Final = logging.getLogger("holdfast.agent.channel")
 
 
 class Lost(Exception):
@@ -94,7 +93,7 @@ class Speaking(ABC):
         try:
             frame = protocol.from_server(text)
         except Malformed as error:  # of a later version: what it means is agreed on in the welcome
-            _log.warning("agent.channel.not_understood", server=self.server, why=str(error))
+            _log.warning("%s said what is not understood: %s", self.server, error)
             return
         if isinstance(frame, Turned):
             raise TurnedAway(frame)
