@@ -125,12 +125,6 @@ def made(store: Store, keys: Path, clock: Clock) -> Office:
     )
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    """The loop that the daemon runs on."""
-    return "asyncio", {"use_uvloop": True}
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
