@@ -124,6 +124,11 @@ class Enrolled:
         return self._keys
 
     @property
+    def retired(self) -> frozenset[str]:
+        """Issuers whose certificates count no more."""
+        return self._retired
+
+    @property
     def revision(self) -> int:
         return self._revision
 

@@ -311,7 +311,7 @@ evidence = Table(
     _text("component", null=True),
     _text("envelope"),
     _instant("at"),
-    CheckConstraint("kind in ('action', 'evidence', 'sticker')", name="evidence_kind_listed"),
+    CheckConstraint("kind in ('action', 'evidence', 'result', 'sticker')", name="evidence_kind_listed"),
 )
 Index("evidence_by_age", evidence.c.at)
 
