@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import socket
 import ssl
 import time
@@ -205,19 +206,22 @@ class Part(Protocol):
 class Connection(asyncio.Protocol):
     """One peer. `serial` is that of the certificate it showed and TLS verified, None without one."""
 
-    __slots__ = ("door", "part", "peer", "serial", "transport")
+    __slots__ = ("digest", "door", "part", "peer", "serial", "transport")
     transport: asyncio.Transport
     part: Part
 
     def __init__(self, door: Door) -> None:
         self.door = door
         self.serial: int | None = None
+        self.digest = ""  # of that certificate
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         certificate = transport.get_extra_info("ssl_object").getpeercert()
-        self.serial = int(certificate["serialNumber"], 16) if certificate else None
+        if certificate:
+            self.serial = int(certificate["serialNumber"], 16)
+            self.digest = hashlib.sha256(self.certificate() or b"").hexdigest()
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         self.part = Exchange(self)
         self.door.came(self)

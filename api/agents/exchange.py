@@ -13,7 +13,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from api.agents.framing import LOG
-from api.agents.session import Turn
+from api.agents.roll import Member
+from api.agents.session import Turn, Why
 from api.agents.talk import Talk
 from drivers.agent import polls, protocol
 from drivers.agent.identity import AUTHORITY, JOIN, RENEW
@@ -141,7 +142,13 @@ class Exchange:
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
         if self._path not in OPEN:
-            self._connection.door.switchboard.member(self._serial())
+            self._insist_on_own(self._connection.door.switchboard.member(self._serial()))
+
+    def _insist_on_own(self, member: Member) -> None:
+        """An issuer that is in other hands makes certificates with any number; with the right one it makes none that
+        was issued here."""
+        if member.certificate and member.certificate != self._connection.digest:
+            raise Refusal(403, Why.UNKNOWN.value, "this certificate was not issued here, whatever its number is")
 
     def _serial(self) -> int:
         if self._connection.serial is None:
