@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from api.agents.parts import Agents
 from api.bell import Bell
 from api.problem import Problem
 from api.settings import Settings
@@ -49,3 +50,4 @@ class House:
     metrics: Metrics = field(default_factory=Metrics)
     thrift: Thrift = field(default_factory=Thrift)
     tracing: Tracing | None = None
+    agents: Agents | None = None

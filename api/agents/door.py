@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Never, Protocol
+from typing import Any, Final, Never, Protocol, cast
 
 import anyio
 import structlog
@@ -172,17 +172,25 @@ class Door:
 
     async def _close(self) -> None:
         """Say goodbye to all, and let go of whoever does not hear it."""
-        for task in self._arriving:
+        arriving = list(self._arriving)
+        for task in arriving:
             task.cancel()
         self.switchboard.close()
         with anyio.CancelScope(shield=True):
+            await asyncio.gather(*arriving, return_exceptions=True)
             for connection in list(self._connections):
                 connection.close()
-            with anyio.move_on_after(DRAIN_SECONDS if self._connections else 0):
-                await self._left.wait()
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await self._gone()
             for connection in list(self._connections):
                 connection.abort()
-            await asyncio.sleep(0)
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await self._gone()
+            await asyncio.sleep(0)  # the system's handles are let go of one turn of the loop later
+
+    async def _gone(self) -> None:
+        if self._connections:
+            await self._left.wait()
 
 
 class Part(Protocol):
@@ -206,8 +214,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         certificate = transport.get_extra_info("ssl_object").getpeercert()
         self.serial = int(certificate["serialNumber"], 16) if certificate else None
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])

@@ -44,13 +44,13 @@ def whole(data: bytes) -> bytes | None:
 class Pieces:
     """A channel in which something is half said, or is no text. `frames` counts those of the last that was received."""
 
-    __slots__ = ("_fed", "_part", "_protocol", "closed", "frames")
+    __slots__ = ("_fed", "_part", "_protocol", "_refused", "closed", "frames")
 
     def __init__(self) -> None:
         self._protocol = ServerProtocol(state=State.OPEN, max_size=LARGEST, logger=LOG)
         self._part: bytearray | None = None
         self._fed = 0
-        self.closed = False
+        self._refused = self.closed = False
         self.frames = 0
 
     def received(self, data: bytes) -> tuple[list[bytes], bytes]:
@@ -65,13 +65,6 @@ class Pieces:
         self.closed = self._protocol.state is not State.OPEN
         return texts, b"".join(self._protocol.data_to_send())
 
-    def refuse(self, code: int, reason: str) -> bytes:
-        """Close for this reason; what is to be sent."""
-        if self._protocol.state is State.OPEN:
-            self._protocol.fail(code, reason)
-        self.closed = True
-        return b"".join(self._protocol.data_to_send())
-
     @property
     def whole(self) -> bool:
         """Nothing is half said."""
@@ -79,9 +72,10 @@ class Pieces:
 
     def _text(self, frame: Frame) -> bytes | None:
         self._fed -= _size(frame)
-        if self._protocol.state is not State.OPEN or frame.opcode in CTRL_OPCODES:
+        if frame.opcode in CTRL_OPCODES or self._refused:
             return None
         if frame.opcode is Opcode.BINARY:
+            self._refused = True
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "frames are texts")
             return None
         if frame.fin and self._part is None:

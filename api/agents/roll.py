@@ -14,6 +14,7 @@ from stickers.names import AgentName, TargetId
 class State(StrEnum):
     """What a certificate is worth today."""
 
+    INVITED = "invited"  # it has not joined yet, or has to join anew: nothing is signed or sealed for it
     ACTIVE = "active"
     DRAINING = "draining"  # it speaks and ends what it has, and is asked nothing new
     LOCKED = "locked"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Never
 
 import anyio
@@ -176,6 +176,11 @@ class Switchboard:
             if not session.admits(1.0, size, now):
                 raise _floods(session)
 
+    def counts(self, session: Session, frames: int) -> None:
+        """Frames that say nothing, such as pings, are counted all the same. Raises `Turn`."""
+        if not session.admits(frames, 0, self._now()):
+            raise _floods(session)
+
     def lost(self, session: Session, way: Way) -> None:
         """The way is no more."""
         if session.way is way:
@@ -231,7 +236,7 @@ class Switchboard:
         finally:
             del session.carried[task.id]
 
-    async def changes(self, targets: Sequence[TargetId]) -> AsyncIterator[TargetId]:
+    async def changes(self, targets: Sequence[TargetId]) -> AsyncGenerator[TargetId, None]:
         for target in targets:
             self._holder(target)
         follower = _Follower()

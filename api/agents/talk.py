@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from api.agents.framing import Pieces, closing, packed, whole
@@ -53,8 +52,11 @@ class Talk:
         texts, back = pieces.received(data)
         for text in texts:
             self._text(text)
-        if self._session and not self._session.admits(pieces.frames - len(texts), 0, time.monotonic()):
-            self.close(Turn(Why.FLOODS, "more comes than is read of one agent"))
+        if self._session is not None:
+            try:
+                self._connection.door.switchboard.counts(self._session, pieces.frames - len(texts))
+            except Turn as turn:
+                self.close(turn)
         if self._connection.transport.is_closing():
             return
         if back:

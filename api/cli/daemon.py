@@ -74,6 +74,8 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
             if watch is not None:
                 group.start_soon(watch.run)
             group.start_soon(Statuses(house).run)
+            if house.agents is not None:
+                group.start_soon(house.agents.roll.run)
             log.info(
                 "holding",
                 documents=str(settings.sources or settings.documents),

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from api.commands import lookup
+from api.commands import agents, lookup
 from api.commands.given import Given
 from api.commands.jobs import summary
 from api.house import House
@@ -36,7 +36,8 @@ async def status(house: House, given: Given) -> Events:
         standings = await house.store.read(lambda c: history.standing_now(c, wanted))
         rows[0] |= {"placements": [standing_row(standing) for standing in standings]}
     source = {"problem": house.reconciler.source_problem}
-    yield {"result": {"installation": house.installation, "environments": rows, "source": source}}
+    standing = {} if wanted else {"agents": await agents.counted(house, given)}
+    yield {"result": {"installation": house.installation, "environments": rows, "source": source, **standing}}
 
 
 async def _environment(

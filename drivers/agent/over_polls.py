@@ -21,6 +21,7 @@ from drivers.agent.speaking import Lost, Proxy, Speaking, TurnedAway, welcome_in
 CONNECT_WITHIN: Final = 20.0  # seconds
 ANSWER_WITHIN: Final = 15.0  # beyond what the server was asked to wait
 TRIES: Final = 3
+PAUSE: Final = 1.0  # seconds between two tries, at most
 
 _dice: Final = random.SystemRandom()
 
@@ -108,7 +109,7 @@ class OverPolls(Speaking):
             except OSError:
                 if not tries_left:
                     raise
-                await asyncio.sleep(_dice.uniform(0, 1.0))
+                await asyncio.sleep(_dice.uniform(0, PAUSE))
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _post(self, poll: Poll) -> Polled:

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, or_, select, union, update
 
+from reconciler.core.machine import JOB_ACTIVE
 from reconciler.store import audit, listening
 from reconciler.store.audit import HOLDFAST
 from reconciler.store.errors import Missing, StoreError
@@ -26,7 +27,7 @@ from reconciler.store.tables import authority as authority_table
 from reconciler.store.tables import bound as bound_table
 from reconciler.store.tables import certificate as certificate_table
 from reconciler.store.tables import invite as invite_table
-from reconciler.store.tables import known_target, lease, roll
+from reconciler.store.tables import job, known_target, lease, roll, standing, task
 from stickers.names import AgentName, EnvironmentId, TargetId
 
 WORD: Final = "agents"  # told to every replica with each change
@@ -342,11 +343,14 @@ def _known(c: Connection, keys: Keys, name: AgentName) -> bool:
 # -- certificates -----------------------------------------------------------------------------------------------------
 
 
-def renew(c: Connection, serial: int, key: str, issue: Issue, *, by: str, now: datetime) -> Issued | Refused:
-    """The next generation, for a new key. Asked again with the same key the answer is the same; a second one with
-    another key has a copy of the identity, and so has whoever comes with a generation that has ended."""
+def renew(
+    c: Connection, serial: int, shown_key: str, key: str, issue: Issue, *, by: str, now: datetime
+) -> Issued | Refused:
+    """The next generation, for a new key; `shown_key` is that of the certificate that was shown. Asked again with the
+    same key the answer is the same; a second one with another key has a copy of the identity, and so has whoever comes
+    with a generation that has ended."""
     shown = _by_serial(c, format(serial, "x"))
-    if shown is None:
+    if shown is None or shown.key != shown_key:
         return Refused(refusal=Refusal.CERTIFICATE)
     _alone(c)
     agent, shown = _now(c, shown.agent), _by_serial(c, format(serial, "x"))
@@ -558,13 +562,18 @@ def declare_dead(
 
 def fenced_off(c: Connection, targets: Sequence[TargetId]) -> tuple[EnvironmentId, ...]:
     """The leases of the environments of these targets are held by nobody: whoever takes one next has a higher token,
-    and what was begun under the former is refused from then on."""
-    of = select(known_target.c.environment).where(known_target.c.target.in_(targets))
-    given = update(lease).where(lease.c.environment.in_(of)).values(holder=None, until=None)
-    c.execute(given)
-    return tuple(
-        EnvironmentId(each) for each in c.execute(of.distinct().order_by(known_target.c.environment)).scalars()
+    and what was begun under the former is refused from then on. An environment in which the target was never looked at
+    has begun nothing there."""
+    looked_at = select(standing.c.environment).where(standing.c.target.in_(targets))
+    deployed_to = select(known_target.c.environment).where(known_target.c.target.in_(targets))
+    of_jobs = (
+        select(job.c.environment)
+        .join(task, task.c.job == job.c.id)
+        .where(job.c.state.in_(sorted(JOB_ACTIVE)), task.c.target.in_(targets))
     )
+    found = sorted(set(c.execute(union(looked_at, deployed_to, of_jobs)).scalars()))
+    c.execute(update(lease).where(lease.c.environment.in_(found)).values(holder=None, until=None))
+    return tuple(EnvironmentId(each) for each in found)
 
 
 def _heir(c: Connection, lost: Bound) -> AgentName | None:

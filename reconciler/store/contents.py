@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import Insert
 
 from desired_state.model import DesiredState, Placement, Release, Target
-from reconciler.core.plan import Plan
+from reconciler.core.intent import Intent, Plan
 from reconciler.store import sharing
 from reconciler.store.columns import canonical
 from reconciler.store.errors import Corrupt, Missing
@@ -64,6 +65,7 @@ _SHARED: Final[Mapping[type[Any], Callable[[Any], Any]]] = {
     DesiredState: sharing.of_desired,
     Placement: sharing.of_placement,
     Target: sharing.of_target,
+    Intent: sharing.of_intent,
 }  # what is held for long, one for each target
 
 
@@ -91,7 +93,7 @@ def _pruned(plain: Any, without: Mapping[str, Any] | Set[str]) -> Any:
 
 def read(type: type[T], body: str) -> T:
     """The value in the text, decoded once while it is remembered; `Corrupt` when it is not of that type."""
-    key = (type, body)
+    key = (type, blake2b(body.encode(errors="surrogatepass"), digest_size=16).digest())
     found: T | None = _decoded.get(key)
     return _decoded.keep(key, _read(type, body), len(body)) if found is None else found
 
@@ -159,10 +161,13 @@ def _fetched(c: Connection, kind: Kind, names: list[Digest]) -> dict[Digest, Any
     rows = c.execute(
         select(content.c.digest, content.c.body).where(content.c.digest.in_(names), content.c.kind == kind)
     )
-    return {
-        Digest(name): _decoded.keep((kind, name), _read(_TYPES[kind], _proven(name, body)), len(body))
-        for name, body in rows
-    }
+    return {Digest(name): _fresh(kind, name, body) for name, body in rows}
+
+
+def _fresh(kind: Kind, name: str, body: str) -> Any:
+    """Plans are large, and read twice at most."""
+    value = _read(_TYPES[kind], _proven(name, body))
+    return value if kind is Kind.PLAN else _decoded.keep((kind, name), value, len(body))
 
 
 def _proven(name: str, body: str) -> str:

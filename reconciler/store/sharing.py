@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from desired_state.model import DesiredState, Placement, Target
+from drivers.contract import Change, Deploy, Remove, Restart
+from reconciler.core.intent import Intent
 from stickers.names import ComponentName, EnvironmentId, PlacementId, ReleaseName, SlotName, TargetId
 
 T = TypeVar("T")
@@ -40,6 +42,24 @@ def of_placement(placement: Placement) -> Placement:
         hooks=_one(placement.hooks),
         proxy=_one(placement.proxy),
     )
+
+
+def of_intent(intent: Intent) -> Intent:
+    return replace(intent, changes=tuple(map(_of_change, intent.changes)))
+
+
+def _of_change(change: Change) -> Change:
+    match change:
+        case Deploy(predecessor=before):
+            return replace(
+                change,
+                placement=of_placement(change.placement),
+                predecessor=None if before is None else of_placement(before),
+            )
+        case Restart():
+            return replace(change, placement=of_placement(change.placement))
+        case Remove():
+            return change
 
 
 def of_target(target: Target) -> Target:

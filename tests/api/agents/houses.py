@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+from anyio.abc import TaskStatus
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from websockets.asyncio.client import ClientConnection, connect
@@ -131,12 +132,12 @@ class House:
             agent.welcome = await agent.hear(Welcome)
             yield agent
 
-    def result(self, agent: str, task: Task, body: str = "{}", **changed: Any) -> Answer:
+    def result(self, signer: str, task: Task, body: str = "{}", **changed: Any) -> Answer:
         """Signed as the agent would."""
         said = Result(
             task=task.id,
             key=task.key,
-            agent=AgentName(agent),
+            agent=AgentName(signer),
             target=task.target,
             environment=task.environment,
             verb=task.verb,
@@ -146,7 +147,7 @@ class House:
             content=protocol.content(body),
             sequence=1,
         )
-        envelope = protocol.sealed(replace(said, **changed), self.signers[AgentName(agent)].sign)
+        envelope = protocol.sealed(replace(said, **changed), self.signers[AgentName(signer)].sign)
         return Answer(task=task.id, envelope=envelope, body=body)
 
 
@@ -226,8 +227,15 @@ async def opened(
     tls = context(papers.path, papers.path, authority.pem)
     board = Switchboard(roll, switchboard.pop("keep", keep), now=clock, **switchboard)
     door = Door(board, enrol, lambda: tls, limits)
+    scope = anyio.CancelScope()
+
+    async def serve(*, task_status: TaskStatus[int]) -> None:
+        with scope:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(board.run)
+                task_status.started(await tasks.start(door.serve, "127.0.0.1", port))
+
     async with anyio.create_task_group() as tasks:
-        await tasks.start(board.run)
-        port = await tasks.start(door.serve, "127.0.0.1", port)
-        yield House(authority, roll, board, door, clock, port, kept, enrolled, tasks.cancel_scope.cancel)
-        tasks.cancel_scope.cancel()
+        found = await tasks.start(serve)
+        yield House(authority, roll, board, door, clock, found, kept, enrolled, scope.cancel)
+        scope.cancel()

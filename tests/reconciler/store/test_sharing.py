@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from desired_state.model import DesiredState
+from drivers.contract import Deploy
+from reconciler.core.intent import Intent
 from reconciler.store import contents, sharing
 from stickers.names import Digest
 from tests.reconciler.core.builders import fleet
+from tests.reconciler.store.builders import plan_of
 
 
 def _decoded(desired: DesiredState) -> DesiredState:
@@ -29,6 +32,15 @@ def test_equal_parts_of_placements_are_one_object() -> None:
 def test_a_target_is_named_by_one_text_wherever_it_is() -> None:
     desired, again = (sharing.of_desired(_decoded(fleet(2))) for _ in range(2))
     assert desired.targets[1].id is desired.placements[1].id.target is again.targets[1].id
+
+
+def test_intents_share_what_they_bring() -> None:
+    intents = plan_of(fleet(2)).intents
+    first, second = (contents.read(Intent, contents.dump(Intent, each)) for each in intents)
+    assert (first, second) == intents
+    assert isinstance(first.changes[0], Deploy)
+    assert isinstance(second.changes[0], Deploy)
+    assert first.changes[0].placement.configuration is second.changes[0].placement.configuration
 
 
 def test_parts_are_not_held_without_bound() -> None:
