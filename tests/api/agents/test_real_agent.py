@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from drivers.errors import DriverError
 from stickers import codec
 from stickers.signature import Envelope, Keyring, SignatureError, Signer
 from stickers.sticker import Phase, Sticker
-from tests.api.agents.conftest import T1, WEB_1, Office
+from tests.api.agents.offices import T1, WEB_1, Office
 from tests.drivers.process.conftest import images, root
 from tests.drivers.process.yard import Yard
 
@@ -51,11 +51,8 @@ async def door(at: Office) -> AsyncIterator[tuple[Switchboard, str]]:
     async def keep(result: Result, answer: Answer) -> None:
         return
 
-    async def enrol(method: str, path: str, body: bytes, certificate: bytes | None) -> tuple[int, Mapping[str, Any]]:
-        return await at.enrolment(method, path, body, certificate, "127.0.0.1")
-
     board = Switchboard(at.roll, keep)
-    listener = Door(board, enrol, Tls(at.authority, ["127.0.0.1"], at.clock, frozenset))
+    listener = Door(board, at.enrolment, Tls(at.authority, ["127.0.0.1"], at.clock, frozenset))
 
     async def serve(*, task_status: TaskStatus[int]) -> None:
         async with anyio.create_task_group() as group:
