@@ -181,8 +181,8 @@ async def test_who_has_not_joined_is_told_so(installed: Installed) -> None:
 
 
 async def test_settings_that_are_wrong_say_where(installed: Installed) -> None:
-    installed.settings.write_text(SETTINGS.format(state="/s") + "kindz: [docker]\n")
+    installed.settings.write_text(SETTINGS.format(state="/s") + "uplods: {}\n")
     done = await installed.call("run")
     assert done.returncode == 1
     assert b"agent.yaml:5:1" in done.stderr
-    assert b"did you mean kinds" in done.stderr
+    assert b"did you mean uploads" in done.stderr
