@@ -181,7 +181,7 @@ class _Run:
                 group.start_soon(self._keep, connected)
                 _tell_ready()
                 await self._leaving.wait()
-                await agent.carrier.drain(0.0 if self._trial else self._grace)
+                await agent.carrier.drain(self._grace)
                 group.cancel_scope.cancel()
         finally:
             journal.close()
