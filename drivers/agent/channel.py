@@ -142,7 +142,7 @@ class Keeper:
         self._polls_until = float("-inf")  # when a WebSocket is tried again
         self._opened: Speaking | None = None  # a WebSocket that was tried while there were polls, and passed
         self._opened_with: ssl.SSLContext | None = None
-        self._broken = 0
+        self._broken = self._turned = 0
         self._without_since: float | None = None
         self._failures = 0
         self._renewed = False
@@ -188,7 +188,7 @@ class Keeper:
             speaking = await self._open(polls, context)
         try:
             welcome = await speaking.welcomed(self._manner.hello())
-            self._without_since, self._broken = None, 0
+            self._without_since, self._broken, self._turned = None, 0, 0
             self._welcomed(self._server, welcome)
             self._tasks.start_soon(self._meet, speaking, welcome)
             async with anyio.create_task_group() as tasks:
@@ -271,8 +271,10 @@ class Keeper:
         _log.warning("%s will not speak with this agent: %s: %s", self._server, turned.code, turned.sentence)
         if self._manner.turned is not None:
             self._manner.turned(self._server, turned)
-        longest = TOO_OLD_FOR if turned.code in ("TOO_OLD", "TOO_NEW") else TURNED_FOR
-        return _dice.uniform(0.5, 1.0) * longest
+        self._turned += 1
+        if turned.code == "UNKNOWN":  # a server that has yet to hear of a new identity from the one that gave it
+            return _dice.uniform(0.5, 1.0) * min(TURNED_FOR, SOON * 2.0 ** min(self._turned, 8))
+        return _dice.uniform(0.5, 1.0) * (TOO_OLD_FOR if turned.code in ("TOO_OLD", "TOO_NEW") else TURNED_FOR)
 
     def _pause(self) -> float:
         """Soon at first, for the server may just have been started again; then seldom."""

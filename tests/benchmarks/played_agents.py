@@ -18,7 +18,7 @@ import anyio
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
 from drivers.agent import protocol
-from drivers.agent.protocol import Beat, Hello
+from drivers.agent.protocol import Beat, Hello, Seen
 
 UPGRADE: Final = (
     b"GET /agent/v1/channel HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -199,6 +199,9 @@ class Played(asyncio.Protocol):
             self._player.back.append(now)
         elif b'"beat"' in text:
             self._player.beats.append(now - self._said_at)
+        elif b'"look"' in text:
+            look = json.loads(text)
+            self._write(masked(protocol.text(Seen(id=look["id"], digest=look["seen"])).encode()))
         else:
             self._player.told.append(now)
 

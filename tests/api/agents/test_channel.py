@@ -191,22 +191,30 @@ async def test_a_server_that_cannot_be_reached_makes_nobody_poll(
 @pytest.mark.parametrize("way", [Way.WEBSOCKET, Way.POLLING])
 @pytest.mark.parametrize(
     ("state", "speaks", "code"),
-    [(State.LOCKED, (1, 1), "LOCKED"), (None, (1, 1), "UNKNOWN"), (State.ACTIVE, (0, 0), "TOO_OLD")],
+    [(State.LOCKED, (1, 1), "LOCKED"), (State.REMOVED, (1, 1), "REMOVED"), (State.ACTIVE, (0, 0), "TOO_OLD")],
 )
 async def test_one_who_is_turned_away_is_told_why_and_asks_seldom(
-    open_house: House, way: Way, state: State | None, speaks: tuple[int, int], code: str
+    open_house: House, way: Way, state: State, speaks: tuple[int, int], code: str
 ) -> None:
     papers = open_house.invited()
-    if state is None:
-        open_house.roll.members.clear()
-    else:
-        open_house.roll.put(papers.serial, state=state)
+    open_house.roll.put(papers.serial, state=state)
     hello = lambda: hello_of(protocol=speaks)  # noqa: E731
     async with agent(of(open_house, papers), open_house.url, way=way, hello=hello) as meeting:
         await until(lambda: meeting.turned)
         await asyncio.sleep(0.3)
     assert [turned.code for turned in meeting.turned] == [code]
     assert not meeting.met
+
+
+async def test_a_server_that_has_yet_to_hear_of_an_identity_is_asked_again_soon(open_house: House) -> None:
+    papers = open_house.invited()
+    members = dict(open_house.roll.members)
+    open_house.roll.members.clear()
+    async with agent(of(open_house, papers), open_house.url) as meeting:
+        await until(lambda: meeting.turned)
+        open_house.roll.members.update(members)
+        await until(lambda: meeting.met, within=3)
+    assert {turned.code for turned in meeting.turned} == {"UNKNOWN"}
 
 
 @pytest.mark.parametrize("way", [Way.WEBSOCKET, Way.POLLING])
