@@ -42,10 +42,11 @@ _log: Final = structlog.get_logger("agents")
 
 
 class Enrol(Protocol):
-    """What joins and renewals are answered: of the path, the body, and the certificate that was shown, as DER."""
+    """What joins and renewals are answered: of the path, the body, the certificate that was shown, as DER, and the
+    address that asks."""
 
     async def __call__(
-        self, method: str, path: str, body: bytes, certificate: bytes | None, /
+        self, method: str, path: str, body: bytes, certificate: bytes | None, peer: str, /
     ) -> tuple[int, Mapping[str, Any]]: ...
 
 

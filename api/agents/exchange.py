@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from api.agents.polling import Polling
 
 CHANNEL: Final = "/agent/v1/channel"
+AUTHORITY: Final = "/agent/v1/authority"  # public: who joins holds its fingerprint
 JOIN: Final = "/agent/v1/join"
 RENEW: Final = "/agent/v1/renew"
-METHODS: Final = {CHANNEL: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
+METHODS: Final = {CHANNEL: "GET", AUTHORITY: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
 
 HEAD_BYTES: Final = 16 * 1024  # of a request's line and headers
 BODY_BYTES: Final = {polls.PATH: 3 * LARGEST_FRAME, JOIN: 64 * 1024, RENEW: 64 * 1024}
@@ -138,7 +139,7 @@ class Exchange:
             raise Refusal(404, "NOT_FOUND", "there is nothing here")
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
-        if self._path != JOIN:
+        if self._path not in (AUTHORITY, JOIN):
             self._connection.door.switchboard.member(self._serial())
 
     def _serial(self) -> int:
@@ -179,7 +180,7 @@ class Exchange:
         door = self._connection.door
         try:
             with anyio.fail_after(ENROL_SECONDS):
-                status, said = await door.enrol("POST", path, body, certificate)
+                status, said = await door.enrol(METHODS[path], path, body, certificate, self.peer)
             self.answer(status, json.dumps(said).encode())
         except Exception as error:  # one who cannot be answered costs nobody else the door
             _log.error("agents.door.enrolment_failed", path=path, error=repr(error))

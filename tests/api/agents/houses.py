@@ -219,7 +219,9 @@ async def opened(
     async def keep(result: Result, answer: Answer) -> None:
         kept.append((result, answer))
 
-    async def enrol(method: str, path: str, body: bytes, certificate: bytes | None) -> tuple[int, Mapping[str, Any]]:
+    async def enrol(
+        method: str, path: str, body: bytes, certificate: bytes | None, peer: str
+    ) -> tuple[int, Mapping[str, Any]]:
         enrolled.append((method, path, body, certificate))
         return 200, {"name": "web-1"}
 
