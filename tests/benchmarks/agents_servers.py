@@ -67,7 +67,9 @@ async def serve(directory: Path, port: int) -> None:
 
     async def keep(result: Result, answer: Answer) -> None: ...
 
-    async def enrol(method: str, path: str, body: bytes, shown: bytes | None) -> tuple[int, Mapping[str, Any]]:
+    async def enrol(
+        method: str, path: str, body: bytes, shown: bytes | None, peer: str
+    ) -> tuple[int, Mapping[str, Any]]:
         return 404, {}
 
     rows = Rows(json.loads((directory / "serials.json").read_text()))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +144,3 @@ class Estate(BuiltHere):
         from api.signer import ledger
 
         return [dict(line) for line in ledger.lines(self.signer.ledger) if line["outcome"] != "opened"]
-
-
-def until(what: str, holds: Any, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
