@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.drivers.docker.conftest import engine, registry, stocked, without_traffic, yard
 from tests.drivers.process.conftest import images, root
 
-__all__ = ["images", "root"]
+__all__ = ["engine", "images", "registry", "root", "stocked", "without_traffic", "yard"]

@@ -14,7 +14,7 @@ from desired_state.model import Target
 from desired_state.secrets import SecretRef
 from drivers.agent.driver import AgentDriver, over_agents, references
 from drivers.agent.protocol import Code, Verb
-from drivers.conformance import Bench, Conformance, Version
+from drivers.conformance import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Action, Deploy, Driver, Examiner, Look, Narrator, Rendering, Restart, Result, Watcher
 from drivers.errors import (
@@ -53,12 +53,6 @@ class AgentBench(MemoryBench):
     def driver(self) -> Driver:
         made: Driver = over_agents(load("memory"))(self.tools, self.agent, self.signer)
         return made
-
-
-class TestMemoryThroughAnAgent(Conformance):
-    @pytest.fixture
-    def bench(self) -> Bench:
-        return AgentBench()
 
 
 @pytest.fixture
