@@ -205,6 +205,7 @@ def _house(
         key=key,
         keys_again=again,
         overheard=overheard,
+        agents=station.at.url if station is not None else "",
     )
     reconciler = Reconciler(parts)
 
@@ -213,6 +214,7 @@ def _house(
         reconciler.believe(keyring)
 
     agents.roll.believes = believes
+    agents.roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
     return House(
         settings=settings,
         installation=tools.installation,
@@ -246,7 +248,7 @@ def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, si
         now=utc,
         sink=sink,
         place=place,
-        servers=lambda: (settings.agents_url,) if settings.agents_url else (),
+        url=settings.agents_url,
         base=installations_own,
     )
     return Agents(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import socket
 import ssl
 import time
@@ -37,13 +38,14 @@ CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to
 DRAIN_SECONDS: Final = 1.0  # for the last words when the process ends
 SWEEP: Final = 1.0
 MANY: Final = 100  # connections that came: worth giving memory back
+SELDOM: Final = 30.0  # seconds between two times
 
 _log: Final = structlog.get_logger("agents")
 
 
 class Enrol(Protocol):
     """What joins and renewals are answered: of the path, the body, the certificate that was shown, as DER, and the
-    address that asks."""
+    address it came from."""
 
     async def __call__(
         self, method: str, path: str, body: bytes, certificate: bytes | None, peer: str, /
@@ -88,6 +90,7 @@ class Door:
         self._connections: set[Connection] = set()
         self._arriving: set[asyncio.Task[None]] = set()
         self._came = self._came_before = 0  # since memory was given back; at the sweep before
+        self._given_back = 0.0
         self._left, self._closing = anyio.Event(), False  # all have
 
     async def serve(self, host: str, port: int, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> Never:  # type: ignore[misc]  # it ends by being cancelled
@@ -178,8 +181,9 @@ class Door:
 
     def _tidy(self) -> None:
         """After many have come, and when nobody is on his way in any more."""
-        if self._came >= MANY and not self._arriving and self._came == self._came_before:
-            self._came = 0
+        quiet = not self._arriving and self._came == self._came_before
+        if self._came >= MANY and quiet and time.monotonic() - self._given_back > SELDOM:
+            self._came, self._given_back = 0, time.monotonic()
             memory.give_back()
         self._came_before = self._came
 
@@ -217,19 +221,22 @@ class Part(Protocol):
 class Connection(asyncio.Protocol):
     """One peer. `serial` is that of the certificate it showed and TLS verified, None without one."""
 
-    __slots__ = ("door", "part", "peer", "serial", "transport")
+    __slots__ = ("digest", "door", "part", "peer", "serial", "transport")
     transport: asyncio.Transport
     part: Part
 
     def __init__(self, door: Door) -> None:
         self.door = door
         self.serial: int | None = None
+        self.digest = ""  # of that certificate
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         certificate = transport.get_extra_info("ssl_object").getpeercert()
-        self.serial = int(certificate["serialNumber"], 16) if certificate else None
+        if certificate:
+            self.serial = int(certificate["serialNumber"], 16)
+            self.digest = hashlib.sha256(self.certificate() or b"").hexdigest()
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         self.part = Exchange(self)
         self.door.came(self)

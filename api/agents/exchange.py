@@ -13,9 +13,11 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from api.agents.framing import LOG
-from api.agents.session import Turn
+from api.agents.roll import Member
+from api.agents.session import Turn, Why
 from api.agents.talk import Talk
 from drivers.agent import polls, protocol
+from drivers.agent.identity import AUTHORITY, JOIN, RENEW
 from drivers.agent.protocol import LARGEST_FRAME, Turned
 
 if TYPE_CHECKING:
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from api.agents.polling import Polling
 
 CHANNEL: Final = "/agent/v1/channel"
-AUTHORITY: Final = "/agent/v1/authority"  # public: who joins holds its fingerprint
-JOIN: Final = "/agent/v1/join"
-RENEW: Final = "/agent/v1/renew"
 METHODS: Final = {CHANNEL: "GET", AUTHORITY: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
+OPEN: Final = (AUTHORITY, JOIN)  # to whoever has no certificate yet
 
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
 HEAD_BYTES: Final = 16 * 1024  # of a request's line and headers
 BODY_BYTES: Final = {polls.PATH: 3 * LARGEST_FRAME, JOIN: 64 * 1024, RENEW: 64 * 1024}
 EARLY_BYTES: Final = 64 * 1024  # of requests that come before the one before has its answer
@@ -47,14 +49,14 @@ class Refusal(Exception):
 class Exchange:
     """HTTP/1.1 with one peer. Whoever is refused is told in the words of a `Turned`, and the connection ends."""
 
-    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_request", "way")
+    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_reading", "_request", "way")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._answering, self._early = False, 0
+        self._answering, self._reading, self._early = False, False, 0
         self.way: Polling | None = None
 
     @property
@@ -79,12 +81,12 @@ class Exchange:
         if self.way is not None:
             self.way.gone(self)
 
-    def answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: int, body: bytes, kind: str = JSON) -> None:
         """The answer to the request; afterwards the next one may come."""
         if self._connection.transport.is_closing():
             return
         lasting = status < 400 and self._connection.serial is not None
-        self._write(status, body, lasting)
+        self._write(status, body, lasting, kind)
         if not lasting or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             self._connection.close()
             return
@@ -96,6 +98,10 @@ class Exchange:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
+        """As far as the next request that is not answered at once. An answer comes back to here, and goes no deeper."""
+        if self._reading:
+            return
+        self._reading = True
         try:
             self._events()
         except h11.RemoteProtocolError as error:
@@ -104,9 +110,11 @@ class Exchange:
             self._refuse(refusal)
         except Turn as turn:
             self._refuse(Refusal(turn.why.status, turn.why.value, turn.sentence))
+        finally:
+            self._reading = False
 
     def _events(self) -> None:
-        while not self._answering:
+        while not self._answering and not self._connection.transport.is_closing():
             event = self._http.next_event()
             match event:
                 case h11.Request():
@@ -120,7 +128,6 @@ class Exchange:
                     self._connection.until(None)
                     body, self._body = bytes(self._body), bytearray()
                     self._asked(body)
-                    return
                 case h11.ConnectionClosed():
                     self._connection.close()
                     return
@@ -139,8 +146,14 @@ class Exchange:
             raise Refusal(404, "NOT_FOUND", "there is nothing here")
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
-        if self._path not in (AUTHORITY, JOIN):
-            self._connection.door.switchboard.member(self._serial())
+        if self._path not in OPEN:
+            self._insist_on_own(self._connection.door.switchboard.member(self._serial()))
+
+    def _insist_on_own(self, member: Member) -> None:
+        """An issuer that is in other hands makes certificates with any number; with the right one it makes none that
+        was issued here."""
+        if member.certificate and member.certificate != self._connection.digest:
+            raise Refusal(403, Why.UNKNOWN.value, "this certificate was not issued here, whatever its number is")
 
     def _serial(self) -> int:
         if self._connection.serial is None:
@@ -181,7 +194,7 @@ class Exchange:
         try:
             with anyio.fail_after(ENROL_SECONDS):
                 status, said = await door.enrol(METHODS[path], path, body, certificate, self.peer)
-            self.answer(status, json.dumps(said).encode())
+            self.answer(status, json.dumps(said).encode(), JSON if status < 400 else PROBLEM)
         except Exception as error:  # one who cannot be answered costs nobody else the door
             _log.error("agents.door.enrolment_failed", path=path, error=repr(error))
             self._refuse(Refusal(500, "INTERNAL", "this could not be answered; the server's log says why"))
@@ -193,8 +206,8 @@ class Exchange:
             self._write(refusal.status, protocol.text(refusal.said).encode(), lasting=False)
             self._connection.close()
 
-    def _write(self, status: int, body: bytes, lasting: bool) -> None:
-        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    def _write(self, status: int, body: bytes, lasting: bool, kind: str = JSON) -> None:
+        headers = [("content-type", kind), ("content-length", str(len(body)))]
         headers += [] if lasting else [("connection", "close")]
         head = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
         sent = self._http.send(h11.Data(data=body)) or b""

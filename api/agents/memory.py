@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def give_back() -> None:
-    """Milliseconds for thousands of connections."""
+    """Takes tens of milliseconds where there are thousands of connections."""
     _trim(0)
 
 

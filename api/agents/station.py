@@ -159,7 +159,7 @@ class Station:
             store=means.store,
             authority=means.authority,
             signers=means.signers,
-            servers=lambda: (self.at.url,),
+            servers=lambda: means.roll.servers,
             sink=means.sink,
             told=means.roll.refresh,
             now=means.now,

@@ -165,6 +165,7 @@ replica = Table(
     _text("key"),
     _instant("until"),
     Column("environments", Integer, nullable=False, server_default="0"),
+    _text("agents", server_default=""),
 )
 Index("replica_by_end", replica.c.until)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import anyio
 import structlog
 
-from api.agents.door import BACKLOG, Door, context
+from api.agents.door import BACKLOG, Door, Limits, context
 from api.agents.roll import Contact, Member, State, Terms
 from api.agents.switchboard import Switchboard
 from drivers.agent import protocol
@@ -25,6 +25,7 @@ from drivers.agent.protocol import Acknowledge, Answer, Result
 from stickers.names import AgentName, Digest, TargetId
 
 ORDER: Final = Digest("sha256:" + "0" * 64)
+PATIENCE: Final = 240.0  # seconds for a handshake, on a machine that does much else
 TOLD: Final = Acknowledge(task="0" * 64)  # about as long as a look
 
 
@@ -79,7 +80,7 @@ async def serve(directory: Path, port: int) -> None:
         looks = [board.look(target, ORDER, ORDER) for target in rows.targets]
         return len(await asyncio.gather(*looks))
 
-    door = Door(board, enrol, lambda: tls)
+    door = Door(board, enrol, lambda: tls, Limits(handshake=PATIENCE))
     async with anyio.create_task_group() as tasks:
         await tasks.start(board.run)
         print(await tasks.start(door.serve, "127.0.0.1", port), flush=True)
@@ -108,7 +109,7 @@ async def echo(directory: Path, port: int) -> None:
     tls = context(directory / "server.pem", directory / "key.pem", (directory / "authority.pem").read_text())
     everybody: set[Any] = set()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG
+        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=PATIENCE
     )
     print(server.sockets[0].getsockname()[1], flush=True)
 

@@ -35,7 +35,6 @@ FIRST: Final = 100  # connected before memory is counted: what is made once is n
 SECONDS: Final = 20.0  # of beats, at their real pace
 EVERY: Final = 30.0
 TELLS: Final = 5
-A_SECOND: Final = 250  # connected, where it is not a storm
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def measured(directory: Path, many: int, server: str, player: str) -> Figures:
 
 
 def connected(playing: Program, first: int, to: int) -> None:
-    there = playing.ask(do="connect", first=first, to=to, over=(to - first) / A_SECOND)
+    there = playing.ask(do="connect", first=first, to=to)
     assert there["there"] == to, there
 
 

@@ -28,8 +28,8 @@ async def plain(root: Path, images: Path, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def engine_bench(yard: Any, without_traffic: None, tmp_path: Path) -> AsyncIterator[Any]:
-    made = between(DockerBench(yard))
+async def engine_bench(docker_yard: Any, without_traffic: None, tmp_path: Path) -> AsyncIterator[Any]:
+    made = between(DockerBench(docker_yard))
     async with paired(made.target, made.tools, tmp_path) as made.pair:
         yield made
 
