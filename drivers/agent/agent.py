@@ -113,6 +113,7 @@ class Agent:
         do[Verb.UPGRADE] = _no_upgrade if parts.upgrade is None else parts.upgrade
         self._links: list[_Link] = []
         self._askers: dict[str, list[_Link]] = {}
+        self._told_as: dict[str, str] = {}  # answers that were given to a newer authorisation, by that one's id
         self._judging = anyio.Lock()
         self._last_heard = clock.at()
         self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1], targets=parts.targets)
@@ -225,7 +226,7 @@ class Agent:
                 self.orders.ask(frame, link.put)
             case Acknowledge():
                 self._askers.pop(frame.task, None)
-                await self._acknowledged(frame.task)
+                await self._acknowledged(self._told_as.pop(frame.task, frame.task))
             case Cancel():
                 await self.carrier.cancel(frame.task)
             case Welcome():
@@ -286,6 +287,7 @@ class Agent:
         elif again.task.id == again.id:
             link.put(answer)
         else:
+            self._told_as[again.task.id] = again.id
             code = self._journal.known[again.id].code
             link.put(self.carrier.answered(again.task, code, "done before under this key", answer.body).answer)
 
