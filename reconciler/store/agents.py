@@ -40,6 +40,10 @@ class NameInUse(StoreError):
     code = "AGENT_LOCKED"
 
 
+class NoAgent(Missing):
+    code = "NO_AGENT"
+
+
 class TargetTaken(StoreError):
     code = "TARGET_TAKEN"
 
@@ -724,7 +728,7 @@ def _insisted(c: Connection, name: AgentName) -> Agent:
     _alone(c)
     found = by_name(c, name)
     if found is None:
-        raise Missing(f"there is no agent {name}")
+        raise NoAgent(f"there is no agent {name}; `holdfast agent list` shows them")
     return found
 
 

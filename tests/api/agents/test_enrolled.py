@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -25,6 +25,7 @@ from tests.api.agents.offices import Clock
 from tests.api.agents.test_channel import until
 from tests.harness import postgres
 
+Now = Callable[[], datetime]
 WEB, DB = AgentName("web"), AgentName("db")
 T1, T2 = TargetId("default/t1"), TargetId("default/t2")
 
@@ -49,7 +50,7 @@ def signing(name: str) -> str:
 
 
 async def enrolled(
-    store: Store, clock: Clock, name: AgentName, *targets: TargetId, shared: bool = False, key: str = "1"
+    store: Store, clock: Now, name: AgentName, *targets: TargetId, shared: bool = False, key: str = "1"
 ) -> int:
     """The number of the certificate that it joins with."""
     now, hash = clock(), f"{name}{key}"
@@ -61,7 +62,7 @@ async def enrolled(
     return done.certificate.serial
 
 
-def issued(wanted: Wanted, key: str, clock: Clock) -> Certificate:
+def issued(wanted: Wanted, key: str, clock: Now) -> Certificate:
     return Certificate(
         serial=int.from_bytes(key.encode()),
         agent=wanted.agent,
