@@ -144,6 +144,27 @@ async def test_a_silent_agent_leaves_its_target_unseen_with_its_sentence(bench: 
     assert (await stage.observe()).unseen == "agent a1 was last heard of 2 min ago"
 
 
+async def test_an_agent_that_comes_back_just_after_our_start_is_waited_for(bench: AgentBench, stage: Stage) -> None:
+    bench.agent.away.add(bench.target.id)
+    async with anyio.create_task_group() as group:
+
+        async def comes_back() -> None:
+            await anyio.sleep(2)
+            bench.agent.away.clear()
+
+        group.start_soon(comes_back)
+        assert (await stage.observe()).unseen is None
+
+
+async def test_later_nobody_waits_for_an_agent_that_is_gone(bench: AgentBench, stage: Stage) -> None:
+    await stage.observe()
+    await anyio.sleep(6)
+    bench.agent.away.add(bench.target.id)
+    before = anyio.current_time()
+    assert (await stage.observe()).unseen is not None
+    assert anyio.current_time() - before < 0.1
+
+
 async def test_an_order_the_signer_refuses_leaves_the_target_unseen(bench: AgentBench, stage: Stage) -> None:
     bench.signer.refuses = "signer: no rule lets default/m1 be inspected"
     assert (await stage.observe()).unseen == bench.signer.refuses

@@ -1,5 +1,5 @@
-"""What lies between the driver of agents and an agent: the kit's clauses through the real switchboard, and what somebody
-who has taken the server can do with it."""
+"""What lies between the driver of agents and an agent: the kit's clauses through the real switchboard, and what can be
+had there by somebody who has taken the server."""
 
 from __future__ import annotations
 
