@@ -106,6 +106,7 @@ class Agent:
             carrier=self.carrier,
             read=self._reader,
             silent=self.silent,
+            may=self._may,
         )
         do.update(AboutTargets(self._locals, journal, secrets).verbs)
         do.update(Errands(settings).verbs)
