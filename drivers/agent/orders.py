@@ -9,9 +9,11 @@ from contextlib import aclosing
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
 
 from drivers.agent import protocol, seen
+from drivers.agent.carry import travels
 from drivers.agent.journal import Journal
 from drivers.agent.local import Locals
 from drivers.agent.protocol import Changed, LookAt, Seen
@@ -46,10 +48,11 @@ class Orders:
         self._pending: set[TargetId] = set()
         self._stirred = anyio.Event()
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Until it is cancelled: answers looks, and listens to the runtimes of all targets with an order."""
         async with anyio.create_task_group() as group:
             self._group = group
+            task_status.started()
             while True:
                 self._stirred = anyio.Event()
                 async with anyio.create_task_group() as watching:
@@ -160,7 +163,7 @@ def _by_kind(looks: Iterable[Look]) -> dict[str, list[Look]]:
 
 def _text(observation: Observation) -> str:
     text = seen.text(observation)
-    if len(text) <= protocol.LARGEST_BODY:
+    if travels(text):
         return text
-    why = f"what was seen has {len(text)} characters, at most {protocol.LARGEST_BODY} are sent"
+    why = f"what was seen has {len(text)} characters, and that is more than is sent"
     return seen.text(Observation(target=observation.target, at=observation.at, unseen=why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -257,6 +258,17 @@ async def test_what_is_cancelled_before_its_turn_is_not_begun(scene: Scene, stag
     scene.channel.say(scene.assign(*first), scene.assign(*second), Cancel(task=second[0].id), Cancel(task=first[0].id))
     assert (await scene.answered(second[0].id))[0].code is Code.CANCELLED
     assert (await scene.answered(first[0].id))[0].code is Code.DONE
+
+
+async def test_an_answer_that_would_not_fit_into_a_frame_says_so(scene: Scene) -> None:
+    task = scene.task(Verb.READ_LOG, "{}")
+    for body in ('"' + "x" * protocol.LARGEST_BODY + '"', json.dumps('"' * (protocol.LARGEST_FRAME // 3))):
+        kept = scene.agent.carrier.answered(task, Code.DONE, "", body, log="\n" * protocol.LARGEST_LOG)
+        assert kept.code is Code.FAILED
+        assert len(protocol.text(kept.answer)) <= protocol.LARGEST_FRAME
+    kept = scene.agent.carrier.answered(task, Code.DONE, "", '"' + "x" * (protocol.LARGEST_BODY - 2) + '"')
+    assert kept.code is Code.DONE
+    assert len(protocol.text(kept.answer)) <= protocol.LARGEST_FRAME
 
 
 # -- what is lost ------------------------------------------------------------------------------------------------------
