@@ -199,7 +199,7 @@ async def test_it_stays_small_with_docker(here: Office, installed: Installed, tm
             status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
             resident = int(status["VmRSS"].split()[0]) / 1024
             print(f"{seconds:.2f} s of processor time until it was welcomed, {resident:.1f} MiB resident with Docker")
-            assert resident < 64
+            assert resident < 62
             await driver.aclose()
 
 
