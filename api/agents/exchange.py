@@ -13,7 +13,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from api.agents.framing import LOG
-from api.agents.session import Turn
+from api.agents.roll import Member
+from api.agents.session import Turn, Why
 from api.agents.talk import Talk
 from drivers.agent import polls, protocol
 from drivers.agent.identity import AUTHORITY, JOIN, RENEW
@@ -48,14 +49,14 @@ class Refusal(Exception):
 class Exchange:
     """HTTP/1.1 with one peer. Whoever is refused is told in the words of a `Turned`, and the connection ends."""
 
-    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_request", "way")
+    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_reading", "_request", "way")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._answering, self._early = False, 0
+        self._answering, self._reading, self._early = False, False, 0
         self.way: Polling | None = None
 
     @property
@@ -97,6 +98,10 @@ class Exchange:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
+        """As far as the next request that is not answered at once. An answer comes back to here, and goes no deeper."""
+        if self._reading:
+            return
+        self._reading = True
         try:
             self._events()
         except h11.RemoteProtocolError as error:
@@ -105,9 +110,11 @@ class Exchange:
             self._refuse(refusal)
         except Turn as turn:
             self._refuse(Refusal(turn.why.status, turn.why.value, turn.sentence))
+        finally:
+            self._reading = False
 
     def _events(self) -> None:
-        while not self._answering:
+        while not self._answering and not self._connection.transport.is_closing():
             event = self._http.next_event()
             match event:
                 case h11.Request():
@@ -121,7 +128,6 @@ class Exchange:
                     self._connection.until(None)
                     body, self._body = bytes(self._body), bytearray()
                     self._asked(body)
-                    return
                 case h11.ConnectionClosed():
                     self._connection.close()
                     return
@@ -141,7 +147,13 @@ class Exchange:
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
         if self._path not in OPEN:
-            self._connection.door.switchboard.member(self._serial())
+            self._insist_on_own(self._connection.door.switchboard.member(self._serial()))
+
+    def _insist_on_own(self, member: Member) -> None:
+        """An issuer that is in other hands makes certificates with any number; with the right one it makes none that
+        was issued here."""
+        if member.certificate and member.certificate != self._connection.digest:
+            raise Refusal(403, Why.UNKNOWN.value, "this certificate was not issued here, whatever its number is")
 
     def _serial(self) -> int:
         if self._connection.serial is None:

@@ -97,12 +97,13 @@ def made(store: Store, keys: Path, clock: Clock) -> Office:
     authority, events, signer = Authority(keys / "authority", INSTALLATION), list[Event](), Ed25519PrivateKey.generate()
     authority.make(clock())
     servers: list[str] = []
-    roll = Enrolled(store, now=clock, sink=events.append, place="here", servers=lambda: servers)
+    roll = Enrolled(store, now=clock, sink=events.append, place="here")
+    roll.elsewhere = lambda: servers
     desk = Desk(
         store=store,
         authority=authority,
         signers=lambda: [signer.public_key().public_bytes_raw().hex()],
-        servers=lambda: servers,
+        servers=lambda: roll.servers,
         sink=events.append,
         told=roll.refresh,
         now=clock,
