@@ -106,6 +106,7 @@ class Agent:
             carrier=self.carrier,
             read=self._reader,
             silent=self.silent,
+            may=self._may,
         )
         do.update(AboutTargets(self._locals, journal, secrets).verbs)
         do.update(Errands(settings).verbs)
@@ -114,7 +115,7 @@ class Agent:
         self._links: list[_Link] = []
         self._askers: dict[str, list[_Link]] = {}
         self._told_as: dict[str, str] = {}  # answers that were given to a newer authorisation, by that one's id
-        self._judging = anyio.Lock()
+        self._judging, self._ready = anyio.Lock(), anyio.Event()
         self._last_heard = clock.at()
         self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1], targets=parts.targets)
         self._reader.know(self._welcome.keys)
@@ -166,7 +167,8 @@ class Agent:
         try:
             async with anyio.create_task_group() as group:
                 await group.start(self.carrier.run)
-                group.start_soon(self.orders.run)
+                await group.start(self.orders.run)
+                self._ready.set()
                 group.start_soon(self.holding.run)
                 group.start_soon(self._remind)
         finally:
@@ -193,6 +195,7 @@ class Agent:
     async def met(self, channel: Channel, welcome: Welcome) -> None:
         """One channel, from its welcome until it is lost."""
         link = _Link(channel)
+        await self._ready.wait()
         await self._welcomed(welcome)
         self._links.append(link)
         try:

@@ -235,7 +235,6 @@ def remember(journal: Journal, action: Action, receipt: Receipt) -> None:
         environment=action.environment,
         job=action.job,
         revision=action.revision,
-        fence=action.fence,
         placements=tuple(placements[id] for id in sorted(placements)),
     )
     try:

@@ -20,7 +20,7 @@ from drivers.memory import MemoryDriver
 from stickers.names import AgentName
 from stickers.signature import Signer
 from tests.drivers.agent.scene import SIGNER, signer
-from tests.drivers.agent.through import BESIDE_THE_AGENT, SAMPLE, SOME, between, check, paired
+from tests.drivers.agent.switched import BESIDE_THE_AGENT, SAMPLE, SOME, between, check, paired
 from tests.drivers.memory_bench import MemoryBench
 from tests.harness import virtual_time
 
