@@ -203,7 +203,7 @@ class Agent:
                 group.start_soon(link.write, group)
                 await self._send_unacknowledged(link)
                 async for frame in channel.frames():
-                    await self._take(frame, link)
+                    await self._take_or_say(frame, link)
                 group.cancel_scope.cancel()
         finally:
             self._links.remove(link)
@@ -219,6 +219,13 @@ class Agent:
             _log.error("what the server says of this agent cannot be kept: %s", error)
 
     # -- frames ------------------------------------------------------------------------------------------------------
+
+    async def _take_or_say(self, frame: FromServer, link: _Link) -> None:
+        """One frame that cannot be dealt with ends neither the channel nor what runs."""
+        try:
+            await self._take(frame, link)
+        except Exception:
+            _log.exception("a frame of %s could not be dealt with: %s", link.server, frame.frame)
 
     async def _take(self, frame: FromServer, link: _Link) -> None:
         match frame:

@@ -82,7 +82,10 @@ class Holding:
                 kept = anyio.current_time()
                 await anyio.to_thread.run_sync(self.renew)
             if self._silent() >= OFFLINE:
-                await self.hold_all()
+                try:
+                    await self.hold_all()
+                except Exception:  # what cannot be held now is tried again, and what is asked for goes on
+                    _log.exception("could not hold")
 
     def renew(self) -> None:
         """Keep how long each grant lasts, and let go of those that do not. Blocking."""

@@ -146,8 +146,10 @@ class Orders:
                         async for target in events:
                             pause = AGAIN[0]
                             self._heard(target)
-                except DriverError as error:
+                except Exception as error:
                     _log.warning("events of %s are lost, asked for again in %g s: %s", kind, pause, error)
+                    if not isinstance(error, DriverError):
+                        _log.exception("%s could not listen", kind)
                 await anyio.sleep(pause)
                 pause = min(2 * pause, AGAIN[1])
                 self._tell(Changed(targets=tuple(target.id for target in targets)))

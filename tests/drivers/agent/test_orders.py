@@ -176,6 +176,24 @@ async def test_a_target_that_was_taken_away_is_not_looked_at(bench: MemoryBench,
         assert (await scene.look(asked)).lacking
 
 
+async def test_a_driver_that_breaks_leaves_its_target_unseen_and_nothing_else(
+    bench: MemoryBench, tmp_path: Path
+) -> None:
+    class Breaks(MemoryDriver):
+        async def observe(self, looks: Sequence[Look]) -> Any:
+            raise ZeroDivisionError("a fault")
+
+        async def watch(self, targets: Sequence[Target]) -> Any:
+            raise ZeroDivisionError("a fault")
+            yield
+
+    near = through_agent(bench.target)
+    async with running(tmp_path, near, make=lambda kind, tools: Breaks(tools, bench.world)) as scene:
+        asked = await scene.order()
+        assert observed(await scene.look(asked)).unseen == "a fault"
+        assert observed(await scene.look(asked)).unseen == "a fault"
+
+
 async def test_a_single_look_needs_no_order_and_leaves_none(scene: Scene) -> None:
     body = protocol.body(Look(target=scene.target))
     result, answer = await scene.answer(scene.task(Verb.HEALTH_CHECK, body), body)
