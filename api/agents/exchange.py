@@ -1,4 +1,4 @@
-"""A connection before its upgrade: requests to join, to renew, and to poll, and the one that makes it a channel."""
+"""A connection before its upgrade: requests of those who join, renew or poll, and the one that makes it a channel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 CHANNEL: Final = "/agent/v1/channel"
 JOIN: Final = "/agent/v1/join"
 RENEW: Final = "/agent/v1/renew"
-METHODS: Final = {CHANNEL: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
+AUTHORITY: Final = "/agent/v1/authority"
+METHODS: Final = {CHANNEL: "GET", AUTHORITY: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
+OPEN: Final = (AUTHORITY, JOIN)  # to whoever has no certificate yet
 
 HEAD_BYTES: Final = 16 * 1024  # of a request's line and headers
 BODY_BYTES: Final = {polls.PATH: 3 * LARGEST_FRAME, JOIN: 64 * 1024, RENEW: 64 * 1024}
@@ -143,7 +145,7 @@ class Exchange:
             raise Refusal(404, "NOT_FOUND", "there is nothing here")
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
-        if self._path != JOIN:
+        if self._path not in OPEN:
             self._connection.door.switchboard.member(self._serial())
 
     def _serial(self) -> int:
@@ -184,7 +186,7 @@ class Exchange:
         door = self._connection.door
         try:
             with anyio.fail_after(ENROL_SECONDS):
-                status, said = await door.enrol("POST", path, body, certificate)
+                status, said = await door.enrol(METHODS[path], path, body, certificate, self.peer)
             self.answer(status, json.dumps(said).encode())
         except Exception as error:  # one who cannot be answered costs nobody else the door
             _log.error("agents.door.enrolment_failed", path=path, error=repr(error))

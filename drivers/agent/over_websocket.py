@@ -18,7 +18,7 @@ from drivers.agent.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, T
 
 PATH: Final = "/agent/v1/channel"
 CONNECT_WITHIN: Final = 30.0  # seconds, for TCP, proxy, TLS and upgrade together: in a storm of thousands it takes long
-WELCOME_WITHIN: Final = 20.0
+WELCOME_WITHIN: Final = 30.0
 SEND_WITHIN: Final = 20.0
 CLOSE_WITHIN: Final = 2.0
 

@@ -68,7 +68,7 @@ class Player:
         """So many at a time, however long the machine makes them wait."""
         began = time.monotonic()
         for number in range(first, to):
-            await self._until(lambda number=number: len(self.there) > number - AT_A_TIME)  # type: ignore[misc]
+            await self._until(lambda number=number: len(self.there) > number - AT_A_TIME)
             self._come(number, 0)
         await self._until(lambda: len(self.there) >= to)
         return {"took": time.monotonic() - began, "there": len(self.there), "failed": self.failed}
