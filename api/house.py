@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from api.agents.parts import Agents
 from api.bell import Bell
@@ -21,6 +22,9 @@ from reconciler.store.store import Store
 from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, Sign, Statement
+
+if TYPE_CHECKING:
+    from api.agents.station import Station
 
 
 def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
@@ -51,3 +55,4 @@ class House:
     thrift: Thrift = field(default_factory=Thrift)
     tracing: Tracing | None = None
     agents: Agents | None = None
+    station: Station | None = None

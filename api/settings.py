@@ -189,12 +189,21 @@ class Settings:
             example="https://holdfast.example.com:8421",
         ),
     )
+    signer: Path | None = field(
+        default=None,
+        metadata=_means(
+            AGENTS,
+            "The socket of `holdfast signer`, which authorises each task of an agent.",
+            example="/var/lib/holdfast-signer/signer.sock",
+            file=True,
+        ),
+    )
     signer_key: Path | None = field(
         default=None,
         metadata=_means(
             AGENTS,
-            "The file with the signer's public key, which agents are told when they join; by default `signer.pub` "
-            "beside the keys.",
+            "The file with the signer's public key, which agents are told when they join; by default `public` beside "
+            "the signer's socket.",
             example="/etc/holdfast/signer.pub",
             file=True,
         ),
@@ -287,6 +296,8 @@ class Settings:
 
     @property
     def signer_public(self) -> Path:
+        if self.signer_key is None and self.signer is not None:
+            return self.signer.parent / "public"
         return self.signer_key or self.keys / "signer.pub"
 
     @property

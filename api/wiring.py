@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
@@ -49,6 +50,7 @@ from stickers.signature import Envelope, Keyring, PublicKey, SignatureError
 from stickers.sticker import Sticker
 
 if TYPE_CHECKING:
+    from api.agents.station import Station
     from api.telemetry.traces import Traces
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -180,6 +182,10 @@ def _house(
 
     sink = to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung)
     agents = _agents(settings, store, tools, keyring, sink, place.name)
+    station = _station(settings, store, agents, sink)
+    if station is not None:
+        drivers.serve(station.driver)
+        agents = replace(agents, hold=station.hold)
 
     parts = Parts(
         store=store,
@@ -199,6 +205,7 @@ def _house(
         key=key,
         keys_again=again,
         overheard=overheard,
+        agents=station.at.url if station is not None else "",
     )
     reconciler = Reconciler(parts)
 
@@ -207,6 +214,7 @@ def _house(
         reconciler.believe(keyring)
 
     agents.roll.believes = believes
+    agents.roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
     return House(
         settings=settings,
         installation=tools.installation,
@@ -224,6 +232,7 @@ def _house(
         thrift=thrift,
         tracing=traced,
         agents=agents,
+        station=station,
     )
 
 
@@ -239,7 +248,7 @@ def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, si
         now=utc,
         sink=sink,
         place=place,
-        servers=lambda: (settings.agents_url,) if settings.agents_url else (),
+        url=settings.agents_url,
         base=installations_own,
     )
     return Agents(
@@ -248,6 +257,20 @@ def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, si
         signers=signers_in(settings.signer_public),
         url=settings.agents_url,
     )
+
+
+def _station(settings: Settings, store: Store, agents: Agents, sink: Sink) -> Station | None:
+    """Where agents are listened for, if they are."""
+    if not settings.agents_listen:
+        return None
+    from api.agents import station  # with everything that speaks with agents, and only where somebody does
+
+    at = station.where(settings)
+    assert at is not None
+    means = station.Means(
+        store=store, authority=agents.authority, roll=agents.roll, signers=agents.signers, sink=sink, now=utc
+    )
+    return station.Station(at, means)
 
 
 def merged(keyring: Keyring, agents: Sequence[PublicKey]) -> Keyring:

@@ -63,7 +63,7 @@ class Parts:
     With a `bell` other replicas may work on the same database; `version` and `key`, the id of the key that signs, are
     told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it. `tell`
     is what is kept as the answer to a request that is to take effect once. `overheard` is called with every word of the
-    bell, for parts that are no business of the reconciler.
+    bell, for parts that are no business of the reconciler. `agents` is the address at which agents reach this process.
     """
 
     store: Store
@@ -86,6 +86,7 @@ class Parts:
     key: str = ""
     keys_again: Callable[[], Keyring] | None = None
     overheard: Callable[[str], None] = lambda word: None
+    agents: str = ""
 
 
 class Reconciler:
@@ -381,6 +382,7 @@ class Reconciler:
             role=parts.role,
             version=parts.version,
             key=parts.key,
+            agents=parts.agents,
             until=parts.tools.now(),
         )
 

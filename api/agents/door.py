@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import socket
 import ssl
 import time
@@ -42,8 +43,8 @@ _log: Final = structlog.get_logger("agents")
 
 
 class Enrol(Protocol):
-    """What joins and renewals are answered: of the path, the body, the certificate that was shown, as DER, and
-    the address it came from."""
+    """What joins and renewals are answered: of the path, the body, the certificate that was shown, as DER, and the
+    address it came from."""
 
     async def __call__(
         self, method: str, path: str, body: bytes, certificate: bytes | None, peer: str, /
@@ -212,19 +213,22 @@ class Part(Protocol):
 class Connection(asyncio.Protocol):
     """One peer. `serial` is that of the certificate it showed and TLS verified, None without one."""
 
-    __slots__ = ("door", "part", "peer", "serial", "transport")
+    __slots__ = ("digest", "door", "part", "peer", "serial", "transport")
     transport: asyncio.Transport
     part: Part
 
     def __init__(self, door: Door) -> None:
         self.door = door
         self.serial: int | None = None
+        self.digest = ""  # of that certificate
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         certificate = transport.get_extra_info("ssl_object").getpeercert()
-        self.serial = int(certificate["serialNumber"], 16) if certificate else None
+        if certificate:
+            self.serial = int(certificate["serialNumber"], 16)
+            self.digest = hashlib.sha256(self.certificate() or b"").hexdigest()
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         self.part = Exchange(self)
         self.door.came(self)

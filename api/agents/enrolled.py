@@ -3,6 +3,8 @@ changed, and every few seconds in any case."""
 
 from __future__ import annotations
 
+import hashlib
+import ssl
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -39,9 +41,9 @@ class _Held:
 
 
 class Enrolled:
-    """The agents of this installation. `place` is how this process is called in the rows; `servers` are the addresses
-    that agents are told, `base` the installation's own keys; `revised` is called when anything has changed, `believes`
-    with the agents' keys when those have."""
+    """The agents of this installation. `place` is how this process is called in the rows, `url` the address at which
+    agents reach it, and `elsewhere` those of the other replicas; `base` are the installation's own keys. `revised` is
+    called when anything has changed, `believes` with the agents' keys when those have."""
 
     def __init__(
         self,
@@ -50,11 +52,12 @@ class Enrolled:
         now: Callable[[], datetime],
         sink: Sink,
         place: str = "",
-        servers: Callable[[], Sequence[str]] = tuple,
+        url: str = "",
         base: Callable[[], Iterable[PublicKey]] = tuple,
     ) -> None:
         self._store, self._now, self._sink, self._place = store, now, sink, place
-        self._servers, self._base = servers, base
+        self._url, self._base = url, base
+        self.elsewhere: Callable[[], Sequence[str]] = tuple
         self.revised: Callable[[], None] = lambda: None
         self.believes: Callable[[Sequence[PublicKey]], None] = lambda keys: None
         self._revision = 0
@@ -92,7 +95,7 @@ class Enrolled:
         return self._by_target.get(target, ())
 
     def terms(self, member: Member) -> Terms:
-        return Terms(servers=tuple(self._servers()), keys=self._told_to(member), renew=self._is_old(member))
+        return Terms(servers=self.servers, keys=self._told_to(member), renew=self._is_old(member))
 
     async def heard(self, contacts: Mapping[AgentName, Contact], /) -> None:
         now = self._now()
@@ -119,9 +122,19 @@ class Enrolled:
             self._sink(AgentLocked(agent=name, reason=self._agents[name].reason))
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """Where agents keep channels to: this process first."""
+        return tuple(dict.fromkeys(url for url in (self._url, *self.elsewhere()) if url))
+
+    @property
     def keys(self) -> tuple[PublicKey, ...]:
         """What the agents sign with, and of which targets each is believed."""
         return self._keys
+
+    @property
+    def retired(self) -> frozenset[str]:
+        """Issuers whose certificates count no more."""
+        return self._retired
 
     @property
     def revision(self) -> int:
@@ -135,10 +148,14 @@ class Enrolled:
 
     async def run(self) -> None:
         """For ever. While the database does not answer, what is known goes on counting."""
+        told = self.servers
         while True:
             with suppress(StoreError):
                 await self._write_uses()
                 await self.refresh()
+            if told != self.servers:
+                told = self.servers
+                self.revised()
             await anyio.sleep(GLANCE)
             with anyio.move_on_after(POLL - GLANCE):
                 await self._nudged.wait()
@@ -196,7 +213,9 @@ class Enrolled:
     def _certify(self, agent: Agent, certificates: Sequence[Certificate]) -> None:
         before = {serial: self._by_serial.pop(serial) for serial in self._certified.get(agent.name, ())}
         for certificate in certificates:
-            member = _member(agent, self._bound[agent.name], certificate.generation)
+            member = replace(
+                _member(agent, self._bound[agent.name], certificate.generation), certificate=_print(certificate.pem)
+            )
             known = before.get(certificate.serial)
             if known is not None and known.member == member:
                 member = known.member  # the same object, while nothing about it changes
@@ -244,6 +263,14 @@ class Enrolled:
             if certificate.generation == member.generation:
                 return now >= certificate.issued_at + (certificate.not_after - certificate.issued_at) * RENEWS
         return False
+
+
+def _print(pem: str) -> str:
+    """What the certificate is told from any other by, whatever number that has."""
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    except ValueError:
+        return "none"  # nothing has it: what cannot be read is nobody's
 
 
 _STATES: Final[Mapping[AgentState, State]] = {

@@ -13,9 +13,11 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from api.agents.framing import LOG
-from api.agents.session import Turn
+from api.agents.roll import Member
+from api.agents.session import Turn, Why
 from api.agents.talk import Talk
 from drivers.agent import polls, protocol
+from drivers.agent.identity import AUTHORITY, JOIN, RENEW
 from drivers.agent.protocol import LARGEST_FRAME, Turned
 
 if TYPE_CHECKING:
@@ -23,12 +25,11 @@ if TYPE_CHECKING:
     from api.agents.polling import Polling
 
 CHANNEL: Final = "/agent/v1/channel"
-JOIN: Final = "/agent/v1/join"
-RENEW: Final = "/agent/v1/renew"
-AUTHORITY: Final = "/agent/v1/authority"
 METHODS: Final = {CHANNEL: "GET", AUTHORITY: "GET", JOIN: "POST", RENEW: "POST", polls.PATH: "POST"}
 OPEN: Final = (AUTHORITY, JOIN)  # to whoever has no certificate yet
 
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
 HEAD_BYTES: Final = 16 * 1024  # of a request's line and headers
 BODY_BYTES: Final = {polls.PATH: 3 * LARGEST_FRAME, JOIN: 64 * 1024, RENEW: 64 * 1024}
 EARLY_BYTES: Final = 64 * 1024  # of requests that come before the one before has its answer
@@ -80,12 +81,12 @@ class Exchange:
         if self.way is not None:
             self.way.gone(self)
 
-    def answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: int, body: bytes, kind: str = JSON) -> None:
         """The answer to the request; afterwards the next one may come."""
         if self._connection.transport.is_closing():
             return
         lasting = status < 400 and self._connection.serial is not None
-        self._write(status, body, lasting)
+        self._write(status, body, lasting, kind)
         if not lasting or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             self._connection.close()
             return
@@ -146,7 +147,13 @@ class Exchange:
         if request.method.decode("ascii") != METHODS[self._path]:
             raise Refusal(405, "METHOD_NOT_ALLOWED", f"{METHODS[self._path]} is what is asked here")
         if self._path not in OPEN:
-            self._connection.door.switchboard.member(self._serial())
+            self._insist_on_own(self._connection.door.switchboard.member(self._serial()))
+
+    def _insist_on_own(self, member: Member) -> None:
+        """An issuer that is in other hands makes certificates with any number; with the right one it makes none that
+        was issued here."""
+        if member.certificate and member.certificate != self._connection.digest:
+            raise Refusal(403, Why.UNKNOWN.value, "this certificate was not issued here, whatever its number is")
 
     def _serial(self) -> int:
         if self._connection.serial is None:
@@ -187,7 +194,7 @@ class Exchange:
         try:
             with anyio.fail_after(ENROL_SECONDS):
                 status, said = await door.enrol(METHODS[path], path, body, certificate, self.peer)
-            self.answer(status, json.dumps(said).encode())
+            self.answer(status, json.dumps(said).encode(), JSON if status < 400 else PROBLEM)
         except Exception as error:  # one who cannot be answered costs nobody else the door
             _log.error("agents.door.enrolment_failed", path=path, error=repr(error))
             self._refuse(Refusal(500, "INTERNAL", "this could not be answered; the server's log says why"))
@@ -199,8 +206,8 @@ class Exchange:
             self._write(refusal.status, protocol.text(refusal.said).encode(), lasting=False)
             self._connection.close()
 
-    def _write(self, status: int, body: bytes, lasting: bool) -> None:
-        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    def _write(self, status: int, body: bytes, lasting: bool, kind: str = JSON) -> None:
+        headers = [("content-type", kind), ("content-length", str(len(body)))]
         headers += [] if lasting else [("connection", "close")]
         head = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
         sent = self._http.send(h11.Data(data=body)) or b""

@@ -37,6 +37,7 @@ class Member:
     kinds: frozenset[str]  # runtimes that the operator grants
     signing: bytes  # its raw public Ed25519 key, which signs results
     sealing: str  # its public X25519 key, hex
+    certificate: str = ""  # SHA-256 of the one that was issued, hex: another with its number is none of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from reconciler.core.drift import Known, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
 from reconciler.store import environments, history, jobs, memories, overview
 from reconciler.store import evidence as evidence_rows
-from reconciler.store.records import DecisionInterval, EnvironmentRow, StandingInterval
+from reconciler.store.records import DecisionInterval, EnvironmentRow, EvidenceRow, StandingInterval
 from stickers import digest, names
 from stickers.names import EnvironmentId, EvidenceId
 from stickers.signature import SignatureError
@@ -242,6 +242,11 @@ def _decided(decision: DecisionInterval | None) -> str | None:
     return f"{decision.rule} ({decision.count} turns since {decision.since.isoformat(timespec='seconds')})"
 
 
+def _subject(row: EvidenceRow) -> str:
+    """An agent is believed of its own targets alone."""
+    return f"{row.environment}/{names.split_id(row.target)[1]}"
+
+
 async def evidence(house: House, given: Given) -> Events:
     """A kept statement with its content, and whether its signature holds today."""
     try:
@@ -254,7 +259,7 @@ async def evidence(house: House, given: Given) -> Events:
             "NO_EVIDENCE", f"no statement {id} is kept; ids are shown by `holdfast why` and `holdfast job show`"
         )
     try:
-        content, signature = house.keyring.payload(row.envelope, row.kind, lambda _: row.environment), "valid"
+        content, signature = house.keyring.payload(row.envelope, row.kind, lambda _: _subject(row)), "valid"
     except SignatureError as error:
         content, signature = b"null", str(error)
     yield {

@@ -79,7 +79,6 @@ def over_agents(inner: DriverClass) -> type[AgentDriver]:
         "kind": inner.kind,
         "capabilities": replace(inner.capabilities, events=True),
         "verified": getattr(inner, "verified", None),
-        "deploys": getattr(inner, "deploys", frozenset()),
         "inner": staticmethod(inner),
     }
     return type(f"Agent{inner.kind.title()}Driver", (has,), said)
@@ -91,7 +90,7 @@ class AgentDriver:
     kind: ClassVar[str]
     capabilities: ClassVar[Capabilities]
     verified: ClassVar[Verified | None]
-    deploys: ClassVar[frozenset[RenderedKind]]
+    deploys: ClassVar[frozenset[RenderedKind]] = frozenset()  # the host renders anew what was authorised, and no file
     inner: ClassVar[Callable[[Tools], object]]
 
     def __init__(self, tools: Tools, link: Link, authorise: Authorise) -> None:

@@ -362,7 +362,8 @@ def _understood(url: str, status: int, content: bytes) -> dict[str, Any]:
         return answer
     code = answer.get("code")
     code = code if isinstance(code, str) and re.fullmatch(r"[A-Z_]{2,40}", code) else "REFUSED"
-    detail = "".join(each for each in str(answer.get("detail", ""))[:300] if each.isprintable())
+    said = str(answer.get("detail") or answer.get("sentence") or "")  # of the office, or of the door before it
+    detail = "".join(each for each in said[:300] if each.isprintable())
     if status in (429, 503):
         raise IdentityError("UNREACHABLE", f"{url} has no time now: {detail}")
     raise IdentityError(code, detail or f"{url} refused with status {status}")

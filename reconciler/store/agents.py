@@ -252,6 +252,16 @@ def changed(c: Connection, since: int, now: datetime) -> Changed:
     )
 
 
+def pulse(c: Connection, now: datetime, silences: Sequence[float]) -> str:
+    """Changes when anything does that is shown of agents, but not with each sign of life: of these only whether they
+    are silent for longer than so many seconds counts."""
+    speaking = table.c.state.in_(SPEAKING)
+    since = [func.count().filter(speaking, table.c.heard_at > now - timedelta(seconds=each)) for each in silences]
+    told = func.coalesce(func.sum(table.c.queue), 0)
+    row = c.execute(select(func.count(), told, func.max(table.c.version), *since)).one()
+    return "-".join(str(each) for each in (revision(c), *row))
+
+
 # -- invitations ------------------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ class AgentState(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """A process on the database, believed alive `until`. `id` is new with every start, `place` is where it lives,
-    `key` the id of the key it signs with."""
+    `key` the id of the key it signs with, `agents` the address at which agents reach it, if they do."""
 
     id: str
     place: str
@@ -83,6 +83,7 @@ class Replica:
     key: str
     until: datetime
     environments: int = 0
+    agents: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

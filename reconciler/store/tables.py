@@ -165,6 +165,7 @@ replica = Table(
     _text("key"),
     _instant("until"),
     Column("environments", Integer, nullable=False, server_default="0"),
+    _text("agents", server_default=""),
 )
 Index("replica_by_end", replica.c.until)
 
@@ -311,7 +312,7 @@ evidence = Table(
     _text("component", null=True),
     _text("envelope"),
     _instant("at"),
-    CheckConstraint("kind in ('action', 'evidence', 'sticker')", name="evidence_kind_listed"),
+    CheckConstraint("kind in ('action', 'evidence', 'result', 'sticker')", name="evidence_kind_listed"),
 )
 Index("evidence_by_age", evidence.c.at)
 

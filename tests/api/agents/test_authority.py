@@ -19,7 +19,7 @@ from drivers.agent.identity import Identity, IdentityError
 from reconciler.store import agents
 from reconciler.store.agents import Wanted
 from stickers.names import AgentName, InstallationId, TargetId
-from tests.api.agents.conftest import INSTALLATION, WEB_1, Clock, Office, joined, listening, renewed
+from tests.api.agents.offices import INSTALLATION, WEB_1, Clock, Office, joined, listening, renewed
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from reconciler.events import AgentJoined, AgentLocked
 from reconciler.store import agents
 from reconciler.store.records import AgentState
 from stickers.names import AgentName, TargetId
-from tests.api.agents.conftest import INSTALLATION, T1, WEB_1, Office, joined, listening, renewed
+from tests.api.agents.offices import INSTALLATION, T1, WEB_1, Office, joined, listening, renewed
 
 
 def request(key: Any = None, name: str = "", **extensions: x509.ExtensionType) -> str:

@@ -17,7 +17,7 @@ from api.agents.tls import Tls
 from drivers.agent.protocol import Answer, Result
 from reconciler.store import agents
 from stickers.names import TargetId
-from tests.api.agents.conftest import T1, WEB_1, Office, joined, renewed
+from tests.api.agents.offices import T1, WEB_1, Office, joined, renewed
 from tests.api.agents.test_channel import ORDER, agent, until
 
 T2 = TargetId("default/web-2")
@@ -36,7 +36,7 @@ async def daemon(here: Office, beat: float = 0.3) -> AsyncIterator[Open]:
     async def keep(result: Result, answer: Answer) -> None: ...
 
     board = Switchboard(here.roll, keep, beat=beat)
-    door = Door(board, here.enrolment, Tls(here.authority, ["127.0.0.1"], here.clock, frozenset))
+    door = Door(board, here.enrolment, Tls(here.authority, ["127.0.0.1"], here.clock, lambda: here.roll.retired))
     here.roll.revised = board.revised
     scope = anyio.CancelScope()
 
@@ -53,22 +53,9 @@ async def daemon(here: Office, beat: float = 0.3) -> AsyncIterator[Open]:
         scope.cancel()
 
 
-async def test_a_host_joins_through_the_door_and_is_asked(here: Office, tmp_path: Path) -> None:
-    async with daemon(here) as at:
-        who = await joined(here, at.url, tmp_path / "agent")
-        context = who.tls()
-        async with agent(lambda: context, at.url) as meeting:
-            await until(lambda: meeting.met)
-            assert meeting.met[0][1].targets == (T1,)
-            assert meeting.met[0][1].servers == (at.url,)
-            assert (await at.switchboard.look(T1, ORDER, None)).observation == "seen"
-            serving = at.switchboard.serving(T1)
-            assert (serving.agent, serving.generation, serving.kinds) == (WEB_1, 1, frozenset({"docker"}))
-
-
 async def test_a_renewal_through_the_door_makes_the_channel_anew(here: Office, tmp_path: Path) -> None:
+    here.clock.on(hours=-17)
     async with daemon(here) as at:
-        here.clock.on(hours=-17)
         who = await joined(here, at.url, tmp_path / "agent")
         contexts = [who.tls()]
         async with agent(lambda: contexts[-1], at.url) as meeting:
@@ -80,7 +67,7 @@ async def test_a_renewal_through_the_door_makes_the_channel_anew(here: Office, t
             assert meeting.turned == []
 
 
-async def test_a_lock_ends_the_channel_at_once_and_an_unlock_lets_it_back(here: Office, tmp_path: Path) -> None:
+async def test_a_lock_ends_the_channel_at_once(here: Office, tmp_path: Path) -> None:
     async with daemon(here) as at:
         who = await joined(here, at.url, tmp_path / "agent")
         context = who.tls()
@@ -93,8 +80,8 @@ async def test_a_lock_ends_the_channel_at_once_and_an_unlock_lets_it_back(here: 
 
 
 async def test_a_copied_identity_locks_the_agent_when_the_elder_is_shown(here: Office, tmp_path: Path) -> None:
+    here.clock.on(hours=-17)
     async with daemon(here) as at:
-        here.clock.on(hours=-17)
         who = await joined(here, at.url, tmp_path / "agent")
         copied = who.tls()
         here.clock.on(hours=16)

@@ -21,6 +21,7 @@ def upgrade() -> None:
     _certificate()
     _invite()
     _authority()
+    op.add_column("replica", sa.Column("agents", sa.Text(), server_default="", nullable=False))
     rules.install(op.get_bind())
 
 
