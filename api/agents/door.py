@@ -25,17 +25,20 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
+from api.agents import memory
 from api.agents.exchange import Exchange
 from api.agents.polling import Polls
 from api.agents.switchboard import Switchboard
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the system's own limit is often that
-ACCEPTED_AT_ONCE: Final = 32  # before those that are there already have a turn
+ACCEPTED_AT_ONCE: Final = 512  # in a storm a turn of the loop is long, and the system's queue is short
 FULL_SECONDS: Final = 0.5  # until it is looked again for a free place
 SHUTDOWN_SECONDS: Final = 2.0  # for the peer's part in the end of TLS
 CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to it
 DRAIN_SECONDS: Final = 1.0  # for the last words when the process ends
 SWEEP: Final = 1.0
+MANY: Final = 100  # connections that came: worth giving memory back
+SELDOM: Final = 30.0  # seconds between two times
 
 _log: Final = structlog.get_logger("agents")
 
@@ -54,7 +57,7 @@ class Limits:
     """What one door takes upon itself; spans in seconds."""
 
     connections: int = 20_000
-    handshake: float = 15.0
+    handshake: float = 30.0  # for TLS: in a storm of thousands the last is served late
     request: float = 15.0  # from the connection, or from a request's first byte, to its last
     idle: float = 60.0  # between an answer and the next request
     enrolments: int = 32  # joins and renewals under way
@@ -86,6 +89,8 @@ class Door:
         self._tls = tls
         self._connections: set[Connection] = set()
         self._arriving: set[asyncio.Task[None]] = set()
+        self._came = self._came_before = 0  # since memory was given back; at the sweep before
+        self._given_back = 0.0
         self._left, self._closing = anyio.Event(), False  # all have
 
     async def serve(self, host: str, port: int, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> Never:  # type: ignore[misc]  # it ends by being cancelled
@@ -156,6 +161,7 @@ class Door:
 
     def came(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._came += 1
         self.due[connection] = time.monotonic() + self.limits.request
 
     def went(self, connection: Connection) -> None:
@@ -171,6 +177,15 @@ class Door:
             for connection in [one for one, due in self.due.items() if due <= now]:
                 connection.abort()
             self.polls.sweep(now)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """After many have come, and when nobody is on his way in any more."""
+        quiet = not self._arriving and self._came == self._came_before
+        if self._came >= MANY and quiet and time.monotonic() - self._given_back > SELDOM:
+            self._came, self._given_back = 0, time.monotonic()
+            memory.give_back()
+        self._came_before = self._came
 
     async def _close(self) -> None:
         """Say goodbye to all, and let go of whoever does not hear it."""

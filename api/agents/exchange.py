@@ -49,14 +49,14 @@ class Refusal(Exception):
 class Exchange:
     """HTTP/1.1 with one peer. Whoever is refused is told in the words of a `Turned`, and the connection ends."""
 
-    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_request", "way")
+    __slots__ = ("_answering", "_body", "_connection", "_early", "_http", "_reading", "_request", "way")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._answering, self._early = False, 0
+        self._answering, self._reading, self._early = False, False, 0
         self.way: Polling | None = None
 
     @property
@@ -98,6 +98,10 @@ class Exchange:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
+        """As far as the next request that is not answered at once. An answer comes back to here, and goes no deeper."""
+        if self._reading:
+            return
+        self._reading = True
         try:
             self._events()
         except h11.RemoteProtocolError as error:
@@ -106,9 +110,11 @@ class Exchange:
             self._refuse(refusal)
         except Turn as turn:
             self._refuse(Refusal(turn.why.status, turn.why.value, turn.sentence))
+        finally:
+            self._reading = False
 
     def _events(self) -> None:
-        while not self._answering:
+        while not self._answering and not self._connection.transport.is_closing():
             event = self._http.next_event()
             match event:
                 case h11.Request():
@@ -122,7 +128,6 @@ class Exchange:
                     self._connection.until(None)
                     body, self._body = bytes(self._body), bytearray()
                     self._asked(body)
-                    return
                 case h11.ConnectionClosed():
                     self._connection.close()
                     return

@@ -205,10 +205,10 @@ class Carrier:
         await self._end(entry, lambda task: self.answered(task, Code.CANCELLED, "taken back before it was begun"))
 
     async def drain(self, grace: float) -> None:
-        """Begin nothing more, and wait for what runs; what is left is in the journal."""
+        """Begin nothing more, and wait for what runs; what is left is in the journal. An upgrade waits for us."""
         self._draining = True
         with anyio.move_on_after(grace):
-            while self._running:
+            while any(task.verb is not Verb.UPGRADE for task in self._running.values()):
                 self._ended = anyio.Event()
                 await self._ended.wait()
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import Final, Never, Protocol
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ SOON_FOR: Final = 15.0  # seconds of being without one in which that is tried ag
 LATEST: Final = 60.0  # seconds between two tries, at most
 TURNED_FOR: Final = 60.0  # seconds until one who was turned away asks again
 TOO_OLD_FOR: Final = 300.0
+JUST_NOW: Final = 2.0  # seconds
 PASSING: Final = ("CLOSING", "GONE", "SILENT")  # turned away, and welcome again at once
 BROKEN_TWICE: Final = 2  # WebSockets that break off before their welcome, one after the other: something blocks them
 WEBSOCKET_AGAIN: Final = 600.0  # seconds of polling before a WebSocket is tried again
@@ -100,13 +102,16 @@ async def connected(
 
 
 class Fleet:
-    """The servers that are spoken with: those of the settings, and those any of them has named."""
+    """The servers that are spoken with: those of the settings, and those any of them has named. One and the same may go
+    by two addresses: it speaks with an agent by the last it came by, and the other is left alone for that long."""
 
     def __init__(self, servers: Sequence[str], manner: Manner, tasks: TaskGroup) -> None:
         self._configured = tuple(dict.fromkeys(server.rstrip("/") for server in servers))
         self._manner, self._tasks = manner, tasks
         self._named: dict[str, tuple[str, ...]] = {}  # by the server that named them
         self._kept: dict[str, anyio.CancelScope] = {}
+        self._speaking: dict[str, float] = {}  # since when
+        self._ended = anyio.Event()
 
     def begin(self) -> None:
         for server in self._configured:
@@ -122,27 +127,44 @@ class Fleet:
             self._named.pop(server, None)
             self._kept.pop(server).cancel()
 
+    def spoken(self, server: str, welcome: Welcome) -> None:
+        """A channel has begun."""
+        self._speaking[server] = time.monotonic()
+        self.named(server, welcome.servers)
+
+    def ended(self, server: str) -> None:
+        if self._speaking.pop(server, None) is not None:
+            self._ended.set()
+            self._ended = anyio.Event()
+
+    async def other_address(self, server: str) -> bool:
+        """Where this server has just been come to by another address, wait until that channel is lost."""
+        newest = max((one for one in self._speaking.items() if one[0] != server), key=itemgetter(1), default=None)
+        if newest is None or time.monotonic() - newest[1] > JUST_NOW:
+            return False
+        _log.info("%s and %s are the same server: one channel is enough", server, newest[0])
+        while self._speaking.get(newest[0]) == newest[1]:
+            await self._ended.wait()
+        return True
+
     def _keep(self, server: str) -> None:
         self._kept[server] = anyio.CancelScope()
         self._tasks.start_soon(self._keeping, server, self._kept[server])
 
     async def _keeping(self, server: str, scope: anyio.CancelScope) -> None:
         with scope:
-            await Keeper(server, self._manner, self._met, self._tasks).keep()
-
-    def _met(self, server: str, welcome: Welcome) -> None:
-        self.named(server, welcome.servers)
+            await Keeper(server, self._manner, self, self._tasks).keep()
 
 
 class Keeper:
     """Makes the channel to one server, again and again."""
 
-    def __init__(self, server: str, manner: Manner, welcomed: Callable[[str, Welcome], None], tasks: TaskGroup) -> None:
-        self._server, self._manner, self._welcomed, self._tasks = server, manner, welcomed, tasks
+    def __init__(self, server: str, manner: Manner, fleet: Fleet, tasks: TaskGroup) -> None:
+        self._server, self._manner, self._fleet, self._tasks = server, manner, fleet, tasks
         self._polls_until = float("-inf")  # when a WebSocket is tried again
         self._opened: Speaking | None = None  # a WebSocket that was tried while there were polls, and passed
         self._opened_with: ssl.SSLContext | None = None
-        self._broken = 0
+        self._broken = self._turned = 0
         self._without_since: float | None = None
         self._failures = 0
         self._renewed = False
@@ -158,6 +180,10 @@ class Keeper:
         try:
             await self._channel(polls)
         except TurnedAway as away:
+            if away.turned.code == "REPLACED":
+                await asyncio.sleep(JUST_NOW / 2)  # the welcome of the other may be on its way
+                if await self._fleet.other_address(self._server):
+                    return self._pause()
             return self._was_turned(away.turned)
         except NoWebSocket as why:
             return self._is_blocked(str(why))
@@ -188,8 +214,8 @@ class Keeper:
             speaking = await self._open(polls, context)
         try:
             welcome = await speaking.welcomed(self._manner.hello())
-            self._without_since, self._broken = None, 0
-            self._welcomed(self._server, welcome)
+            self._without_since, self._broken, self._turned = None, 0, 0
+            self._fleet.spoken(self._server, welcome)
             self._tasks.start_soon(self._meet, speaking, welcome)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._beating, speaking, welcome.beat, context, tasks.cancel_scope)
@@ -197,6 +223,7 @@ class Keeper:
                     tasks.start_soon(self._trying, context, tasks.cancel_scope)
                 tasks.start_soon(self._reading, speaking, tasks.cancel_scope)
         finally:
+            self._fleet.ended(self._server)
             await speaking.aclose()
         speaking.raise_why()
 
@@ -214,7 +241,7 @@ class Keeper:
             await self._manner.met(speaking, welcome)
 
     async def _reading(self, speaking: Speaking, scope: anyio.CancelScope) -> None:
-        await speaking.read(lambda again: self._welcomed(self._server, again))
+        await speaking.read(lambda again: self._fleet.named(self._server, again.servers))
         scope.cancel()
 
     async def _beating(
@@ -271,8 +298,10 @@ class Keeper:
         _log.warning("%s will not speak with this agent: %s: %s", self._server, turned.code, turned.sentence)
         if self._manner.turned is not None:
             self._manner.turned(self._server, turned)
-        longest = TOO_OLD_FOR if turned.code in ("TOO_OLD", "TOO_NEW") else TURNED_FOR
-        return _dice.uniform(0.5, 1.0) * longest
+        self._turned += 1
+        if turned.code == "UNKNOWN":  # a server that has yet to hear of a new identity from the one that gave it
+            return _dice.uniform(0.5, 1.0) * min(TURNED_FOR, SOON * 2.0 ** min(self._turned, 8))
+        return _dice.uniform(0.5, 1.0) * (TOO_OLD_FOR if turned.code in ("TOO_OLD", "TOO_NEW") else TURNED_FOR)
 
     def _pause(self) -> float:
         """Soon at first, for the server may just have been started again; then seldom."""

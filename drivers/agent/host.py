@@ -123,6 +123,7 @@ def _run(asked: argparse.Namespace, settings: Settings) -> None:
     from drivers.agent.journal import Full, Taken
 
     _logging()
+    lighten()
     try:
         trial = anyio.run(_Run(settings, asked.grace).serve)
     except (IdentityError, Taken, Full) as error:
@@ -133,6 +134,14 @@ def _run(asked: argparse.Namespace, settings: Settings) -> None:
         os.environ.pop(upgrade.VARIABLE, None)
         program = upgrade.watched(settings.upgrade, trial, sys.argv[1:])
         os.execv(program[0], program)  # noqa: S606 - this process becomes the program, without a shell
+
+
+def lighten() -> None:
+    """Leave out what Docker's client loads to guess how answers are encoded: an engine says so, and it takes 2 MiB."""
+    import warnings
+
+    warnings.filterwarnings("ignore", message="Unable to find acceptable character detection dependency")
+    sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]  # so an import of it fails
 
 
 def _logging() -> None:
@@ -172,7 +181,7 @@ class _Run:
                 group.start_soon(self._keep, connected)
                 _tell_ready()
                 await self._leaving.wait()
-                await agent.carrier.drain(0.0 if self._trial else self._grace)
+                await agent.carrier.drain(self._grace)
                 group.cancel_scope.cancel()
         finally:
             journal.close()

@@ -18,7 +18,7 @@ from drivers.agent.polls import LONGEST_WAIT, Line, Overrun, Poll, Polled
 from drivers.agent.protocol import LARGEST_FRAME, FromAgent, Hello, Malformed, Turned, Welcome
 from drivers.agent.speaking import Lost, Proxy, Speaking, TurnedAway, welcome_in, written
 
-CONNECT_WITHIN: Final = 20.0  # seconds
+CONNECT_WITHIN: Final = 30.0  # seconds
 ANSWER_WITHIN: Final = 15.0  # beyond what the server was asked to wait
 TRIES: Final = 3
 PAUSE: Final = 1.0  # seconds between two tries, at most

@@ -17,7 +17,7 @@ from drivers.agent.protocol import LARGEST_FRAME, FromAgent, Hello, Malformed, T
 from drivers.agent.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, TurnedAway, welcome_in, written
 
 PATH: Final = "/agent/v1/channel"
-CONNECT_WITHIN: Final = 20.0  # seconds, for TCP, proxy, TLS and upgrade together: in a storm of thousands it takes long
+CONNECT_WITHIN: Final = 30.0  # seconds, for TCP, proxy, TLS and upgrade together: in a storm of thousands it takes long
 WELCOME_WITHIN: Final = 20.0
 SEND_WITHIN: Final = 20.0
 CLOSE_WITHIN: Final = 2.0

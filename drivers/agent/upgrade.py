@@ -86,6 +86,7 @@ class Upgrades:
             await anyio.sleep_forever()
         self._place.forget()
         if trial.state == REPORTED and self._place.current() == trial.to:
+            await anyio.to_thread.run_sync(self._place.collect)
             return Done(body=protocol.body(trial.version), detail=f"version {trial.version} has reported")
         if trial.state == FAILED:
             raise Refused(f"version {trial.version} was undone: {trial.why}")
@@ -153,6 +154,13 @@ class Place:
             return str(self.directory / os.readlink(self._current))
         except OSError:
             return None
+
+    def collect(self) -> None:
+        """Take away all versions but the one that runs and the youngest beside it."""
+        current, versions = self.current(), list((self.directory / "versions").iterdir())
+        others = sorted((one for one in versions if str(one) != current), key=lambda one: one.stat().st_mtime)
+        for old in others[:-1]:
+            files.remove_tree(str(old))
 
     def switch(self, tree: str) -> None:
         files.point(str(self._current), f"versions/{Path(tree).name}")

@@ -27,6 +27,10 @@ def _engine(text: str) -> str:
     tcp = _TCP.fullmatch(text)
     if _UNIX.fullmatch(text) or (tcp and 0 < int(tcp["port"]) < 65536):
         return text
+    if text.startswith("npipe:"):
+        raise ValueError(
+            "a named pipe is open on its own Windows alone: let that engine listen at tcp://host:2376 with TLS"
+        )
     raise ValueError("expected unix:///path/of/docker.sock, tcp://host:port or ssh://user@host")
 
 

@@ -1,27 +1,32 @@
 """The server that agents are measured against, and its peer: a bare uvloop server that sends back each line over TLS.
 
-python -m tests.benchmarks.agents_servers DIRECTORY PORT door|echo     says its port, then obeys "tell"
+python -m tests.benchmarks.agents_servers DIRECTORY PORT door|echo     says its port, then obeys "tell" and "look"
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
+import structlog
 
-from api.agents.door import BACKLOG, Door, context
+from api.agents.door import BACKLOG, Door, Limits, context
 from api.agents.roll import Contact, Member, State, Terms
 from api.agents.switchboard import Switchboard
-from drivers.agent.protocol import Answer, LookAt, Result
+from drivers.agent import protocol
+from drivers.agent.protocol import Acknowledge, Answer, Result
 from stickers.names import AgentName, Digest, TargetId
 
-LOOK = LookAt(id=1, target=TargetId("default/web-1"), order=Digest("sha256:" + "0" * 64))
+ORDER: Final = Digest("sha256:" + "0" * 64)
+PATIENCE: Final = 240.0  # seconds for a handshake, on a machine that does much else
+TOLD: Final = Acknowledge(task="0" * 64)  # about as long as a look
 
 
 class Rows:
@@ -29,12 +34,14 @@ class Rows:
 
     def __init__(self, serials: list[int]) -> None:
         self._members = {serial: _member(number) for number, serial in enumerate(serials)}
+        self._by_target = {target: (one,) for one in self._members.values() for target in one.targets}
+        self.targets = tuple(self._by_target)
 
     def by_serial(self, serial: int) -> Member | None:
         return self._members.get(serial)
 
     def serves(self, target: TargetId) -> tuple[Member, ...]:
-        return ()
+        return self._by_target.get(target, ())
 
     def terms(self, member: Member) -> Terms:
         return Terms()
@@ -66,12 +73,18 @@ async def serve(directory: Path, port: int) -> None:
     ) -> tuple[int, Mapping[str, Any]]:
         return 404, {}
 
-    board = Switchboard(Rows(json.loads((directory / "serials.json").read_text())), keep)
-    door = Door(board, enrol, lambda: tls)
+    rows = Rows(json.loads((directory / "serials.json").read_text()))
+    board = Switchboard(rows, keep)
+
+    async def look() -> int:
+        looks = [board.look(target, ORDER, ORDER) for target in rows.targets]
+        return len(await asyncio.gather(*looks))
+
+    door = Door(board, enrol, lambda: tls, Limits(handshake=PATIENCE))
     async with anyio.create_task_group() as tasks:
         await tasks.start(board.run)
         print(await tasks.start(door.serve, "127.0.0.1", port), flush=True)
-        await obey(lambda: board.tell_all(LOOK))
+        await obey(lambda: board.tell_all(TOLD), look)
         tasks.cancel_scope.cancel()
 
 
@@ -96,28 +109,30 @@ async def echo(directory: Path, port: int) -> None:
     tls = context(directory / "server.pem", directory / "key.pem", (directory / "authority.pem").read_text())
     everybody: set[Any] = set()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG
+        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=PATIENCE
     )
     print(server.sockets[0].getsockname()[1], flush=True)
 
     async def tell() -> int:
         for transport in everybody:
-            transport.write(b'{"id":1,"frame":"look"}\n')
+            transport.write(protocol.text(TOLD).encode() + b"\n")
         return len(everybody)
 
-    await obey(tell)
+    await obey(tell, tell)
     server.close()
 
 
-async def obey(tell: Callable[[], Awaitable[int]]) -> None:
+async def obey(tell: Callable[[], Awaitable[int]], look: Callable[[], Awaitable[int]]) -> None:
     """Until nobody says anything any more."""
     loop = asyncio.get_running_loop()
-    while await loop.run_in_executor(None, sys.stdin.readline):
+    while order := await loop.run_in_executor(None, sys.stdin.readline):
         began = time.monotonic()
-        told = await tell()
+        told = await (look() if json.loads(order)["do"] == "look" else tell())
         print(json.dumps({"began": began, "ended": time.monotonic(), "told": told}), flush=True)
 
 
 if __name__ == "__main__":
+    quiet = structlog.make_filtering_bound_logger(logging.WARNING)  # what it prints is its answers
+    structlog.configure(wrapper_class=quiet, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     work = {"door": serve, "echo": echo}[sys.argv[3]]
     anyio.run(work, Path(sys.argv[1]), int(sys.argv[2]), backend_options={"use_uvloop": True})

@@ -35,7 +35,6 @@ FIRST: Final = 100  # connected before memory is counted: what is made once is n
 SECONDS: Final = 20.0  # of beats, at their real pace
 EVERY: Final = 30.0
 TELLS: Final = 5
-A_SECOND: Final = 250  # connected, where it is not a storm
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Figures:
     kib: float  # of memory each
     connect: float  # us of CPU each
     beat: float  # us of CPU each
+    look: float  # us of CPU each, answered with "unchanged"
+    looks: float  # s until all of them are answered, median
     tell: float  # s until the last has heard, median over the rounds
     tell_longest: float  # the slowest round
     back: float  # s from listening again to half of them being back
@@ -132,6 +133,7 @@ def measured(directory: Path, many: int, server: str, player: str) -> Figures:
         assert beats["said"] == beats["answered"], beats
         beat = (serving.cpu - cpu) / beats["said"]
         tells = [told(serving, playing, many) for _ in range(TELLS)]
+        look, looks = looked(serving, many) if server == "door" else (0.0, 0.0)
         playing.ask(do="return")
         serving.end()
         serving = Program("agents_servers", str(directory), str(port), server)
@@ -144,6 +146,8 @@ def measured(directory: Path, many: int, server: str, player: str) -> Figures:
             kib=kib,
             connect=connect * 1e6,
             beat=beat * 1e6,
+            look=look * 1e6,
+            looks=looks,
             tell=median(tells),
             tell_longest=max(tells),
             back=median(took),
@@ -157,8 +161,18 @@ def measured(directory: Path, many: int, server: str, player: str) -> Figures:
 
 
 def connected(playing: Program, first: int, to: int) -> None:
-    there = playing.ask(do="connect", first=first, to=to, over=(to - first) / A_SECOND)
+    there = playing.ask(do="connect", first=first, to=to)
     assert there["there"] == to, there
+
+
+def looked(serving: Program, many: int) -> tuple[float, float]:
+    """CPU seconds of a look, and seconds until all of them are answered."""
+    cpu, took = serving.cpu, []
+    for _ in range(TELLS):
+        answer = serving.ask(do="look")
+        took.append(answer["ended"] - answer["began"])
+        assert answer["told"] == many, answer
+    return (serving.cpu - cpu) / (TELLS * many), median(took)
 
 
 def told(serving: Program, playing: Program, many: int) -> float:
@@ -183,6 +197,8 @@ def rows(many: int, ours: Figures, bare: Figures) -> list[Row]:
             unit="%",
             limit="2 % at 5,000" if many == AGENTS[-1] else "",
         ),
+        Row(work="CPU of a look, answered with 'unchanged'", ours=ours.look, unit="us"),
+        Row(work="until all looks are answered, median", ours=ours.looks),
         Row(work="until the last was told, median", ours=ours.tell, peer=bare.tell, limit="0.11 s"),
         Row(work="until the last was told, longest", ours=ours.tell_longest, peer=bare.tell_longest, limit="0.25 s"),
         Row(work="after kill -9 and a start: half are back", ours=ours.back, peer=bare.back),

@@ -191,22 +191,30 @@ async def test_a_server_that_cannot_be_reached_makes_nobody_poll(
 @pytest.mark.parametrize("way", [Way.WEBSOCKET, Way.POLLING])
 @pytest.mark.parametrize(
     ("state", "speaks", "code"),
-    [(State.LOCKED, (1, 1), "LOCKED"), (None, (1, 1), "UNKNOWN"), (State.ACTIVE, (0, 0), "TOO_OLD")],
+    [(State.LOCKED, (1, 1), "LOCKED"), (State.REMOVED, (1, 1), "REMOVED"), (State.ACTIVE, (0, 0), "TOO_OLD")],
 )
 async def test_one_who_is_turned_away_is_told_why_and_asks_seldom(
-    open_house: House, way: Way, state: State | None, speaks: tuple[int, int], code: str
+    open_house: House, way: Way, state: State, speaks: tuple[int, int], code: str
 ) -> None:
     papers = open_house.invited()
-    if state is None:
-        open_house.roll.members.clear()
-    else:
-        open_house.roll.put(papers.serial, state=state)
+    open_house.roll.put(papers.serial, state=state)
     hello = lambda: hello_of(protocol=speaks)  # noqa: E731
     async with agent(of(open_house, papers), open_house.url, way=way, hello=hello) as meeting:
         await until(lambda: meeting.turned)
         await asyncio.sleep(0.3)
     assert [turned.code for turned in meeting.turned] == [code]
     assert not meeting.met
+
+
+async def test_a_server_that_has_yet_to_hear_of_an_identity_is_asked_again_soon(open_house: House) -> None:
+    papers = open_house.invited()
+    members = dict(open_house.roll.members)
+    open_house.roll.members.clear()
+    async with agent(of(open_house, papers), open_house.url) as meeting:
+        await until(lambda: meeting.turned)
+        open_house.roll.members.update(members)
+        await until(lambda: meeting.met, within=3)
+    assert {turned.code for turned in meeting.turned} == {"UNKNOWN"}
 
 
 @pytest.mark.parametrize("way", [Way.WEBSOCKET, Way.POLLING])
@@ -304,7 +312,7 @@ def test_a_lost_channel_is_made_again_soon_and_after_a_while_seldom(monkeypatch:
     monkeypatch.setattr(channels, "SOON", 2.0)
     monkeypatch.setattr("drivers.agent.channel.time.monotonic", lambda: now[0])
     manner = channels.Manner(tls=lambda: ssl.create_default_context(), hello=hello_of, met=Meeting().meet)
-    keepers = [channels.Keeper("https://x", manner, lambda server, welcome: None, None) for _ in range(200)]  # type: ignore[arg-type]
+    keepers = [channels.Keeper("https://x", manner, None, None) for _ in range(200)]  # type: ignore[arg-type]
     for _ in range(5):
         pauses = [keeper._pause() for keeper in keepers]
         assert max(pauses) <= 2.0
@@ -314,3 +322,21 @@ def test_a_lost_channel_is_made_again_soon_and_after_a_while_seldom(monkeypatch:
     longest = [max(keeper._pause() for keeper in keepers) for _ in range(8)]
     assert longest[0] <= 4.0
     assert 55 < longest[-1] <= 60.0
+
+
+async def test_a_server_that_goes_by_two_addresses_is_spoken_with_by_one(
+    open_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "JUST_NOW", 1.0)
+    papers = open_house.invited()
+    async with wire(open_house.port) as between:
+        other = f"https://localhost:{between.port}"
+        open_house.roll.terms_of[AgentName("web-1")] = Terms(servers=(other,))
+        async with agent(of(open_house, papers), open_house.url) as meeting:
+            await until(lambda: len(meeting.met) == 2 and meeting.ended == 1)
+            await asyncio.sleep(1.0)
+            assert [channel.server for channel, _ in meeting.met] == [open_house.url, other]
+            assert meeting.turned == []
+            between.cut()
+            await until(lambda: len(meeting.met) >= 3)
+            assert (await open_house.switchboard.look(T1, ORDER, None)).observation == "seen"

@@ -21,7 +21,7 @@ from stickers.names import AgentName, TargetId
 from tests.api.agents.authorities import Authority, Papers
 from tests.api.agents.houses import T1, House, hello_of, house
 
-QUICK = Limits(request=0.5, handshake=0.5, idle=0.5, connections=20)
+QUICK = Limits(request=1.0, handshake=2.0)
 UPGRADE = (
     b"GET /agent/v1/channel HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -320,6 +320,28 @@ async def test_what_is_no_request_of_this_door_is_refused(open_house: House, sai
         assert await peer.rest() == b""
 
 
+async def test_polls_that_come_before_the_answer_are_answered_one_by_one(open_house: House) -> None:
+    papers = open_house.invited()
+    first = json.dumps({"line": "a", "got": 0, "first": 1, "frames": [HELLO.decode()]}).encode()
+    again = json.dumps({"line": "a", "got": 1, "first": 2, "frames": []}).encode()
+    async with raw(open_house, papers) as peer:
+        peer.write(request("/agent/v1/poll", first) + request("/agent/v1/poll", again) * 500)
+        answers = [await peer.answer() for _ in range(501)]
+    assert {status for status, _ in answers} == {200}
+    assert [len(said["frames"]) for _, said in answers] == [1] + [0] * 500
+
+
+async def test_a_request_that_never_ends_behind_a_poll_that_waits_is_broken_off(open_house: House) -> None:
+    papers = open_house.invited()
+    first = json.dumps({"line": "a", "got": 0, "first": 1, "frames": [HELLO.decode()]}).encode()
+    waits = json.dumps({"line": "a", "got": 1, "first": 2, "frames": [], "wait": 20}).encode()
+    async with raw(open_house, papers) as peer:
+        peer.write(request("/agent/v1/poll", first) + request("/agent/v1/poll", waits))
+        await peer.answer()
+        peer.write(b"x" * 100_000)
+        assert await peer.rest() == b""
+
+
 BAD = {
     "binary": (frame(b"\x00\x01", 0x82), 1003),
     "garbage": (b"GET / HTTP/1.1\r\n\r\n", 1002),
@@ -403,11 +425,10 @@ async def test_an_agent_that_reads_nothing_is_cut_off(open_house: House) -> None
                 await asyncio.sleep(0.01)
 
 
-async def test_where_there_is_no_place_one_waits_and_is_not_refused(quick_house: House) -> None:
-    papers = [quick_house.invited(f"web-{number}") for number in range(25)]
-    async with asyncio.timeout(20):
-        agents = [asyncio.ensure_future(_stays(quick_house, one)) for one in papers]
-        await asyncio.gather(*agents)
+async def test_where_there_is_no_place_one_waits_and_is_not_refused(tmp_path: Path) -> None:
+    async with house(tmp_path, Limits(connections=20)) as small, asyncio.timeout(20):
+        papers = [small.invited(f"web-{number}") for number in range(25)]
+        await asyncio.gather(*(_stays(small, one) for one in papers))
 
 
 async def _stays(home: House, papers: Papers) -> None:

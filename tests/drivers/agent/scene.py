@@ -211,6 +211,7 @@ async def running(
     state: Path,
     target: Target,
     *,
+    own: Own = OWN,
     make: Make = made,
     settings: Settings | None = None,
     clock: Clock | None = None,
@@ -221,7 +222,7 @@ async def running(
     journal, clock = Journal(state), clock or Clock()
     settings = settings or Settings(kinds=[target.driver])
     parts = Parts(
-        own=OWN,
+        own=own,
         settings=settings,
         journal=journal,
         clock=clock,

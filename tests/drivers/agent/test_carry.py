@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ from typing import Any
 import anyio
 import pytest
 
-from desired_state.model import Target
 from desired_state.secrets import SecretRef
 from drivers import errors
 from drivers.agent import protocol, sealing
 from drivers.agent.clock import Clock
 from drivers.agent.journal import Journal, Taken
-from drivers.agent.local import Make
-from drivers.agent.protocol import Accepted, Acknowledge, Answer, Cancel, Code, Failure, Priority, Said, Verb, Welcome
+from drivers.agent.protocol import Accepted, Acknowledge, Answer, Cancel, Code, Priority, Said, Verb, Welcome
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Action, Deploy, Progress, Receipt, Result, Step
 from drivers.memory import Fault, MemoryDriver, Trouble
 from drivers.process import host as files
 from stickers.sticker import Phase
+from tests.drivers.agent.memory import failure, on, receipt, through_agent
 from tests.drivers.agent.scene import MemoryChannel, Scene, action, running, signer
 from tests.drivers.memory_bench import MemoryBench
 from tests.harness import virtual_time
@@ -42,31 +40,10 @@ def stage(bench: MemoryBench) -> Stage:
     return Stage(bench)
 
 
-def through_agent(target: Target) -> Target:
-    return replace(target, connection={**target.connection, "via": "agent"})
-
-
-def make(bench: MemoryBench) -> Make:
-    return lambda kind, tools: MemoryDriver(replace(tools, now=virtual_time.now), bench.world)
-
-
-def on(bench: MemoryBench, state: Path, **how: Any) -> AbstractAsyncContextManager[Scene]:
-    """A run of the agent in this state directory."""
-    return running(state, through_agent(bench.target), make=make(bench), **how)
-
-
 @pytest.fixture
 async def scene(bench: MemoryBench, tmp_path: Path) -> AsyncIterator[Scene]:
     async with on(bench, tmp_path) as scene:
         yield scene
-
-
-def receipt(answer: Answer) -> Receipt:
-    return protocol.read_body(Receipt, answer.body)
-
-
-def failure(answer: Answer) -> Failure:
-    return protocol.read_body(Failure, answer.body)
 
 
 def started(bench: MemoryBench) -> int:
