@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Never, Protocol, cast
 
 import anyio
@@ -57,32 +56,22 @@ class Limits:
     """What one door takes upon itself; spans in seconds."""
 
     connections: int = 20_000
-    handshake: float = 30.0  # for TLS: in a storm of thousands the last is served late
+    handshake: float = 60.0  # for TLS: in a storm of thousands the last is served late
     request: float = 15.0  # from the connection, or from a request's first byte, to its last
     idle: float = 60.0  # between an answer and the next request
     enrolments: int = 32  # joins and renewals under way
 
 
-def context(chain: Path, key: Path, authorities: str) -> ssl.SSLContext:
-    """TLS as the door wants it: 1.3, certificates of these authorities (PEM) for clients, no resumption."""
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    found.minimum_version = ssl.TLSVersion.TLSv1_3
-    found.options |= ssl.OP_NO_TICKET
-    found.num_tickets = 0
-    found.verify_mode = ssl.CERT_OPTIONAL  # who shows one that does not verify is not let in without it
-    found.load_cert_chain(chain, key)
-    found.load_verify_locations(cadata=authorities)
-    return found
-
-
 class Door:
-    """One listening socket. `tls` is asked for each connection, so that a new certificate serves from the next on."""
+    """One listening socket. `tls` is asked for each connection, so that a new certificate serves from the next on; what
+    it gives is as `api.agents.tls.context` makes it."""
 
     def __init__(
         self, switchboard: Switchboard, enrol: Enrol, tls: Callable[[], ssl.SSLContext], limits: Limits | None = None
     ) -> None:
         self.switchboard, self.enrol, self.limits = switchboard, enrol, limits or Limits()
         self.polls = Polls(switchboard)
+        self.patience = 0.0  # seconds, less those in which this process came to nothing: what waits is nobody's delay
         self.due: dict[Connection, float] = {}  # who is broken off when, unless something happens before
         self.enrolling = 0
         self.tasks: TaskGroup
@@ -162,7 +151,7 @@ class Door:
     def came(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._came += 1
-        self.due[connection] = time.monotonic() + self.limits.request
+        connection.until(self.limits.request)
 
     def went(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -171,12 +160,15 @@ class Door:
         self.due.pop(connection, None)
 
     async def _sweeping(self) -> None:
+        before = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
-            for connection in [one for one, due in self.due.items() if due <= now]:
+            self.patience += min(now - before, 2 * SWEEP)
+            for connection in [one for one, due in self.due.items() if due <= self.patience]:
                 connection.abort()
             self.polls.sweep(now)
+            before = now
             self._tidy()
 
     def _tidy(self) -> None:
@@ -253,7 +245,7 @@ class Connection(asyncio.Protocol):
         if seconds is None:
             self.door.due.pop(self, None)
         else:
-            self.door.due[self] = time.monotonic() + seconds
+            self.door.due[self] = self.door.patience + seconds
 
     def certificate(self) -> bytes | None:
         """As it was shown, DER."""

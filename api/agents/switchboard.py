@@ -413,9 +413,13 @@ class Switchboard:
             _log.error("agent.misused.not_kept", agent=agent, error=repr(error))
 
     async def _sweeping(self) -> Never:
+        before = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP)
-            self.sweep()
+            now = time.monotonic()
+            if now - before < 2 * SWEEP:  # or this process stood still, and has yet to read what came meanwhile
+                self.sweep()
+            before = now
 
     def sweep(self) -> None:
         """Turn away the silent, and whoever may speak no more."""
