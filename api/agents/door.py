@@ -30,7 +30,9 @@ from api.agents.polling import Polls
 from api.agents.switchboard import Switchboard
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the system's own limit is often that
-ACCEPTED_AT_ONCE: Final = 512  # in a storm a turn of the loop is long, and the system's queue is short
+ON_THE_WAY: Final = 256  # handshakes and first requests at a time: so the first of a storm are not as late as the last
+BESIDE: Final = 4  # are let in all the same, each BREATH, that whoever dawdles on the way keeps nobody out
+BREATH: Final = 0.02  # seconds
 FULL_SECONDS: Final = 0.5  # until it is looked again for a free place
 SHUTDOWN_SECONDS: Final = 2.0  # for the peer's part in the end of TLS
 CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to it
@@ -78,6 +80,7 @@ class Door:
         self._tls = tls
         self._connections: set[Connection] = set()
         self._arriving: set[asyncio.Task[None]] = set()
+        self._fresh: set[Connection] = set()  # have yet to say what they came for
         self._came = self._came_before = 0  # since memory was given back; at the sweep before
         self._given_back = 0.0
         self._left, self._closing = anyio.Event(), False  # all have
@@ -111,9 +114,9 @@ class Door:
 
     def _accept(self, listener: socket.socket) -> None:
         """Let some in. Where there is no place, whoever comes waits in the system's queue and is not refused."""
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(max(ON_THE_WAY - len(self._arriving) - len(self._fresh), BESIDE)):
             if len(self._connections) + len(self._arriving) >= self.limits.connections:
-                self._pause(listener)
+                self._pause(listener, FULL_SECONDS)
                 return
             try:
                 sock, _ = listener.accept()
@@ -123,17 +126,18 @@ class Door:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 _log.warning("agents.door.full", error=str(error))
-                self._pause(listener)
+                self._pause(listener, FULL_SECONDS)
                 return
             sock.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._arrive(sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
+        self._pause(listener, BREATH)
 
-    def _pause(self, listener: socket.socket) -> None:
+    def _pause(self, listener: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        loop.call_later(FULL_SECONDS, self._listen, listener)
+        loop.call_later(seconds, self._listen, listener)
 
     async def _arrive(self, sock: socket.socket) -> None:
         """TLS with one peer; afterwards its connection lives by what it is called back with."""
@@ -150,11 +154,18 @@ class Door:
 
     def came(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._fresh.add(connection)
         self._came += 1
         connection.until(self.limits.request)
 
+    def settled(self, connection: Connection) -> None:
+        """It has said what it came for, and takes its time from now on."""
+        self.due.pop(connection, None)
+        self._fresh.discard(connection)
+
     def went(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._fresh.discard(connection)
         if self._closing and not self._connections:
             self._left.set()
         self.due.pop(connection, None)
@@ -243,7 +254,7 @@ class Connection(asyncio.Protocol):
     def until(self, seconds: float | None) -> None:
         """Break the connection off after so many seconds, unless something is said of it before; None: not at all."""
         if seconds is None:
-            self.door.due.pop(self, None)
+            self.door.settled(self)
         else:
             self.door.due[self] = self.door.patience + seconds
 

@@ -444,6 +444,19 @@ async def test_where_there_is_no_place_one_waits_and_is_not_refused(tmp_path: Pa
         await asyncio.gather(*(_stays(small, one) for one in papers))
 
 
+async def test_those_who_dawdle_on_the_way_in_keep_nobody_out(
+    open_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.agents.door.ON_THE_WAY", 5)
+    papers = open_house.invited()
+    idle = [await asyncio.open_connection("127.0.0.1", open_house.port) for _ in range(40)]
+    async with open_house.agent(papers) as agent:
+        await agent.say(Beat(at=5))
+        await agent.hear(Beat)
+    for _, writer in idle:
+        writer.transport.abort()
+
+
 async def _stays(home: House, papers: Papers) -> None:
     async with home.agent(papers):
         await asyncio.sleep(0.2)
