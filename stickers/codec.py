@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -122,7 +123,7 @@ def from_chunks(chunks: Sequence[str]) -> Envelope:
 
 
 def _sticker(body: dict[str, Any]) -> Sticker:
-    claim = body["claim"]
+    claim = {name: sys.intern(value) for name, value in body["claim"].items()}  # thousands say mostly the same
     return Sticker(
         claim=Claim(
             installation=names.InstallationId(_text(claim["installation"])),
@@ -136,12 +137,12 @@ def _sticker(body: dict[str, Any]) -> Sticker:
             configuration=names.digest(claim["configuration"]),
         ),
         phase=Phase(body["phase"]),
-        job=names.JobId(_text(body["job"])),
+        job=names.JobId(sys.intern(_text(body["job"]))),
         key=names.ActionKey(_text(body["key"])),
         fence=_count(body["fence"]),
         sequence=_count(body["sequence"]),
         previous=None if body["previous"] is None else names.digest(body["previous"]),
-        revision=_text(body["revision"]),
+        revision=sys.intern(_text(body["revision"])),
         evidence=None if body["evidence"] is None else names.EvidenceId(_text(body["evidence"])),
         written_at=datetime.fromisoformat(body["written_at"]),
     )

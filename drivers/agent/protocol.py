@@ -18,9 +18,11 @@ from enum import StrEnum
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
+from desired_state.model import Target
+from drivers.contract import Diagnosis
 from stickers import digest
-from stickers.names import ActionKey, AgentName, Digest, EnvironmentId, TargetId, split_id
-from stickers.signature import Envelope, Keyring, Sign, Statement
+from stickers.names import ActionKey, AgentName, Digest, EnvironmentId, PlacementId, TargetId, split_id
+from stickers.signature import Envelope, Keyring, Sign, Statement, unverified_payload
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -49,14 +51,21 @@ class Verb(StrEnum):
     DEPLOY = "deploy"  # an Action
     ROLLBACK = "rollback"  # an Action that returns to what was proven before
     WRITE_STICKER = "write-sticker"  # an Action that finds its content standing, and labels it
-    INSPECT = "inspect"  # an Order: look so, whenever asked; once authorised it stands until another takes its place
-    HEALTH_CHECK = "health-check"  # an Order, carried out once, answered with an observation
-    READ_STICKER = "read-sticker"  # an Order, carried out once, answered with an observation
+    INSPECT = "inspect"  # a Look: look so, whenever asked; once authorised it stands until another takes its place
+    HEALTH_CHECK = "health-check"  # a Look, carried out once, answered with an observation
+    READ_STICKER = "read-sticker"  # a Look, carried out once, answered with an observation
+    READ_LOG = "read-log"  # an Excerpt, answered with Lines
+    EXAMINE = "examine"  # a Look, answered with what the target lacks, as a Findings
     EXECUTE_COMMAND = "execute-command"  # an Errand of a name that the host's own settings allow
     UPLOAD_FILES = "upload-files"  # an Upload to a name that the host's own settings allow
     HOLD = "hold"  # a Hold: the last authorised placements are held while no server can be reached
     UPGRADE = "upgrade"  # an Upgrade of the agent itself
     TRUST = "trust"  # a Trust: the signer's next key
+
+
+READS: Final = frozenset(
+    {Verb.INSPECT, Verb.HEALTH_CHECK, Verb.READ_STICKER, Verb.READ_LOG, Verb.EXAMINE}
+)  # they change nothing: their fence is 0 and is not judged
 
 
 class Priority(StrEnum):
@@ -145,6 +154,29 @@ class Failure:
 
     error: str
     sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """The end of what a workload printed, and no more than `LARGEST_LOG` of it."""
+
+    target: Target
+    id: PlacementId
+    tail: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """Lines without their ends."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What an examination found."""
+
+    found: tuple[Diagnosis, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +425,15 @@ def read_body(kind: type[T], text: str) -> T:
     return found
 
 
+def from_plain(kind: type[T], plain: object) -> T:
+    """The value of that type in plain data that came within a frame; `Malformed` when it is none."""
+    try:
+        found: T = _adapter(kind).validate_python(plain)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"no {kind.__name__}: {str(error)[:200]}") from None
+    return found
+
+
 def content(text: str) -> Digest:
     """What a task or a result names its body by."""
     return digest.of_bytes(text.encode())
@@ -428,6 +469,12 @@ def task(envelope: Envelope, keyring: Keyring) -> Task:
     """The task in the envelope, if a key that may speak of its target signed it; else `SignatureError`, or `Malformed`
     when what was signed is no task."""
     return _opened(Task, keyring.payload(envelope, Statement.TASK, lambda content: _subject(Task, content)))
+
+
+def unverified_task(envelope: Envelope) -> Task:
+    """The task that the envelope speaks of, whoever wrote it: to say which one is refused, and for envelopes that were
+    verified when they were kept. `SignatureError` or `Malformed` when it speaks of none."""
+    return _opened(Task, unverified_payload(envelope))
 
 
 def result(envelope: Envelope, keyring: Keyring) -> Result:

@@ -99,6 +99,14 @@ def test_sigterm_drains_and_leaves_the_workloads_serving(fleet: Fleet) -> None:
         assert fleet.serves("staging-1").startswith("shop 1.0.0")
 
 
+def test_sighup_has_files_read_again_and_ends_nothing(fleet: Fleet) -> None:
+    with daemon(fleet) as process:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert process.poll() is None
+        assert answers(fleet)
+
+
 def test_a_second_daemon_is_told_who_holds_the_state(held: tuple[Fleet, int]) -> None:
     fleet, pid = held
     second = subprocess.run(fleet.command("run"), capture_output=True, text=True, timeout=60)

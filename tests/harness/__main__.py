@@ -8,6 +8,7 @@ few tests have failed, they are run once more, alone, and what passes only then 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -62,6 +63,9 @@ NEEDS = (
     Need("nginx", _on_path("nginx")),
     Need("iproute2", _on_path("ip")),
     Need("chromium", _on_path("chromium")),
+    Need("krb5-kdc", lambda: not _speaks_kerberos() or _on_path("krb5kdc")()),
+    Need("krb5-admin-server", lambda: not _speaks_kerberos() or _on_path("kadmin.local")()),
+    Need("krb5-user", lambda: not _speaks_kerberos() or _on_path("kinit")()),
 )
 
 
@@ -152,6 +156,11 @@ def _services(stack: ExitStack) -> dict[str, str]:
         except Exception as error:  # whatever keeps a service from starting is a reason to be printed, not a failure
             print(f"{name} is not set: {type(error).__name__}: {error}", flush=True)
     return addresses
+
+
+def _speaks_kerberos() -> bool:
+    """Only who has installed the extra `kerberos`, which takes minutes to compile, has tests of it."""
+    return importlib.util.find_spec("gssapi") is not None
 
 
 def _is_static_busybox() -> bool:

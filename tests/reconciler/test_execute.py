@@ -12,10 +12,11 @@ import pytest
 
 from desired_state.model import RollbackPolicy, Strategy, StrategyKind
 from drivers.memory import Crossing, Deed, Fault, Trouble, When, World, scripts
+from reconciler import act
 from reconciler.core.intent import JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import JobState, TaskState
-from reconciler.events import JobMoved, TaskMoved
+from reconciler.events import Event, JobMoved, TaskMoved
 from reconciler.loop import execute
 from reconciler.means import Limits
 from reconciler.store import environments, evidence, jobs, memories, tasks
@@ -126,6 +127,25 @@ async def test_an_unreachable_target_is_tried_again_under_the_same_key() -> None
         job = await made.rested("1.0.0", 1)
         [task] = await made.tasks(job)
         assert (task.state, task.attempt) == (TaskState.SUCCEEDED, 3)
+
+
+async def test_of_a_large_wave_only_so_many_are_begun_together_and_no_retry_holds_up_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(act, "AT_HAND", 2)
+    ended = list[str]()
+
+    def sink(event: Event) -> None:
+        if isinstance(event, TaskMoved) and event.state is TaskState.SUCCEEDED:
+            ended.append(event.target)
+
+    async with rig(declared("1.0.0", targets=9, strategy=ALL), sink=sink, limits=Limits(actions=1)) as made:
+        for number in range(3):
+            made.world.host(place(number).target).faults.append(
+                Fault(trouble=Trouble.UNREACHABLE, step="prepare", times=4)
+            )
+        await made.rested("1.0.0", 9)
+    assert sorted(ended[-3:]) == [place(number).target for number in range(3)]
 
 
 async def test_what_can_never_be_reached_ends_the_job_without_a_word_against_the_release() -> None:

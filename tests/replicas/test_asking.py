@@ -8,11 +8,11 @@ import anyio
 import pytest
 
 from desired_state.model import Policy, Sync
-from reconciler import forward
+from reconciler import correlation, forward
 from reconciler.commands import Declined
 from reconciler.core.intent import Grant
 from reconciler.core.machine import JobState
-from reconciler.events import LeaseTaken
+from reconciler.events import Event, JobMoved, LeaseTaken
 from reconciler.loop import execute, reconcile
 from reconciler.store import commands, environments, jobs
 from reconciler.store.errors import JobActive
@@ -84,6 +84,23 @@ async def test_a_command_asked_of_one_that_does_not_hold_is_carried_out_and_refu
 
 async def _over(made: Rig, job: Job) -> bool:
     return await state(made, job) is JobState.COMPLETED
+
+
+async def test_the_holder_knows_from_what_request_a_job_follows_that_another_was_asked_for(postgresql: str) -> None:
+    cause, causes = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", set[str | None]()
+
+    def sink(event: Event) -> None:
+        if isinstance(event, JobMoved) and event.state is JobState.PENDING:
+            causes.add(correlation.cause())
+
+    made = Crew.of(postgresql, declared("1.0.0", targets=1, sync=ASKS))
+    async with made.replica("a", sink=sink) as a, made.replica("b", sink=sink) as b:
+        await until("a holder", lambda: sum(shares([a, b])) == 1)
+        _, other = holder(a, b)
+        with correlation.caused_by(cause):
+            assert await other.reconciler.sync(PROD, ANYTHING, actor="ada") is not None
+        await until("its end", lambda: a.runs("1.0.0") == 1)
+    assert causes == {cause}
 
 
 async def test_wishes_and_suspensions_written_elsewhere_reach_the_holder_at_once(postgresql: str) -> None:
