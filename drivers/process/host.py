@@ -1578,10 +1578,9 @@ def own_file(place: Place) -> str:
 
 
 def started_by(path: str) -> list[str]:
-    """What an interpreter runs that file by. This very file is imported, since what is compiled of it is kept then; of
+    """What an interpreter runs that file by. Where it is, it is imported, since what is compiled of it is kept then; of
     a program's own file nothing is, and compiling it takes longer than all that a supervisor has to do."""
-    is_module = path == os.path.abspath(__file__) and path.endswith("/host.py")
-    return ["-c", IMPORTED, path] if is_module else [path]
+    return ["-c", IMPORTED, path] if path.endswith("/host.py") else [path]  # a copy there has another name
 
 
 def keep_own_file(root: str) -> str:
