@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from api.problem import Problem
 from api.settings import Settings
+from api.telemetry.asking import asking
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -91,7 +92,8 @@ def events(settings: Settings, command: str, arguments: dict[str, Any]) -> Itera
     until = time.monotonic() + STARTING
     while True:
         try:
-            yield from _events(settings, command, arguments)
+            with asking(settings, command) as more:
+                yield from _events(settings, command, arguments, more)
             return
         except Problem as problem:
             if problem.code != LOCKED or time.monotonic() > until:
@@ -99,8 +101,10 @@ def events(settings: Settings, command: str, arguments: dict[str, Any]) -> Itera
         time.sleep(0.1)
 
 
-def _events(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    stream = _from_server(settings, command, arguments) or _from_daemon(settings, command, arguments)
+def _events(
+    settings: Settings, command: str, arguments: dict[str, Any], more: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    stream = _from_server(settings, command, arguments, more) or _from_daemon(settings, command, arguments, more)
     if stream is None:
         from api.alone import events as alone  # builds the whole house; only where no daemon runs
 
@@ -117,7 +121,7 @@ def _told(stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def taken_up(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The same from a server or a daemon alone: whoever watched one does not become one when it is gone."""
-    stream = _from_server(settings, command, arguments) or _from_daemon(settings, command, arguments)
+    stream = _from_server(settings, command, arguments, {}) or _from_daemon(settings, command, arguments, {})
     if stream is None:
         raise Problem(LOST, f"no daemon answers at {settings.socket}")
     yield from _told(stream)
@@ -143,13 +147,15 @@ def exchanged(server: Server, method: str, path: str, body: dict[str, Any] | Non
         return json.loads(answer.read() or b"null")
 
 
-def _from_server(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
-    return _from(Server.of(settings), command, arguments) if settings.server else None
+def _from_server(
+    settings: Settings, command: str, arguments: dict[str, Any], more: dict[str, str]
+) -> Iterator[dict[str, Any]] | None:
+    return _from(Server.of(settings), command, arguments, more) if settings.server else None
 
 
-def _from(server: Server, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _from(server: Server, command: str, arguments: dict[str, Any], more: dict[str, str]) -> Iterator[dict[str, Any]]:
     """With one key for all tries: what took effect before the connection broke is not done again."""
-    key = {"Idempotency-Key": os.urandom(16).hex()}
+    key = {"Idempotency-Key": os.urandom(16).hex(), **more}
     for tries in range(1, TRIES + 1):
         began = False
         try:
@@ -222,12 +228,15 @@ def _insist_on_address(url: str, settings: Settings) -> None:
 # -- the daemon at its socket -----------------------------------------------------------------------------------------
 
 
-def _from_daemon(settings: Settings, command: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
+def _from_daemon(
+    settings: Settings, command: str, arguments: dict[str, Any], more: dict[str, str]
+) -> Iterator[dict[str, Any]] | None:
     if not settings.socket.exists():
         return None
     connection = _SocketConnection(settings.socket)
     try:
-        connection.request("POST", f"/v1/{command}", json.dumps(arguments), {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **more}
+        connection.request("POST", f"/v1/{command}", json.dumps(arguments), headers)
         answer = connection.getresponse()
     except (ConnectionRefusedError, FileNotFoundError):
         connection.close()

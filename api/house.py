@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from api.agents.parts import Agents
 from api.bell import Bell
 from api.problem import Problem
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from api.telemetry.requests import Tracing
+from api.thrift import Thrift
 from desired_state.secrets import Resolve, SecretRef
 from desired_state.sources.declared import Source
 from drivers.contract import Driver
@@ -18,6 +22,9 @@ from reconciler.store.store import Store
 from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, Sign, Statement
+
+if TYPE_CHECKING:
+    from api.agents.station import Station
 
 
 def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
@@ -41,7 +48,11 @@ class House:
     redactor: Redactor
     now: Callable[[], datetime]
     secret: Resolve = resolves_nothing
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)  # others by and by, when their file is read again
     sign: Sign = signs_nothing
     bell: Bell = field(default_factory=Bell)
     metrics: Metrics = field(default_factory=Metrics)
+    thrift: Thrift = field(default_factory=Thrift)
+    tracing: Tracing | None = None
+    agents: Agents | None = None
+    station: Station | None = None

@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 from api.problem import Problem
+from api.repositories import clone
 from api.settings import Settings
-from desired_state.secrets import Resolve, SecretRef
+from desired_state.secrets import Resolve
 from desired_state.sources import declared
-from desired_state.sources.base import Source, SourceUnavailable, Tree
+from desired_state.sources.base import Source, Tree
 from desired_state.sources.directory import Directory
-from desired_state.sources.git import Git, Repository, Secret
-from desired_state.sources.git_trust import Verify
-from drivers.errors import DriverError
 from reconciler.documents import Documents
 from reconciler.sources import Followed
 from stickers import digest
 
 if TYPE_CHECKING:
-    from desired_state.schema import SecretReference
+    from api.house import House
     from reconciler.store.store import Store
 
 ALONE = "documents"  # the name of the one source where no file declares others
 SHOWN = 20
 
 
-def read(settings: Settings) -> Mapping[str, declared.Source]:
+def read(settings: Settings) -> dict[str, declared.Source]:
     """What is declared, by name. Without a file of sources it is the one directory of documents."""
     if settings.sources is None:
         directory = declared.DirectorySource.model_construct(path=str(settings.documents))
@@ -47,9 +47,24 @@ def read(settings: Settings) -> Mapping[str, declared.Source]:
     return {source.name: source for source in found.sources}
 
 
+async def take_again(house: House) -> None:
+    """The file of sources as it is now. What is declared as before is followed on undisturbed. Raises `Problem`, and
+    what was declared last stays in force."""
+    found = await to_thread.run_sync(read, house.settings)
+    same = [name for name, said in found.items() if house.sources.get(name) == said]
+    if len(same) == len(found) == len(house.sources):
+        house.reconciler.misdeclared = None
+        return
+    going = {name: house.reconciler.sources[name].followed for name in same}
+    fresh = {name: said for name, said in found.items() if name not in going}
+    house.sources.clear()
+    house.sources.update(found)
+    house.reconciler.follow(going | followed(fresh, house.settings, house.store, house.secret))
+
+
 def followed(
     sources: Mapping[str, declared.Source], settings: Settings, store: Store, secret: Resolve
-) -> Mapping[str, Followed]:
+) -> dict[str, Followed]:
     return {
         name: Followed(
             source=_built(said, settings, store, secret),
@@ -67,15 +82,10 @@ async def trees(sources: Mapping[str, declared.Source], secret: Resolve) -> Mapp
     with tempfile.TemporaryDirectory(prefix="holdfast-") as place:
         for name, said in sources.items():
             if said.git is not None:
-                credentials = _value(said.git.credentials, secret) if said.git.credentials else None
-                found[name] = await Git(_repository(said.git), Path(place) / name, credentials).read()
+                found[name] = await clone(said.git, Path(place) / name, secret).read()
             elif said.directory is not None:
                 found[name] = await Directory(Path(said.directory.path)).read()
     return found
-
-
-def reference(said: SecretReference) -> SecretRef:
-    return SecretRef(reference=said.secret, version=said.version)
 
 
 def _built(said: declared.Source, settings: Settings, store: Store, secret: Resolve) -> Source:
@@ -85,37 +95,4 @@ def _built(said: declared.Source, settings: Settings, store: Store, secret: Reso
         return Documents(store)
     assert said.git is not None
     place = settings.state.absolute() / "sources" / f"{said.name}-{digest.short(digest.of(said.git.repository))}"
-    credentials = _value(said.git.credentials, secret) if said.git.credentials else None
-    return Git(_repository(said.git), place, credentials)
-
-
-def _repository(said: declared.GitSource) -> Repository:
-    return Repository(
-        url=said.repository,
-        ref=said.ref,
-        path=said.path,
-        username=said.username,
-        deadline=said.deadline.total_seconds(),
-        size=said.size,
-        ca=Path(said.ca) if said.ca else None,
-        known_hosts=Path(said.known_hosts) if said.known_hosts else None,
-        rewrites=said.history == "any",
-        verify=_verify(said.verify) if said.verify else None,
-    )
-
-
-def _verify(said: declared.Verified) -> Verify:
-    if said.ssh is not None:
-        return Verify(method="ssh", keys=Path(said.ssh), commits=said.commits)
-    assert said.gpg is not None
-    return Verify(method="gpg", keys=Path(said.gpg), commits=said.commits)
-
-
-def _value(said: SecretReference, secret: Resolve) -> Secret:
-    async def told() -> str:
-        try:
-            return await secret(reference(said))
-        except DriverError as error:
-            raise SourceUnavailable(str(error), reason="CredentialsUnavailable") from None
-
-    return told
+    return clone(said.git, place, secret)

@@ -17,7 +17,8 @@ from sqlalchemy import Connection
 
 from api.forges import Forge, NotSaid
 from api.house import House
-from api.sources import reference
+from api.repositories import reference
+from desired_state.sources import declared
 from reconciler.core.conditions import Condition, ConditionType
 from reconciler.core.conditions import Status as Truth
 from reconciler.store import environments, jobs, sources, statuses
@@ -39,16 +40,11 @@ class Statuses:
 
     def __init__(self, house: House) -> None:
         self._house, self._random = house, Random()  # noqa: S311 - spreads pauses
-        self._forges = {
-            name: Forge(said.statuses, house.secret, reference(said.statuses.token))
-            for name, said in house.sources.items()
-            if said.statuses is not None
-        }
+        self._declared: dict[str, declared.Statuses] = {}
+        self._forges: dict[str, Forge] = {}
 
     async def run(self) -> None:
-        """For ever; at once when there is no forge."""
-        if not self._forges:
-            return
+        """For ever."""
         try:
             while True:
                 try:
@@ -60,12 +56,25 @@ class Statuses:
             with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL, shield=True):
                 await self.aclose()
 
+    async def _as_declared(self) -> None:
+        """The forges of the sources that are declared by now."""
+        wanted = {name: said.statuses for name, said in self._house.sources.items() if said.statuses is not None}
+        for name in [name for name, said in self._declared.items() if wanted.get(name) != said]:
+            del self._declared[name]
+            await self._forges.pop(name).aclose()
+        for name in wanted.keys() - self._declared.keys():
+            said = self._declared[name] = wanted[name]
+            self._forges[name] = Forge(said, self._house.secret, reference(said.token))
+
     async def aclose(self) -> None:
         for forge in self._forges.values():
             await forge.aclose()
 
     async def once(self) -> None:
         """Write down what there is to say, and send what is due; each forge at its own pace."""
+        await self._as_declared()
+        if not self._forges:
+            return
         now = self._house.now()
         news = await self._house.store.read(lambda c: [each for name in self._forges for each in _news(c, name)])
         if news:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
 from api import keys, logging, sources
+from api.agents.authority import Authority
+from api.agents.enrolled import Enrolled
+from api.agents.parts import Agents, signers_in
 from api.bell import Bell
 from api.commands import act
 from api.house import House, signs_nothing
@@ -21,6 +25,7 @@ from api.problem import Problem
 from api.runtimes import ConnectionModels, Drivers
 from api.settings import Settings
 from api.telemetry.metrics import Metrics
+from api.thrift import Thrift
 from desired_state.hooks import Where
 from desired_state.load import load
 from desired_state.resolve import Resolved
@@ -33,6 +38,7 @@ from reconciler import bell
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
+from reconciler.store import agents as agent_rows
 from reconciler.store import installations, listening, replicas
 from reconciler.store.errors import StoreError
 from reconciler.store.records import Role
@@ -40,8 +46,12 @@ from reconciler.store.store import Store
 from stickers import codec
 from stickers.names import InstallationId, KeyId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError
+from stickers.signature import Envelope, Keyring, PublicKey, SignatureError
 from stickers.sticker import Sticker
+
+if TYPE_CHECKING:
+    from api.agents.station import Station
+    from api.telemetry.traces import Traces
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
 
@@ -80,8 +90,13 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         )
         drivers = Drivers(tools)
         try:
-            with _traced(settings) as sinks:
-                yield _house(settings, declared, store, drivers, tools, keyring, redactor, sinks, place, signer.key.id)
+            with _traced(settings) as traced:
+                house = _house(
+                    settings, declared, store, drivers, tools, keyring, redactor, traced, place, signer.key.id
+                )
+                if house.agents is not None:
+                    await house.agents.roll.refresh()  # what agents signed is believed from the first look on
+                yield house
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -107,15 +122,15 @@ async def _same_keys(store: Store, keyring: Keyring) -> None:
 
 
 @contextmanager
-def _traced(settings: Settings) -> Iterator[Sequence[Sink]]:
-    """Where a collector is named, a sink that sends it traces."""
+def _traced(settings: Settings) -> Iterator[Traces | None]:
+    """Where a collector is named, who sends it traces."""
     if not settings.otlp:
-        yield ()
+        yield None
         return
     from api.telemetry import traces  # the SDK, and only where it is used
 
-    with traces.sending(settings.otlp) as sink:
-        yield (sink,)
+    with traces.sending(settings.otlp) as traced:
+        yield traced
 
 
 @asynccontextmanager
@@ -143,20 +158,34 @@ def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
 
 def _house(
     settings: Settings,
-    declared: Mapping[str, Source],
+    declared: dict[str, Source],
     store: Store,
     drivers: Drivers,
     tools: Tools,
     keyring: Keyring,
     redactor: Redactor,
-    sinks: Sequence[Sink],
+    traced: Traces | None,
     place: Place,
     key: KeyId,
 ) -> House:
-    told, metrics = Bell(), Metrics()
+    told, metrics, thrift = Bell(), Metrics(), Thrift()
 
     def rung(event: Event) -> None:
         told.ring()
+
+    def again() -> Keyring:
+        return merged(keys.load_keyring(settings.keys), agents.roll.keys)
+
+    def overheard(word: str) -> None:
+        if word in (agent_rows.WORD, bell.EVERYTHING):
+            agents.roll.nudge()
+
+    sink = to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung)
+    agents = _agents(settings, store, tools, keyring, sink, place.name)
+    station = _station(settings, store, agents, sink)
+    if station is not None:
+        drivers.serve(station.driver)
+        agents = replace(agents, hold=station.hold)
 
     parts = Parts(
         store=store,
@@ -166,7 +195,7 @@ def _house(
         holder=f"{tools.installation}@{place.name}",
         sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=to_all(logging.write, metrics, *sinks, rung),
+        sink=sink,
         limits=Limits(actions=settings.concurrency),
         ttl=timedelta(seconds=settings.lease_seconds),
         bell=_replicas(settings, store, logging.write),
@@ -174,13 +203,23 @@ def _house(
         tell=act.told,
         version=version("holdfast"),
         key=key,
-        keys_again=lambda: keys.load_keyring(settings.keys),
+        keys_again=again,
+        overheard=overheard,
+        agents=station.at.url if station is not None else "",
     )
+    reconciler = Reconciler(parts)
+
+    def believes(_: Sequence[PublicKey]) -> None:
+        keyring.keys = again().keys
+        reconciler.believe(keyring)
+
+    agents.roll.believes = believes
+    agents.roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
     return House(
         settings=settings,
         installation=tools.installation,
         store=store,
-        reconciler=Reconciler(parts),
+        reconciler=reconciler,
         drivers=drivers,
         keyring=keyring,
         sign=tools.sign,
@@ -190,7 +229,53 @@ def _house(
         now=utc,
         bell=told,
         metrics=metrics,
+        thrift=thrift,
+        tracing=traced,
+        agents=agents,
+        station=station,
     )
+
+
+def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, sink: Sink, place: str) -> Agents:
+    """Who is on the roll is read when the house is built, and again while it is open."""
+
+    def installations_own() -> list[PublicKey]:
+        others = {key.id for key in roll.keys}
+        return [key for key in keyring.keys.values() if key.id not in others]
+
+    roll = Enrolled(
+        store,
+        now=utc,
+        sink=sink,
+        place=place,
+        url=settings.agents_url,
+        base=installations_own,
+    )
+    return Agents(
+        authority=Authority(settings.authority, tools.installation),
+        roll=roll,
+        signers=signers_in(settings.signer_public),
+        url=settings.agents_url,
+    )
+
+
+def _station(settings: Settings, store: Store, agents: Agents, sink: Sink) -> Station | None:
+    """Where agents are listened for, if they are."""
+    if not settings.agents_listen:
+        return None
+    from api.agents import station  # with everything that speaks with agents, and only where somebody does
+
+    at = station.where(settings)
+    assert at is not None
+    means = station.Means(
+        store=store, authority=agents.authority, roll=agents.roll, signers=agents.signers, sink=sink, now=utc
+    )
+    return station.Station(at, means)
+
+
+def merged(keyring: Keyring, agents: Sequence[PublicKey]) -> Keyring:
+    """The keys of the installation, and those of agents that are none of them."""
+    return Keyring((*(key for key in agents if key.id not in keyring.keys), *keyring.keys.values()))
 
 
 async def _load(tree: Tree) -> Resolved:

@@ -48,13 +48,13 @@ async def accept(means: Means, name: str, load: Load) -> Taken:
     try:
         tree = await reading.followed.source.read(InForce(revision=before.revision, allowed=before.allowed))
     except SourceUnavailable as error:
-        return await _kept(means, before, SourceFault(reason=error.reason, message=str(error)), error.revision)
+        return await _kept(means, reading, before, SourceFault(reason=error.reason, message=str(error)), error.revision)
     if _content(tree) == reading.content:
-        return await _same(means, before, tree)
+        return await _same(means, reading, before, tree)
     resolved = await load(tree)
     if fault := _fault(resolved, begins=reading.followed.begins_empty and before.revision is None):
-        return await _kept(means, before, fault, tree.revision)
-    return await _take(means, before, tree, resolved)
+        return await _kept(means, reading, before, fault, tree.revision)
+    return await _take(means, reading, before, tree, resolved)
 
 
 async def hear(means: Means) -> None:
@@ -83,9 +83,9 @@ def _fault(resolved: Resolved, *, begins: bool) -> SourceFault | None:
     return None
 
 
-async def _same(means: Means, before: SourceRow, tree: Tree) -> Taken:
+async def _same(means: Means, reading: Reading, before: SourceRow, tree: Tree) -> Taken:
     """What is in force already; its name may be another, since commits elsewhere give it new ones."""
-    reading, now = means.sources[before.name], means.tools.now()
+    now = means.tools.now()
     if tree.revision != before.revision:
         try:
             await means.store.write(lambda c: sources.advance(c, before, tree.revision, signer=tree.signer, now=now))
@@ -99,19 +99,20 @@ async def _same(means: Means, before: SourceRow, tree: Tree) -> Taken:
     return Taken()
 
 
-async def _take(means: Means, before: SourceRow, tree: Tree, resolved: Resolved) -> Taken:
+async def _take(means: Means, reading: Reading, before: SourceRow, tree: Tree, resolved: Resolved) -> Taken:
     now = means.tools.now()
     reached("before_accept")
     try:
         taken = await means.store.write(lambda c: _written(c, before, tree, resolved, set(means.sources), now))
     except ReleaseDiffers as error:
-        return await _kept(means, before, SourceFault(reason="ReleaseChanged", message=str(error)), tree.revision)
+        fault = SourceFault(reason="ReleaseChanged", message=str(error))
+        return await _kept(means, reading, before, fault, tree.revision)
     except OwnedTwice as error:
-        return await _kept(means, before, SourceFault(reason="OwnedTwice", message=str(error)), tree.revision)
+        fault = SourceFault(reason="OwnedTwice", message=str(error))
+        return await _kept(means, reading, before, fault, tree.revision)
     except Stale:
         return Taken()  # somebody else accepted another revision meanwhile; the next read begins from that
     reached("after_accept")
-    reading = means.sources[before.name]
     reading.written_at = now
     _sound(reading, tree, now)
     if taken.changed or taken.undeclared:
@@ -175,9 +176,9 @@ def _targets(c: Connection, rows: list[EnvironmentRow]) -> Iterator[tuple[Enviro
             yield from ((row, target.id) for target in desired.targets)
 
 
-async def _kept(means: Means, before: SourceRow, fault: SourceFault, revision: str | None) -> Taken:
+async def _kept(means: Means, reading: Reading, before: SourceRow, fault: SourceFault, revision: str | None) -> Taken:
     """Nothing changes but what is said of the source."""
-    reading, now = means.sources[before.name], means.tools.now()
+    now = means.tools.now()
     reading.refusals += 1
     if (before.fault, before.fault_message, before.fault_revision) != (fault.reason, fault.message, revision):
         await means.store.write(lambda c: sources.refused(c, before.name, fault.reason, fault.message, revision, now))

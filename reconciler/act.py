@@ -5,8 +5,9 @@ Several tasks run together; what happens to one never touches the others. Only a
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence, Set
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -44,7 +45,7 @@ from drivers.errors import (
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
-from reconciler.core.intent import Cause, ChangeKind
+from reconciler.core.intent import Cause, ChangeKind, JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import TaskEvent, TaskState
@@ -63,6 +64,7 @@ from stickers.signature import Statement
 LOOK_AGAIN: Final = 5.0  # seconds between two looks at a target whose outcome is unknown
 MARGIN: Final = 10.0  # seconds beyond an action's deadline, after which its driver is not waited for any more
 TELLS: Final = 0.5  # seconds between two writes of progress
+AT_HAND: Final = 256  # tasks of a wave that are begun and have not ended their first try; more where more may act
 GAVE_UP: Final = "GAVE_UP"  # the code of a task that was tried as often as it may be
 
 _UNTOUCHING: Final = (ChangeKind.LABEL, ChangeKind.ADOPT)  # what runs is left as it is
@@ -115,7 +117,11 @@ class _Wave:
         self._means, self._errand, self._goes_on = means, errand, goes_on
         self._tasks = {task.id: task for task in wave}
         self._sight = Sight(means, errand, wave)
-        self._seats = {task.target: anyio.CapacityLimiter(means.limits.on_one_target) for task in wave}
+        most = means.limits.on_one_target
+        crowded = [target for target, tasks in Counter(task.target for task in wave).items() if tasks > most]
+        self._seats = {target: anyio.CapacityLimiter(most) for target in crowded}
+        self._at_hand: set[TaskId] = set()
+        self._room = anyio.Event()
         self._under_way: set[TaskId] = set()
         self._waiting: set[anyio.CancelScope] = set()
         self._failed: set[TargetId] = set()
@@ -126,10 +132,23 @@ class _Wave:
         self._under_way = {id for id, task in self._tasks.items() if wait(task, now) <= 0}
         async with anyio.create_task_group() as tasks:
             for id in self._tasks:
+                if id in self._under_way:
+                    await self._have_at_hand(id)
                 tasks.start_soon(self._carry, id, name=str(id))
         if self._errors:
             raise self._errors[0]
         return list(self._tasks.values())
+
+    async def _have_at_hand(self, id: TaskId) -> None:
+        """Wait until not too many others wait for a seat: each that does takes more memory than its task."""
+        while len(self._at_hand) >= max(AT_HAND, 2 * self._means.limits.actions):
+            self._room = anyio.Event()
+            await self._room.wait()
+        self._at_hand.add(id)
+
+    def _seat_at(self, target: TargetId) -> AbstractAsyncContextManager[None]:
+        seats = self._seats.get(target)
+        return nullcontext() if seats is None else seats
 
     async def _carry(self, id: TaskId) -> None:
         """One task, try after try, until it has ended or nobody else is under way."""
@@ -145,7 +164,7 @@ class _Wave:
 
     async def _fly(self, id: TaskId) -> None:
         try:
-            async with self._seats[self._tasks[id].target], self._means.seats.seat(self._errand.job.environment):
+            async with self._seat_at(self._tasks[id].target), self._means.seats.seat(self._errand.job.environment):
                 flight = _Flight(self._means, self._errand, self._sight, self._tasks[id])
                 try:
                     await flight.fly()
@@ -153,6 +172,8 @@ class _Wave:
                     self._tasks[id] = flight.task
         finally:
             self._under_way.discard(id)
+            self._at_hand.discard(id)
+            self._room.set()
             if self._tasks[id].state is TaskState.FAILED:
                 self._failed.add(self._tasks[id].target)
             if not self._under_way:
@@ -313,7 +334,7 @@ class _Flight:
     async def _asked_of_driver(self) -> tuple[Receipt | None, str | None, str]:
         try:
             action = self._action()
-            driver = self._means.drivers[action.target.driver]
+            driver = self._means.drivers[action.target.hands]
             with anyio.move_on_after(action.deadline.total_seconds() + MARGIN):
                 receipt = await driver.apply(action, report=self._report)
                 return receipt, None, "; ".join(outcome.detail for outcome in receipt.outcomes)
@@ -337,12 +358,13 @@ class _Flight:
             changes=self.task.intent.changes,
             deadline=_deadline(self.task.intent.changes, self._means.limits.action),
             rendered=self._rendered,
+            back=self.task.direction is Direction.BACK or self._errand.job.kind is JobKind.ROLLBACK,
         )
 
     def _deployed_as_kept(self) -> frozenset[RenderedKind]:
         target = self._errand.target(self.task.target)
         try:
-            driver = self._means.drivers[target.driver] if target else None
+            driver = self._means.drivers[target.hands] if target else None
         except Exception:  # whatever keeps a driver from being had, the action says
             return frozenset()
         return driver.deploys if isinstance(driver, Rendering) else frozenset()

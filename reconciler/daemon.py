@@ -24,6 +24,7 @@ from reconciler.core.intent import Grant, Plan
 from reconciler.core.machine import IllegalTransition
 from reconciler.events import Sink, nowhere
 from reconciler.fenced import Fenced
+from reconciler.following import Following
 from reconciler.leases import TTL, HeldElsewhere, Leases
 from reconciler.loop import SWEEP, Key, Pace, Queue, Wheel
 from reconciler.means import Limits, Means
@@ -36,7 +37,7 @@ from reconciler.store.answers import Ticket
 from reconciler.store.errors import Corrupt, NewerSchema, StoreError, Violated
 from reconciler.store.records import Command, Job, Replica, Role
 from reconciler.store.store import Store
-from reconciler.triggers import Ask, Runtimes, follow
+from reconciler.triggers import Ask, Runtimes
 from stickers import names
 from stickers.names import EnvironmentId, JobId, KeyId, TargetId
 from stickers.signature import Keyring
@@ -61,7 +62,8 @@ class Parts:
 
     With a `bell` other replicas may work on the same database; `version` and `key`, the id of the key that signs, are
     told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it. `tell`
-    is what is kept as the answer to a request that is to take effect once.
+    is what is kept as the answer to a request that is to take effect once. `overheard` is called with every word of the
+    bell, for parts that are no business of the reconciler. `agents` is the address at which agents reach this process.
     """
 
     store: Store
@@ -83,6 +85,8 @@ class Parts:
     version: str = ""
     key: str = ""
     keys_again: Callable[[], Keyring] | None = None
+    overheard: Callable[[str], None] = lambda word: None
+    agents: str = ""
 
 
 class Reconciler:
@@ -120,9 +124,14 @@ class Reconciler:
         )
         if parts.bell is not None:
             parts.bell.heard = self._heard
-        self._sources = {
-            name: Reading(followed=followed, since=parts.store.now()) for name, followed in parts.sources.items()
-        }
+        self._following = Following(
+            parts.sources,
+            lambda name: self._queue.request(loop.read(name)),
+            Ask(environment=lambda *_: None, sink=parts.sink, random=parts.random),
+            parts.store.now(),
+        )
+        self._sources = self._following.readings
+        self.misdeclared: str | None = None  # why the sources that are declared now are not those that are followed
         self._means = Means(
             store=parts.store,
             drivers=parts.drivers,
@@ -160,8 +169,8 @@ class Reconciler:
             if self._parts.role is not Role.API:
                 group.start_soon(self._leases.renew_for_ever, name="leases")
                 group.start_soon(self._runtimes.run, name="runtimes")
-                for name, reading in self._sources.items():
-                    group.start_soon(self._follow_source, name, reading.followed, name=f"source {name}")
+                group.start_soon(self._following.run, name="sources")
+                for name in self._sources:
                     self._queue.request(loop.read(name))
             self._queue.request(SWEEP)
             task_status.started()
@@ -179,6 +188,13 @@ class Reconciler:
     def stop(self) -> None:
         """Start nothing more; `run` ends when what runs has come to a point where it can be gone on from."""
         self._stopping.set()
+
+    def follow(self, sources: Mapping[str, Followed]) -> None:
+        """Follow these sources from now on; one that is the same object as before goes on undisturbed."""
+        for name in self._sources.keys() - sources.keys():
+            self._queue.forget(loop.read(name))
+        self._following.become(sources, self._parts.store.now())
+        self.misdeclared = None
 
     def request(self, key: Key) -> None:
         """Ask for a turn, wherever it is done; equal requests merge."""
@@ -260,8 +276,10 @@ class Reconciler:
         """Why what the sources say is not taken over; None when it is."""
         faults = {name: reading.fault.message for name, reading in self._sources.items() if reading.fault}
         if len(self._sources) == 1:
-            return next(iter(faults.values()), None)
-        return "; ".join(f"{name}: {message}" for name, message in faults.items()) or None
+            told = list(faults.values())
+        else:
+            told = [f"{name}: {message}" for name, message in faults.items()]
+        return "; ".join(([self.misdeclared] if self.misdeclared else []) + told) or None
 
     @property
     def sources(self) -> Mapping[str, Reading]:
@@ -364,11 +382,13 @@ class Reconciler:
             role=parts.role,
             version=parts.version,
             key=parts.key,
+            agents=parts.agents,
             until=parts.tools.now(),
         )
 
     def _heard(self, word: str) -> None:
         """A word of any replica, this one's own among them."""
+        self._parts.overheard(word)
         kind, _, id = word.partition(":")
         key = loop.parsed(word)
         if kind == "answer" and id in self._answers:
@@ -415,6 +435,10 @@ class Reconciler:
         if KeyId(other.key) not in keyring.keys:
             self._doubted.add(other.id)
             self._parts.sink(events.ReplicaDoubted(replica=other.place, key=other.key))
+
+    def believe(self, keyring: Keyring) -> None:
+        """Other keys are in the keyring by now: what was seen is read anew."""
+        self._means.eyes.believe(keyring)
 
     def _lost(self, environment: EnvironmentId) -> None:
         """Whoever is entitled to it takes it, maybe this one again."""
@@ -522,16 +546,6 @@ class Reconciler:
         if self.single:
             await self._spread.sweep()
         return SWEEPS * self._parts.random.uniform(0.9, 1.1)
-
-    async def _follow_source(self, name: str, followed: Followed) -> None:
-        async def told(_: None) -> None:
-            self._queue.request(loop.read(name))
-
-        async def lost() -> None:
-            self._queue.request(loop.read(name))
-
-        ask = Ask(environment=lambda *_: None, sink=self._parts.sink, random=self._parts.random)
-        await follow(name, followed.source.changes, told, lost, ask)
 
 
 def _everything(c: Connection, held: Sequence[EnvironmentId]) -> tuple[list[JobId], list[Target]]:

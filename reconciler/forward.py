@@ -17,7 +17,7 @@ from typing import Any, Final
 import anyio
 from sqlalchemy import Connection
 
-from reconciler import commands
+from reconciler import commands, correlation
 from reconciler.commands import Declined, Person
 from reconciler.core.intent import Grant
 from reconciler.leases import HeldElsewhere
@@ -67,7 +67,7 @@ def _command(environment: EnvironmentId, kind: str, person: Person, more: Mappin
         id=token_hex(16),
         environment=environment,
         kind=kind,
-        arguments={"reason": person.reason, "ticket": _kept(person.ticket), **more},
+        arguments={"reason": person.reason, "ticket": _kept(person.ticket), "cause": correlation.cause(), **more},
         actor=person.actor,
     )
 
@@ -152,7 +152,8 @@ async def _serve(means: Means, command: Command, lease: Lease) -> None:
     try:
         if await _has_answer(means, ticket):
             raise Declined(REPEATED, "what is asked under this key was done before")
-        job = await _carried(means, command, ticket)
+        with correlation.caused_by(correlation.checked(command.arguments.get("cause"))):
+            job = await _carried(means, command, ticket)
         answer: dict[str, Any] = {"job": job.id if job else None}
     except JobActive as busy:
         answer = _refused(busy.code, str(busy)) | {"environment": busy.environment, "job": busy.job}

@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from reconciler import events
+from reconciler import correlation, events
 from reconciler.events import Sink
 from stickers.names import EnvironmentId, JobId
 
@@ -82,6 +82,7 @@ class Pace:
         return full * (0.5 + random.random() / 2)
 
 
+_HANDED_ON: Final = (Wheel.READ, Wheel.RECONCILE)  # a job has its cause, and ends it
 MAX_WAIT: Final = 3600.0  # the longest the dispatcher sleeps
 
 
@@ -100,6 +101,7 @@ class Queue:
         self._due: dict[Key, float] = {}
         self._timers: list[tuple[float, int, Key]] = []
         self._numbers = 0
+        self._causes: dict[Key, str] = {}  # the request from which the next turn follows
         self._wake = anyio.Event()
         self._idle = anyio.Event()
         self._closed = False
@@ -117,6 +119,8 @@ class Queue:
         """Ask for a turn, now or in `after` seconds; requests for one key merge, the earliest counts."""
         if self._closed:
             return
+        if (cause := correlation.cause()) is not None and key.wheel in _HANDED_ON:
+            self._causes[key] = cause
         if after > 0:
             if not self._schedule(key, anyio.current_time() + after):
                 return  # it comes sooner anyway: thousands of events ask for one turn
@@ -131,6 +135,7 @@ class Queue:
         """Ask no more for what is not there any more; a turn that runs is not disturbed."""
         self._due.pop(key, None)
         self._again.discard(key)
+        self._causes.pop(key, None)
         self.failures.pop(key, None)
 
     def running(self, key: Key) -> bool:
@@ -195,7 +200,7 @@ class Queue:
     async def _serve(self, key: Key) -> None:
         """One turn; the answer, or the pause after its error, becomes the next request."""
         try:
-            with self._running[key]:
+            with self._running[key], correlation.caused_by(self._causes.pop(key, None)):
                 again = await self._answer(key)
                 if again is not None and not self._closed:
                     self._schedule(key, anyio.current_time() + again)

@@ -88,9 +88,9 @@ class Eyes:
         by_kind: dict[str, list[Look]] = {}
         for look in looks:
             if look.target.id in self._suspects:
-                yield look.target.driver, (look,)
+                yield look.target.hands, (look,)
             else:
-                by_kind.setdefault(look.target.driver, []).append(look)
+                by_kind.setdefault(look.target.hands, []).append(look)
         for kind, batch in by_kind.items():
             for start in range(0, len(batch), BATCH):
                 yield kind, batch[start : start + BATCH]
@@ -166,7 +166,7 @@ class Eyes:
     def _sighted(self, environment: EnvironmentId, observation: Observation, before: Seen | None) -> Seen:
         """The observation with its stickers read; texts that were read at the last sight are not read again."""
         if before is not None and before.observation == observation:
-            return Seen(observation=observation, readings=before.readings)
+            return Seen(observation=_as_before(before.observation, observation.at), readings=before.readings)
         readings: dict[PlacementId, Reading] = {}
         for standing in observation.standings:
             id = PlacementId(observation.target, standing.component, standing.slot)
@@ -202,6 +202,13 @@ class Eyes:
             return None, Trust.UNSIGNED, str(error)
         except Forged as error:
             return None, Trust.FORGED, str(error)
+
+
+def _as_before(observation: Observation, at: datetime) -> Observation:
+    """What was seen before, seen again: what was judged from it holds the same records, so there is one of each."""
+    return Observation(
+        target=observation.target, at=at, standings=observation.standings, unmanaged=observation.unmanaged
+    )
 
 
 def _reading_before(before: Seen | None, id: PlacementId, standing: Standing) -> Reading | None:

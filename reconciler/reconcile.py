@@ -216,7 +216,7 @@ def planned(means: Means, surveyed: Survey, grant: Grant = NO_GRANT) -> Plan:
 
 def powers(means: Means, view: View) -> dict[str, Capabilities]:
     records: Iterable[Target] = (*view.desired.targets, *view.known.targets.values())
-    return means.powers(record.driver for record in records)
+    return means.powers(record.hands for record in records)
 
 
 # -- the job ----------------------------------------------------------------------------------------------------------

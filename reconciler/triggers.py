@@ -75,7 +75,7 @@ class Runtimes:
         """From now on, watch these targets and no others."""
         groups: dict[str, list[Target]] = {}
         for target in targets:
-            if self._tells(target.driver):
+            if self._tells(target.hands):
                 groups.setdefault(_way(target), []).append(target)
         wanted = {way: tuple(group) for way, group in groups.items()}
         if wanted != self._wanted:
@@ -105,7 +105,7 @@ class Runtimes:
 
     async def _stream(self, way: str, targets: tuple[Target, ...], scope: anyio.CancelScope) -> None:
         environments = {target.id: target.environment for target in targets}
-        watcher: Any = self._drivers[targets[0].driver]
+        watcher: Any = self._drivers[targets[0].hands]
 
         async def told(target: TargetId) -> None:
             if target in environments:
@@ -120,5 +120,7 @@ class Runtimes:
 
 
 def _way(target: Target) -> str:
-    """Targets that are reached the same way share one stream."""
+    """Targets that are reached the same way share one stream. Each agent is a way of its own."""
+    if target.hands != target.driver:
+        return f"{target.hands} {target.id}"
     return f"{target.driver} {digest.short(digest.of(dict(target.connection)))}"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from stickers import names
-from stickers.names import EnvironmentId
 from stickers.signature import MAX_ENVELOPE, Envelope, Keyring, Statement
 from stickers.sticker import Claim, Phase, Sticker
 
@@ -51,9 +51,10 @@ def read_payload(content: bytes) -> Sticker:
         raise Unreadable(f"not a sticker: {type(error).__name__}: {str(error)[:80]}") from None
 
 
-def environment_in(content: bytes) -> EnvironmentId:
-    """The environment a sticker's payload speaks of: the subject its key must be allowed."""
-    return read_payload(content).claim.environment_id
+def subject_in(content: bytes) -> str:
+    """The target of an environment that a sticker's payload speaks of: the subject its key must be allowed."""
+    claim = read_payload(content).claim
+    return f"{claim.environment_id}/{claim.target}"
 
 
 def verified(envelope: Envelope, keyring: Keyring) -> Sticker:
@@ -61,7 +62,7 @@ def verified(envelope: Envelope, keyring: Keyring) -> Sticker:
 
     Raises `Unreadable`, `Unsigned` or `Forged`.
     """
-    return read_payload(keyring.payload(envelope, Statement.STICKER, environment_in))
+    return read_payload(keyring.payload(envelope, Statement.STICKER, subject_in))
 
 
 def to_file(envelope: Envelope) -> bytes:
@@ -122,7 +123,7 @@ def from_chunks(chunks: Sequence[str]) -> Envelope:
 
 
 def _sticker(body: dict[str, Any]) -> Sticker:
-    claim = body["claim"]
+    claim = {name: sys.intern(value) for name, value in body["claim"].items()}  # thousands say mostly the same
     return Sticker(
         claim=Claim(
             installation=names.InstallationId(_text(claim["installation"])),
@@ -136,12 +137,12 @@ def _sticker(body: dict[str, Any]) -> Sticker:
             configuration=names.digest(claim["configuration"]),
         ),
         phase=Phase(body["phase"]),
-        job=names.JobId(_text(body["job"])),
+        job=names.JobId(sys.intern(_text(body["job"]))),
         key=names.ActionKey(_text(body["key"])),
         fence=_count(body["fence"]),
         sequence=_count(body["sequence"]),
         previous=None if body["previous"] is None else names.digest(body["previous"]),
-        revision=_text(body["revision"]),
+        revision=sys.intern(_text(body["revision"])),
         evidence=None if body["evidence"] is None else names.EvidenceId(_text(body["evidence"])),
         written_at=datetime.fromisoformat(body["written_at"]),
     )

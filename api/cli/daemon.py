@@ -6,14 +6,17 @@ import signal
 import ssl
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 import structlog
 
+from api import sources, thrift
+from api.commands.agents import settle_authority
 from api.house import House
 from api.http import address, routers
 from api.http.app import AtTheSocket, application, gated
@@ -23,6 +26,7 @@ from api.notices import declared as notices
 from api.notices.watch import Watch
 from api.people.first import first_admin
 from api.problem import OK, Problem
+from api.reread import Reread, Rereading
 from api.settings import Settings
 from api.wiring import built
 from reconciler.store import retention
@@ -50,23 +54,33 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
     from api.statuses import Statuses  # with what speaks HTTP to a forge
 
     log = structlog.get_logger()
+    thrift.begin()
     async with built(settings) as house, AsyncExitStack() as doors:
         watch = _watch(house)
-        servers = [on_socket(gated(application(house, AtTheSocket()), Caps()), settings.socket)]
+        servers = [on_socket(gated(application(house, AtTheSocket()), Caps(), house.tracing), settings.socket)]
         if where is not None:
             await _tell_of_first_admin(house)
             servers.append(_over_tcp(house, where, doors))
+        rereading = Rereading(*_reread(house, where, servers))
         stopped = anyio.Event()
         async with anyio.create_task_group() as group:
             for server in servers:
                 port = await group.start(server.run_until_stopped)
             if where is not None:
                 log.info("listening", url=address.with_port(where, port).url)
-            group.start_soon(_until_signalled, stopped.set)
+            group.start_soon(_until_signalled, stopped.set, rereading.ask)
+            group.start_soon(rereading.run)
             group.start_soon(_archive_daily, house)
+            group.start_soon(house.thrift.run)
             if watch is not None:
                 group.start_soon(watch.run)
             group.start_soon(Statuses(house).run)
+            if house.agents is not None:
+                group.start_soon(house.agents.roll.run)
+            if house.station is not None and house.agents is not None:
+                await settle_authority(house, house.agents, "holdfast")
+                port = await group.start(house.station.run)
+                log.info("listening_for_agents", url=house.station.at.url, port=port)
             log.info(
                 "holding",
                 documents=str(settings.sources or settings.documents),
@@ -74,6 +88,8 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
                 role=settings.role,
             )
             await _held(house, stopped)
+            if house.station is not None:
+                await house.station.aclose()
             house.bell.close()  # streams say farewell, so that the servers need not cut them off
             for server in servers:
                 server.should_exit = True
@@ -93,7 +109,9 @@ def _over_tcp(house: House, where: address.Address, doors: AsyncExitStack) -> Se
     app = application(house, keeper, more=routers.MORE)
     caps = address.caps(house.settings, where)
     try:
-        return on_port(gated(app, caps), where.host, where.port, certificate=where.certificate, key=where.key)
+        return on_port(
+            gated(app, caps, house.tracing), where.host, where.port, certificate=where.certificate, key=where.key
+        )
     except (OSError, ssl.SSLError) as error:
         raise Problem("LISTEN_FAILED", f"{where.url} cannot be listened at: {error}") from None
 
@@ -138,8 +156,28 @@ async def _archive_daily(house: House) -> None:
         await anyio.sleep(ARCHIVE_SECONDS)
 
 
-async def _until_signalled(stop: Callable[[], None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stop()
-            return
+def _reread(house: House, where: address.Address | None, servers: Sequence[Server]) -> Iterator[Reread]:
+    """The files that are read again when they change, and on SIGHUP."""
+    if house.settings.sources is not None:
+
+        def told(problem: str | None) -> None:
+            house.reconciler.misdeclared = problem
+
+        yield Reread(name="sources", files=[house.settings.sources], take=partial(sources.take_again, house), told=told)
+    if where is not None and where.certificate is not None:
+        files = [each for each in (where.certificate, where.key) if each is not None]
+        yield Reread(name="certificate", files=files, take=partial(_take_certificates, servers))
+
+
+async def _take_certificates(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.take_certificate()
+
+
+async def _until_signalled(stop: Callable[[], None], reread: Callable[[], None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                stop()
+                return
+            reread()

@@ -17,9 +17,23 @@ from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
 from api.http.recorded import Recorded
-from api.http.routes import acts, artifacts, audit, documents, fleet, health, jobs, people, records, sources, wire
+from api.http.routes import (
+    acts,
+    agents,
+    artifacts,
+    audit,
+    documents,
+    fleet,
+    health,
+    jobs,
+    people,
+    records,
+    sources,
+    wire,
+)
 from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
+from api.telemetry.requests import Tracing
 
 Router = Callable[[House], APIRouter]
 
@@ -36,6 +50,7 @@ ROUTERS: tuple[Router, ...] = (
     documents.router,
     audit.router,
     people.router,
+    agents.router,
 )
 
 
@@ -60,6 +75,6 @@ def application(house: House, doorkeeper: Doorkeeper, *, more: Iterable[Router] 
     return app
 
 
-def gated(app: ASGIApp, caps: Caps) -> ASGIApp:
+def gated(app: ASGIApp, caps: Caps, tracing: Tracing | None = None) -> ASGIApp:
     """The application with its caps in front: what is too much never reaches a route, and is recorded all the same."""
-    return Recorded(Gate(app, caps))
+    return Recorded(Gate(app, caps), tracing)

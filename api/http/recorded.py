@@ -5,12 +5,15 @@ its own: the route's template, never what stands in a path or a query, for that 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from secrets import token_hex
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.telemetry.requests import Answered, Tracing
 
 HEADER: Final = "X-Request-Id"
 PROBES: Final = ("/livez", "/readyz", "/metrics")  # asked all day by machines
@@ -20,8 +23,8 @@ BROKEN_OFF: Final = 499  # where nothing was answered
 class Recorded:
     """An application with the record of what was asked of it in front."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, tracing: Tracing | None = None) -> None:
+        self._app, self._tracing = app, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,18 +39,29 @@ class Recorded:
                 MutableHeaders(scope=message)[HEADER] = id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request=id):
+        with structlog.contextvars.bound_contextvars(request=id), self._traced(scope) as answered:
             try:
                 await self._app(scope, receive, sending)
             finally:
+                answered(_route(scope), status)
                 _write(scope, status, time.monotonic() - began)
+
+    def _traced(self, scope: Scope) -> AbstractContextManager[Answered]:
+        if self._tracing is None or scope["path"] in PROBES:
+            return nullcontext(lambda route, status: None)
+        return self._tracing.request(scope["method"], Headers(scope=scope))
 
 
 def _write(scope: Scope, status: int, took: float) -> None:
     log = structlog.get_logger()
-    route: str | None = getattr(scope.get("route"), "path", None)
+    route = _route(scope)
     tell = log.warning if status >= 500 else log.debug if route in PROBES else log.info
     tell("answered", method=scope["method"], route=route, status=status, ms=round(took * 1000, 1), actor=_actor(scope))
+
+
+def _route(scope: Scope) -> str | None:
+    route: str | None = getattr(scope.get("route"), "path", None)
+    return route
 
 
 def _actor(scope: Scope) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -82,6 +83,15 @@ class Server(uvicorn.Server):
                 transport.abort()
         await anyio.lowlevel.checkpoint()
 
+    def take_certificate(self) -> None:
+        """The certificate and key as their files are now, for every connection that comes. Raises, and the old ones
+        stay, when they cannot be used: a context that took half of it would serve nobody."""
+        context, config = self.config.ssl, self.config
+        if context is None or config.ssl_certfile is None:
+            return
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.ssl_certfile, config.ssl_keyfile, _no_password)
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, _no_password)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -125,6 +135,11 @@ def _config(app: ASGIApp, **more: Any) -> uvicorn.Config:
         h11_max_incomplete_event_size=HEAD_BYTES,
         **more,
     )
+
+
+def _no_password() -> str:
+    """A key that asks for a password would ask the terminal for it, and wait."""
+    raise ssl.SSLError("the key is encrypted")
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,5 +1,5 @@
 """OpenTelemetry traces: one `deployment.execute` for each job, a `deployment.task` below it for each action, and the
-steps of an action as its events.
+steps of an action as its events; one span for each request, above the job that it led to, whichever replica made it.
 
 Where nobody configures an exporter nothing is made, since the API alone makes spans that are not recorded.
 """
@@ -12,21 +12,26 @@ from datetime import datetime
 from typing import Final
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.datastructures import Headers
 
 from api.problem import Problem
-from reconciler import events
+from api.telemetry.requests import Answered
+from reconciler import correlation, events
 from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL, JobState, TaskState
 from reconciler.events import Event
 from stickers.names import JobId, TaskId
 
 OPEN: Final = 10_000  # spans that are open together
 FLUSH: Final = 2_000  # milliseconds that the end of the daemon waits for a collector
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
 WELL: Final = (JobState.COMPLETED, TaskState.SUCCEEDED, TaskState.SKIPPED)
 
 
 class Traces:
-    """A sink of events."""
+    """A sink of events, and whoever traces requests."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -45,12 +50,45 @@ class Traces:
             case _:
                 pass
 
+    @contextmanager
+    def request(self, method: str, headers: Headers) -> Iterator[Answered]:
+        above = _PROPAGATOR.extract({name: headers[name] for name in _PROPAGATOR.fields if name in headers}, Context())
+        about = {"http.request.method": method}
+        span = self._tracer.start_span(method, context=above, kind=SpanKind.SERVER, attributes=about)
+
+        def answered(route: str | None, status: int) -> None:
+            span.set_attribute("http.response.status_code", status)
+            if route is not None:
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+
+        try:
+            with correlation.caused_by(_traceparent(span)):
+                yield answered
+        finally:
+            span.end()
+
+    @contextmanager
+    def asking(self, command: str, above: str | None) -> Iterator[str]:
+        """A span around a command that is asked of a server; its `traceparent`."""
+        span = self._tracer.start_span(f"holdfast {command}", context=_above(above), kind=SpanKind.CLIENT)
+        try:
+            yield _traceparent(span)
+        except Exception as error:
+            span.set_status(StatusCode.ERROR, getattr(error, "code", type(error).__name__))
+            raise
+        finally:
+            span.end()
+
     def _job(self, event: events.JobMoved) -> None:
         span = self._jobs.get(event.job)
         if span is None and len(self._jobs) < OPEN:
             about = {"environment": event.environment, "job": event.job, "kind": event.kind, "release": event.release}
             span = self._jobs[event.job] = self._tracer.start_span(
                 "deployment.execute",
+                context=_above(correlation.cause()),
                 kind=SpanKind.INTERNAL,
                 attributes=about,
                 start_time=_nanoseconds(event.created_at),
@@ -72,6 +110,17 @@ class Traces:
         span.set_attribute("state", state.value)
         span.set_status(StatusCode.OK if state in WELL else StatusCode.ERROR, None if state in WELL else message)
         span.end()
+
+
+def _above(traceparent: str | None) -> Context:
+    """The context of a span elsewhere; an empty one when there is none."""
+    return _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {}, Context())
+
+
+def _traceparent(span: Span) -> str:
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier.get("traceparent", "")
 
 
 def _nanoseconds(moment: datetime) -> int:

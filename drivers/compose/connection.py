@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 from desired_state.secrets import SecretFile
 from drivers.compose.template import Inside, Template
 from drivers.docker import connection as docker
+from drivers.fields import AbsolutePath
 from drivers.process.connection import HOOKS, Python
-from drivers.ssh.connection import Path, Reach
+from drivers.ssh.connection import Reach
 
 _UNIX: Final = re.compile(r"unix:///[^\0?#]{1,100}")
 
@@ -57,7 +58,7 @@ class Connection(Reach):
         default=None,
         description="the compose program of the engine's host; without it docker compose, or else docker-compose",
     )
-    secrets_directory: Path = Field(
+    secrets_directory: AbsolutePath = Field(
         default=docker.SECRETS,
         description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from desired_state.secrets import SecretFile
+from drivers.fields import AbsolutePath
 from drivers.ssh.connection import Reach
 
 SOCKET: Final = "unix:///var/run/docker.sock"
@@ -33,19 +34,10 @@ def _engine(text: str) -> str:
     raise ValueError("expected unix:///path/of/docker.sock, tcp://host:port or ssh://user@host")
 
 
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
-    return text
-
-
 def _host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError("expected a host name or an IP address, without port")
     return text
-
-
-Path = Annotated[str, AfterValidator(_path)]
 
 
 class Tls(BaseModel):
@@ -53,9 +45,9 @@ class Tls(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ca: Path
-    cert: Path
-    key: Path
+    ca: AbsolutePath
+    cert: AbsolutePath
+    key: AbsolutePath
 
 
 class Connection(Reach):
@@ -74,7 +66,7 @@ class Connection(Reach):
         "asked at their own address, from its own host, and those of a tcp:// engine at its host",
     )
 
-    secrets_directory: Path = Field(
+    secrets_directory: AbsolutePath = Field(
         default=SECRETS,
         description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
     )

@@ -1,24 +1,29 @@
 """Bodies by digest: domain records as canonical JSON text, kept once, read back as the frozen records they were.
 
-A body is immutable and named by its content, so what was read once is kept decoded, within a bound.
+A body is immutable and named by its content, so what was read once is kept decoded for a while.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import Insert
 
 from desired_state.model import DesiredState, Placement, Release, Target
-from reconciler.core.plan import Plan
+from reconciler.core.intent import Intent, Plan
+from reconciler.store import sharing
 from reconciler.store.columns import canonical
 from reconciler.store.errors import Corrupt, Missing
 from reconciler.store.statements import insert_all, inserting
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHUNK: Final = 500
+ROOM: Final = 128 * 1024 * 1024  # characters of bodies that are kept decoded
+IDLE: Final = 120.0  # seconds that one is kept which nobody asks for
 _adapters: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 
@@ -53,6 +60,13 @@ _TYPES: Final[Mapping[Kind, type[Any]]] = {
     Kind.RELEASE: Release,
     Kind.PLAN: Plan,
 }
+
+_SHARED: Final[Mapping[type[Any], Callable[[Any], Any]]] = {
+    DesiredState: sharing.of_desired,
+    Placement: sharing.of_placement,
+    Target: sharing.of_target,
+    Intent: sharing.of_intent,
+}  # what is held for long, one for each target
 
 
 def dump(type: type[T], value: T) -> str:
@@ -79,7 +93,7 @@ def _pruned(plain: Any, without: Mapping[str, Any] | Set[str]) -> Any:
 
 def read(type: type[T], body: str) -> T:
     """The value in the text, decoded once while it is remembered; `Corrupt` when it is not of that type."""
-    key = (type, body)
+    key = (type, blake2b(body.encode(errors="surrogatepass"), digest_size=16).digest())
     found: T | None = _decoded.get(key)
     return _decoded.keep(key, _read(type, body), len(body)) if found is None else found
 
@@ -147,10 +161,13 @@ def _fetched(c: Connection, kind: Kind, names: list[Digest]) -> dict[Digest, Any
     rows = c.execute(
         select(content.c.digest, content.c.body).where(content.c.digest.in_(names), content.c.kind == kind)
     )
-    return {
-        Digest(name): _decoded.keep((kind, name), _read(_TYPES[kind], _proven(name, body)), len(body))
-        for name, body in rows
-    }
+    return {Digest(name): _fresh(kind, name, body) for name, body in rows}
+
+
+def _fresh(kind: Kind, name: str, body: str) -> Any:
+    """Plans are large, and read twice at most."""
+    value = _read(_TYPES[kind], _proven(name, body))
+    return value if kind is Kind.PLAN else _decoded.keep((kind, name), value, len(body))
 
 
 def _proven(name: str, body: str) -> str:
@@ -162,7 +179,7 @@ def _proven(name: str, body: str) -> str:
 def _read(type: type[T], body: str) -> T:
     try:
         value: T = _adapter(type).validate_json(body)
-        return value
+        return _SHARED[type](value) if type in _SHARED else value
     except ValueError as error:
         raise Corrupt(f"not a {type.__name__}: {str(error)[:200]}") from None
 
@@ -176,29 +193,54 @@ def _adapter(type: Any) -> TypeAdapter[Any]:
 
 
 class _Decoded:
-    """Decoded bodies, least recently used first, bounded by the length of their text."""
+    """Decoded bodies: those asked for of late, within a bound by the length of their text; and what somebody else still
+    holds is found as long as that. A large plan, or the last fleet but one, must not be held for good."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._kept: OrderedDict[object, tuple[Any, int]] = OrderedDict()
+    def __init__(self, room: int, idle: float = IDLE) -> None:
+        self._room, self._idle = room, idle
+        self._kept: OrderedDict[object, _Kept] = OrderedDict()  # least recently asked for first
+        self._alive: WeakValueDictionary[object, Any] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def get(self, key: object) -> Any:
         with self._lock:
-            if key not in self._kept:
-                return None
+            now = self._tidied()
+            found = self._kept.get(key)
+            if found is None:
+                return self._alive.get(key)
+            found.asked = now
             self._kept.move_to_end(key)
-            return self._kept[key][0]
+            return found.value
 
     def keep(self, key: object, value: T, size: int) -> T:
         with self._lock:
+            now = self._tidied()
             if key not in self._kept:
-                self._kept[key] = value, size
+                self._kept[key] = _Kept(value, size, now)
                 self._room -= size
+                if type(value) in _TYPES.values():
+                    self._alive[key] = value
             while self._room < 0 and self._kept:
-                _, (_, freed) = self._kept.popitem(last=False)
-                self._room += freed
+                self._drop_oldest()
         return value
 
+    def _tidied(self) -> float:
+        """The moment, when what nobody has asked for of late is gone."""
+        now = time.monotonic()
+        while self._kept and next(iter(self._kept.values())).asked < now - self._idle:
+            self._drop_oldest()
+        return now
 
-_decoded: Final = _Decoded(128 * 1024 * 1024)
+    def _drop_oldest(self) -> None:
+        _, oldest = self._kept.popitem(last=False)
+        self._room += oldest.size
+
+
+@dataclass(slots=True)
+class _Kept:
+    value: Any
+    size: int
+    asked: float
+
+
+_decoded: Final = _Decoded(ROOM)

@@ -168,6 +168,19 @@ async def test_the_same_observation_is_the_same_sight() -> None:
     assert again[place(0).target] is first[place(0).target]
 
 
+async def test_what_is_seen_again_is_held_once_with_the_time_of_the_newer_look() -> None:
+    driver = Sights()
+    sight = eyes(driver)
+    driver.there = {place(1).target: seen(1, standings=(standing(1, Worn(envelope=sealed(1))),))}
+    first = (await sight.look(PROD, [look(1)]))[place(1).target]
+    later = virtual_time.now()
+    driver.there = {place(1).target: replace(seen(1, standings=(standing(1, Worn(envelope=sealed(1))),)), at=later)}
+    again = (await sight.look(PROD, [look(1)]))[place(1).target]
+    assert again.observation.standings is first.observation.standings
+    assert again.observation.at == later
+    assert again.readings is first.readings
+
+
 async def test_no_sticker_is_verified_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     verified: list[Envelope] = []
     verify = codec.verified

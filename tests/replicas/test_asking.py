@@ -8,11 +8,11 @@ import anyio
 import pytest
 
 from desired_state.model import Policy, Sync
-from reconciler import forward
+from reconciler import correlation, forward
 from reconciler.commands import Declined
 from reconciler.core.intent import Grant
 from reconciler.core.machine import JobState
-from reconciler.events import LeaseTaken
+from reconciler.events import Event, JobMoved, LeaseTaken
 from reconciler.loop import execute, reconcile
 from reconciler.store import commands, environments, jobs
 from reconciler.store.errors import JobActive
@@ -86,6 +86,23 @@ async def _over(made: Rig, job: Job) -> bool:
     return await state(made, job) is JobState.COMPLETED
 
 
+async def test_the_holder_knows_from_what_request_a_job_follows_that_another_was_asked_for(postgresql: str) -> None:
+    cause, causes = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", set[str | None]()
+
+    def sink(event: Event) -> None:
+        if isinstance(event, JobMoved) and event.state is JobState.PENDING:
+            causes.add(correlation.cause())
+
+    made = Crew.of(postgresql, declared("1.0.0", targets=1, sync=ASKS))
+    async with made.replica("a", sink=sink) as a, made.replica("b", sink=sink) as b:
+        await until("a holder", lambda: sum(shares([a, b])) == 1)
+        _, other = holder(a, b)
+        with correlation.caused_by(cause):
+            assert await other.reconciler.sync(PROD, ANYTHING, actor="ada") is not None
+        await until("its end", lambda: a.runs("1.0.0") == 1)
+    assert causes == {cause}
+
+
 async def test_wishes_and_suspensions_written_elsewhere_reach_the_holder_at_once(postgresql: str) -> None:
     made = Crew.of(postgresql, declared("1.0.0", targets=3, sync=ASKS))
     made.ttl = timedelta(seconds=60)
@@ -98,12 +115,12 @@ async def test_wishes_and_suspensions_written_elsewhere_reach_the_holder_at_once
         await until("the pause", lambda: _is(a, job, JobState.PAUSED))
         await other.store.write(lambda c: jobs.request(c, job.id, Wish.CONTINUE, "ada", utc()))
         other.reconciler.request(execute(job.id))
-        took = await until("its end", lambda: _over(a, job), within=20)
-        assert took < 10  # sweeps ask every thirty seconds
+        took = await until("its end", lambda: _over(a, job))
+        assert took < 25  # sweeps ask every thirty seconds
         suspension = HandSuspension(reason="a test", actor="ada", since=utc(), until=None)
         await other.store.write(lambda c: environments.suspend(c, PROD, suspension))
         other.reconciler.request(reconcile(PROD))
-        await until("the condition", lambda: _suspended(a), within=20)
+        await until("the condition", lambda: _suspended(a), within=25)
 
 
 async def _is(made: Rig, job: Job, wanted: JobState) -> bool:
@@ -145,7 +162,7 @@ async def test_a_command_that_was_asked_before_its_holder_died_is_carried_out_by
         group.start_soon(ask)
         await anyio.sleep(0.2)
         async with made.replica("b") as b:
-            await until("the answer", lambda: found, within=30)
+            await until("the answer", lambda: found)
             assert [found[0].id if found[0] else None] == [job.id for job in await everything(b)]
 
 

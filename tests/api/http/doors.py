@@ -20,6 +20,7 @@ from api.http.guard import Doorkeeper
 from api.people.principal import Grant, Principal, Verb, owner
 from api.problem import Problem
 from api.settings import Settings
+from api.telemetry.requests import Tracing
 from desired_state.model import DesiredState
 from stickers.redaction import Redactor
 from tests.harness import virtual_time
@@ -35,6 +36,7 @@ ROLES: Final[Mapping[str, tuple[Verb, ...]]] = {
     "freezer": (Verb.READ, Verb.FREEZE),
     "auditor": (Verb.AUDIT_READ,),
     "admin": (Verb.ADMIN, Verb.TOKEN_ADMIN),
+    "keeper": (Verb.AGENT_ADMIN,),
 }
 
 
@@ -78,14 +80,23 @@ class Door:
 
 
 @asynccontextmanager
-async def door(*states: DesiredState, caps: Caps | None = None, **parts: Any) -> AsyncIterator[Door]:
-    async with rig(*states, **({"tell": act.told} | parts)) as made, opened(made, caps or Caps()) as door:
+async def door(
+    *states: DesiredState, caps: Caps | None = None, tracing: Tracing | None = None, **parts: Any
+) -> AsyncIterator[Door]:
+    async with (
+        rig(*states, **({"tell": act.told} | parts)) as made,
+        opened(made, caps or Caps(), tracing=tracing) as door,
+    ):
         yield door
 
 
 @asynccontextmanager
 async def opened(
-    made: Rig, caps: Caps, settings: Settings | None = None, now: Callable[[], datetime] = virtual_time.now
+    made: Rig,
+    caps: Caps,
+    settings: Settings | None = None,
+    now: Callable[[], datetime] = virtual_time.now,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Door]:
     house = House(
         settings=settings or Settings(),
@@ -99,7 +110,7 @@ async def opened(
     )
     doorkeeper = Believing()
     app = application(house, doorkeeper)
-    transport = httpx2.ASGITransport(app=gated(app, caps), raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(app=gated(app, caps, tracing), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://holdfast") as client:
         yield Door(rig=made, house=house, app=app, client=client, doorkeeper=doorkeeper)
 

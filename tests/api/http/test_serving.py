@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import time
@@ -103,6 +104,43 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 @pytest.fixture(autouse=True)
 def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def shown(port: int) -> bytes:
+    """The certificate that whoever connects now is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw) as over:
+        found = over.getpeercert(binary_form=True)
+    assert found is not None
+    return found
+
+
+def der(file: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(file.read_text())
+
+
+async def test_a_new_certificate_is_shown_to_whoever_connects_and_a_bad_one_is_not_taken(tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    async with rig(declared("1.0.0", targets=1), running=False) as made, opened(made, Caps()) as door:
+        server = on_port(gated(door.app, Caps()), "127.0.0.1", 0, certificate=files[0], key=files[1])
+        async with anyio.create_task_group() as group:
+            port = await group.start(server.run_until_stopped)
+            first = der(files[0])
+            assert await anyio.to_thread.run_sync(shown, port) == first
+            key = files[1].read_bytes()
+            certificate(tmp_path)
+            second = der(files[0])
+            files[1].write_bytes(key)  # of the other certificate
+            with pytest.raises(ssl.SSLError):
+                server.take_certificate()
+            assert await anyio.to_thread.run_sync(shown, port) == first
+            certificate(tmp_path)
+            server.take_certificate()
+            third = await anyio.to_thread.run_sync(shown, port)
+            assert third == der(files[0])
+            assert third not in (first, second)
+            server.should_exit = True
 
 
 def logged_in(settings: Settings, token: str, monkeypatch: pytest.MonkeyPatch) -> int:

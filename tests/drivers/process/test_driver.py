@@ -789,7 +789,7 @@ async def test_an_unreadable_sticker_is_a_problem_and_not_a_sticker(yard: Yard) 
 async def told(yard: Yard, happens: Callable[[], object]) -> float:
     """Seconds from what happens to the target until its watcher tells of it."""
     other = yard.target_at(yard.root.parent / "other", "web-2")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with aclosing(yard.driver.watch([other, yard.target])) as watched, anyio.create_task_group() as group:
             began: list[float] = []
 
@@ -829,7 +829,7 @@ async def test_a_log_is_told_from_its_tail_and_followed(yard: Yard) -> None:
     await yard.restart(placement)
     assert [line async for line in yard.driver.logs(yard.target, yard.id, tail=1, follow=False)] == ["shop 1.0 listens"]
     lines: list[str] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with aclosing(yard.driver.logs(yard.target, yard.id, tail=10, follow=True)) as followed:
             async for line in followed:
                 lines.append(line)

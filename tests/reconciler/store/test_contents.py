@@ -198,3 +198,19 @@ def test_what_was_used_last_is_remembered_longest() -> None:
     memory.get("a")
     memory.keep("c", 3, 40)
     assert (memory.get("a"), memory.get("b"), memory.get("c")) == (1, None, 3)
+
+
+def test_what_nobody_asks_for_is_not_kept_decoded() -> None:
+    memory = contents._Decoded(room=100, idle=-1.0)
+    memory.keep("a", "of a job that is long over", 40)
+    assert memory.get("a") is None
+    memory.keep("b", "fits again", 90)
+    assert list(memory._kept) == ["b"]
+
+
+def test_what_somebody_still_holds_is_found_however_long_ago_it_was_asked_for() -> None:
+    memory, [held] = contents._Decoded(room=100, idle=-1.0), fleet(1).placements
+    memory.keep("a", held, 40)
+    assert memory.get("a") is held
+    del held
+    assert memory.get("a") is None
