@@ -57,6 +57,7 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
     thrift.begin()
     sys.setswitchinterval(SWITCH)
     async with built(settings) as house, AsyncExitStack() as doors:
+        sources.tell_of_lacking(house.sources)
         watch = _watch(house)
         servers = [on_socket(gated(application(house, AtTheSocket()), Caps(), house.tracing), settings.socket)]
         if where is not None:
