@@ -39,7 +39,7 @@ async def examined(
 
 
 async def _examined(drivers: Mapping[str, Driver], look: Look) -> tuple[Diagnosis, ...]:
-    kind = look.target.driver
+    kind = look.target.hands
     try:
         with anyio.fail_after(WITHIN.total_seconds()):
             driver = drivers[kind]

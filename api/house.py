@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from api.agents.parts import Agents
 from api.bell import Bell
 from api.problem import Problem
 from api.settings import Settings
@@ -20,6 +22,9 @@ from reconciler.store.store import Store
 from stickers.names import EnvironmentId, InstallationId
 from stickers.redaction import Redactor
 from stickers.signature import Envelope, Keyring, Sign, Statement
+
+if TYPE_CHECKING:
+    from api.agents.station import Station
 
 
 def signs_nothing(statement: Statement, environment: EnvironmentId, record: object) -> Envelope:
@@ -49,3 +54,5 @@ class House:
     metrics: Metrics = field(default_factory=Metrics)
     thrift: Thrift = field(default_factory=Thrift)
     tracing: Tracing | None = None
+    agents: Agents | None = None
+    station: Station | None = None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from api.problem import Problem
 from stickers import digest, names
 from stickers.names import KeyId
-from stickers.signature import Keyring, PublicKey, Signer, Statement, key_id
+from stickers.signature import OF_INSTALLATION, Keyring, PublicKey, Signer, Statement, key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,7 +35,7 @@ FORMAT: Final = "holdfast.keyring/v1"
 KEYRING: Final = "keyring.json"
 LARGEST: Final = 1024 * 1024  # bytes that are read of any file here
 SUBJECT: Final = re.compile(rf"(?:{'|'.join(Statement)}):[a-z0-9*/-]+")
-EVERYTHING: Final = tuple(f"{statement}:*" for statement in Statement)
+EVERYTHING: Final = tuple(f"{statement}:*" for statement in OF_INSTALLATION)
 
 Now = Callable[[], datetime]
 
@@ -43,7 +43,7 @@ Now = Callable[[], datetime]
 def subjects(project: str = "*", environment: str = "*") -> tuple[str, ...]:
     """What a key may speak of: all statements about the environments of a project, or about one."""
     where = "*" if (project, environment) == ("*", "*") else f"{_name(project)}/{_name(environment)}"
-    return tuple(f"{statement}:{where}" for statement in Statement)
+    return tuple(f"{statement}:{where}" for statement in OF_INSTALLATION)
 
 
 def _name(text: str) -> str:
@@ -77,7 +77,7 @@ def rotate(directory: Path, *, subjects: Sequence[str] | None = None, now: Now =
 def _grown(subjects: tuple[str, ...]) -> tuple[str, ...]:
     """Subjects of a key made before there were checkpoints: who may speak of everything somewhere, may of those too."""
     places = [text.partition(":")[2] for text in subjects]
-    whole = [place for place in dict.fromkeys(places) if places.count(place) == len(Statement) - 1]
+    whole = [place for place in dict.fromkeys(places) if places.count(place) == len(OF_INSTALLATION) - 1]
     return subjects + tuple(more for place in whole if (more := f"{Statement.CHECKPOINT}:{place}") not in subjects)
 
 

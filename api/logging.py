@@ -14,6 +14,7 @@ from structlog.types import Processor
 
 from api.settings import Settings
 from reconciler.events import (
+    AgentLocked,
     Event,
     LeaseLost,
     Looked,
@@ -28,7 +29,7 @@ from reconciler.events import (
 from stickers.redaction import Redactor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-ALARMS: Final = (LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
+ALARMS: Final = (AgentLocked, LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
 DETAILS: Final = (Looked, Progressed, TaskMoved)
 
 

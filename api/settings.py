@@ -23,10 +23,11 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 LEAST: Final = 1  # of every number
 MEANING: Final = "meaning"
 
-HOLDING, REPLICAS, DOOR, PEOPLE, TELLING, ASKING = (
+HOLDING, REPLICAS, DOOR, AGENTS, PEOPLE, TELLING, ASKING = (
     "What is held, and where it is kept",
     "Several replicas on one PostgreSQL",
     "Listening (`holdfast serve`)",
+    "Agents",
     "People",
     "What is told elsewhere",
     "Whoever asks (every other command)",
@@ -174,6 +175,39 @@ class Settings:
             DOOR, "Addresses and networks whose forwarded addresses are believed, with commas.", example="192.0.2.0/24"
         ),
     )
+    agents_listen: str = field(
+        default="",
+        metadata=_means(
+            AGENTS, "HOST:PORT, for agents alone: mutual TLS of their own authority.", example="0.0.0.0:8421"
+        ),
+    )
+    agents_url: str = field(
+        default="",
+        metadata=_means(
+            AGENTS,
+            "The address at which agents reach this process; its host stands in the listener's certificate.",
+            example="https://holdfast.example.com:8421",
+        ),
+    )
+    signer: Path | None = field(
+        default=None,
+        metadata=_means(
+            AGENTS,
+            "The socket of `holdfast signer`, which authorises each task of an agent.",
+            example="/var/lib/holdfast-signer/signer.sock",
+            file=True,
+        ),
+    )
+    signer_key: Path | None = field(
+        default=None,
+        metadata=_means(
+            AGENTS,
+            "The file with the signer's public key, which agents are told when they join; by default `public` beside "
+            "the signer's socket.",
+            example="/etc/holdfast/signer.pub",
+            file=True,
+        ),
+    )
     oidc_issuer: str = field(
         default="",
         metadata=_means(
@@ -254,6 +288,17 @@ class Settings:
     @property
     def keys(self) -> Path:
         return self.key_directory or self.state / "keys"
+
+    @property
+    def authority(self) -> Path:
+        """Where the authority for agents is kept."""
+        return self.keys / "authority"
+
+    @property
+    def signer_public(self) -> Path:
+        if self.signer_key is None and self.signer is not None:
+            return self.signer.parent / "public"
+        return self.signer_key or self.keys / "signer.pub"
 
     @property
     def is_shared(self) -> bool:

@@ -12,21 +12,18 @@ import structlog
 from anyio import to_thread
 
 from api.problem import Problem
+from api.repositories import clone
 from api.settings import Settings
-from desired_state.secrets import Resolve, SecretRef
+from desired_state.secrets import Resolve
 from desired_state.sources import declared
-from desired_state.sources.base import Source, SourceUnavailable, Tree
+from desired_state.sources.base import Source, Tree
 from desired_state.sources.directory import Directory
-from desired_state.sources.git import Git, Repository, Secret
-from desired_state.sources.git_trust import Verify
-from drivers.errors import DriverError
 from reconciler.documents import Documents
 from reconciler.sources import Followed
 from stickers import digest
 
 if TYPE_CHECKING:
     from api.house import House
-    from desired_state.schema import SecretReference
     from reconciler.store.store import Store
 
 ALONE = "documents"  # the name of the one source where no file declares others
@@ -104,15 +101,10 @@ async def trees(sources: Mapping[str, declared.Source], secret: Resolve) -> Mapp
     with tempfile.TemporaryDirectory(prefix="holdfast-") as place:
         for name, said in sources.items():
             if said.git is not None:
-                credentials = _value(said.git.credentials, secret) if said.git.credentials else None
-                found[name] = await Git(_repository(said.git), Path(place) / name, credentials).read()
+                found[name] = await clone(said.git, Path(place) / name, secret).read()
             elif said.directory is not None:
                 found[name] = await Directory(Path(said.directory.path)).read()
     return found
-
-
-def reference(said: SecretReference) -> SecretRef:
-    return SecretRef(reference=said.secret, version=said.version)
 
 
 def _built(said: declared.Source, settings: Settings, store: Store, secret: Resolve) -> Source:
@@ -122,37 +114,4 @@ def _built(said: declared.Source, settings: Settings, store: Store, secret: Reso
         return Documents(store)
     assert said.git is not None
     place = settings.state.absolute() / "sources" / f"{said.name}-{digest.short(digest.of(said.git.repository))}"
-    credentials = _value(said.git.credentials, secret) if said.git.credentials else None
-    return Git(_repository(said.git), place, credentials)
-
-
-def _repository(said: declared.GitSource) -> Repository:
-    return Repository(
-        url=said.repository,
-        ref=said.ref,
-        path=said.path,
-        username=said.username,
-        deadline=said.deadline.total_seconds(),
-        size=said.size,
-        ca=Path(said.ca) if said.ca else None,
-        known_hosts=Path(said.known_hosts) if said.known_hosts else None,
-        rewrites=said.history == "any",
-        verify=_verify(said.verify) if said.verify else None,
-    )
-
-
-def _verify(said: declared.Verified) -> Verify:
-    if said.ssh is not None:
-        return Verify(method="ssh", keys=Path(said.ssh), commits=said.commits)
-    assert said.gpg is not None
-    return Verify(method="gpg", keys=Path(said.gpg), commits=said.commits)
-
-
-def _value(said: SecretReference, secret: Resolve) -> Secret:
-    async def told() -> str:
-        try:
-            return await secret(reference(said))
-        except DriverError as error:
-            raise SourceUnavailable(str(error), reason="CredentialsUnavailable") from None
-
-    return told
+    return clone(said.git, place, secret)

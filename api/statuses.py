@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from api.forges import Forge, NotSaid
 from api.house import House
-from api.sources import reference
+from api.repositories import reference
 from desired_state.sources import declared
 from reconciler.core.conditions import Condition, ConditionType
 from reconciler.core.conditions import Status as Truth

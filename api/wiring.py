@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Final
 from anyio import to_thread
 
 from api import keys, logging, sources
+from api.agents.authority import Authority
+from api.agents.enrolled import Enrolled
+from api.agents.parts import Agents, signers_in
 from api.bell import Bell
 from api.commands import act
 from api.house import House, signs_nothing
@@ -34,6 +38,7 @@ from reconciler import bell
 from reconciler.daemon import Parts, Reconciler
 from reconciler.events import Event, Sink, to_all
 from reconciler.means import Limits
+from reconciler.store import agents as agent_rows
 from reconciler.store import installations, listening, replicas
 from reconciler.store.errors import StoreError
 from reconciler.store.records import Role
@@ -41,10 +46,11 @@ from reconciler.store.store import Store
 from stickers import codec
 from stickers.names import InstallationId, KeyId
 from stickers.redaction import Redactor
-from stickers.signature import Envelope, Keyring, SignatureError
+from stickers.signature import Envelope, Keyring, PublicKey, SignatureError
 from stickers.sticker import Sticker
 
 if TYPE_CHECKING:
+    from api.agents.station import Station
     from api.telemetry.traces import Traces
 
 NOBODY: Final = InstallationId("unknown")  # stands for an installation that has no store yet
@@ -85,7 +91,12 @@ async def built(settings: Settings) -> AsyncIterator[House]:
         drivers = Drivers(tools)
         try:
             with _traced(settings) as traced:
-                yield _house(settings, declared, store, drivers, tools, keyring, redactor, traced, place, signer.key.id)
+                house = _house(
+                    settings, declared, store, drivers, tools, keyring, redactor, traced, place, signer.key.id
+                )
+                if house.agents is not None:
+                    await house.agents.roll.refresh()  # what agents signed is believed from the first look on
+                yield house
         finally:
             await drivers.aclose()
             await resolver.aclose()
@@ -162,6 +173,20 @@ def _house(
     def rung(event: Event) -> None:
         told.ring()
 
+    def again() -> Keyring:
+        return merged(keys.load_keyring(settings.keys), agents.roll.keys)
+
+    def overheard(word: str) -> None:
+        if word in (agent_rows.WORD, bell.EVERYTHING):
+            agents.roll.nudge()
+
+    sink = to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung)
+    agents = _agents(settings, store, tools, keyring, sink, place.name)
+    station = _station(settings, store, agents, sink)
+    if station is not None:
+        drivers.serve(station.driver)
+        agents = replace(agents, hold=station.hold)
+
     parts = Parts(
         store=store,
         drivers=drivers,
@@ -170,7 +195,7 @@ def _house(
         holder=f"{tools.installation}@{place.name}",
         sources=sources.followed(declared, settings, store, tools.secret),
         load=_load,
-        sink=to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung),
+        sink=sink,
         limits=Limits(actions=settings.concurrency),
         ttl=timedelta(seconds=settings.lease_seconds),
         bell=_replicas(settings, store, logging.write),
@@ -178,13 +203,23 @@ def _house(
         tell=act.told,
         version=version("holdfast"),
         key=key,
-        keys_again=lambda: keys.load_keyring(settings.keys),
+        keys_again=again,
+        overheard=overheard,
+        agents=station.at.url if station is not None else "",
     )
+    reconciler = Reconciler(parts)
+
+    def believes(_: Sequence[PublicKey]) -> None:
+        keyring.keys = again().keys
+        reconciler.believe(keyring)
+
+    agents.roll.believes = believes
+    agents.roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
     return House(
         settings=settings,
         installation=tools.installation,
         store=store,
-        reconciler=Reconciler(parts),
+        reconciler=reconciler,
         drivers=drivers,
         keyring=keyring,
         sign=tools.sign,
@@ -196,7 +231,51 @@ def _house(
         metrics=metrics,
         thrift=thrift,
         tracing=traced,
+        agents=agents,
+        station=station,
     )
+
+
+def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, sink: Sink, place: str) -> Agents:
+    """Who is on the roll is read when the house is built, and again while it is open."""
+
+    def installations_own() -> list[PublicKey]:
+        others = {key.id for key in roll.keys}
+        return [key for key in keyring.keys.values() if key.id not in others]
+
+    roll = Enrolled(
+        store,
+        now=utc,
+        sink=sink,
+        place=place,
+        url=settings.agents_url,
+        base=installations_own,
+    )
+    return Agents(
+        authority=Authority(settings.authority, tools.installation),
+        roll=roll,
+        signers=signers_in(settings.signer_public),
+        url=settings.agents_url,
+    )
+
+
+def _station(settings: Settings, store: Store, agents: Agents, sink: Sink) -> Station | None:
+    """Where agents are listened for, if they are."""
+    if not settings.agents_listen:
+        return None
+    from api.agents import station  # with everything that speaks with agents, and only where somebody does
+
+    at = station.where(settings)
+    assert at is not None
+    means = station.Means(
+        store=store, authority=agents.authority, roll=agents.roll, signers=agents.signers, sink=sink, now=utc
+    )
+    return station.Station(at, means)
+
+
+def merged(keyring: Keyring, agents: Sequence[PublicKey]) -> Keyring:
+    """The keys of the installation, and those of agents that are none of them."""
+    return Keyring((*(key for key in agents if key.id not in keyring.keys), *keyring.keys.values()))
 
 
 async def _load(tree: Tree) -> Resolved:

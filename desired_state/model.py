@@ -157,6 +157,11 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=dict)
     connection: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def hands(self) -> str:
+        """Whose hands and eyes it needs: those of its runtime, here or of an agent."""
+        return f"{self.driver}@agent" if self.connection.get("via") == "agent" else self.driver
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseComponent:

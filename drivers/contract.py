@@ -176,7 +176,8 @@ Change = Deploy | Restart | Remove
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One idempotent request to one target. `deadline` is the longest it may take. `rendered` are the files that were
-    kept for these changes, where the runtime deploys files that are kept (`Rendering.deploys`)."""
+    kept for these changes, where the runtime deploys files that are kept (`Rendering.deploys`). `back`: it returns to
+    what was proven before."""
 
     key: ActionKey
     fence: int
@@ -187,6 +188,7 @@ class Action:
     changes: tuple[Change, ...]
     deadline: timedelta
     rendered: tuple[Rendered, ...] = ()
+    back: bool = False
 
 
 class Result(StrEnum):

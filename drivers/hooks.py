@@ -62,7 +62,7 @@ async def _here(errand: Errand) -> Ended:
 async def _run(errand: Errand) -> tuple[int | None, bytes]:
     """Its exit code, None when it was ended at its deadline, and the end of what it printed."""
     if not await anyio.to_thread.run_sync(host.sandboxed):
-        return await _ran(errand)
+        return await ran(errand)
     for _ in range(host.TRIES):
         code, output, begun = await _ran_in_sandbox(errand)
         if begun or code is None or b"bwrap: execvp" in output:
@@ -76,7 +76,7 @@ async def _ran_in_sandbox(errand: Errand) -> tuple[int | None, bytes, bool]:
     told, tell = os.pipe()
     try:
         try:
-            code, output = await _ran(errand, (*host.SANDBOX, "--json-status-fd", str(tell), "--"), tell)
+            code, output = await ran(errand, (*host.SANDBOX, "--json-status-fd", str(tell), "--"), tell)
         finally:
             os.close(tell)
         return code, output, b"exit-code" in os.read(told, READ)
@@ -84,7 +84,7 @@ async def _ran_in_sandbox(errand: Errand) -> tuple[int | None, bytes, bool]:
         os.close(told)
 
 
-async def _ran(errand: Errand, around: tuple[str, ...] = (), *fds: int) -> tuple[int | None, bytes]:
+async def ran(errand: Errand, around: tuple[str, ...] = (), *fds: int) -> tuple[int | None, bytes]:
     """Whatever it left in its process group has ended."""
     process = await anyio.open_process(
         [*around, *errand.argv],

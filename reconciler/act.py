@@ -45,7 +45,7 @@ from drivers.errors import (
 from drivers.errors import Retryable as TryAgain
 from reconciler import events
 from reconciler.core import drift, retry
-from reconciler.core.intent import Cause, ChangeKind
+from reconciler.core.intent import Cause, ChangeKind, JobKind
 from reconciler.core.judge import Verdict
 from reconciler.core.known import NOTHING_REMEMBERED, Known, Memory, Seen, Trust
 from reconciler.core.machine import TaskEvent, TaskState
@@ -334,7 +334,7 @@ class _Flight:
     async def _asked_of_driver(self) -> tuple[Receipt | None, str | None, str]:
         try:
             action = self._action()
-            driver = self._means.drivers[action.target.driver]
+            driver = self._means.drivers[action.target.hands]
             with anyio.move_on_after(action.deadline.total_seconds() + MARGIN):
                 receipt = await driver.apply(action, report=self._report)
                 return receipt, None, "; ".join(outcome.detail for outcome in receipt.outcomes)
@@ -358,12 +358,13 @@ class _Flight:
             changes=self.task.intent.changes,
             deadline=_deadline(self.task.intent.changes, self._means.limits.action),
             rendered=self._rendered,
+            back=self.task.direction is Direction.BACK or self._errand.job.kind is JobKind.ROLLBACK,
         )
 
     def _deployed_as_kept(self) -> frozenset[RenderedKind]:
         target = self._errand.target(self.task.target)
         try:
-            driver = self._means.drivers[target.driver] if target else None
+            driver = self._means.drivers[target.hands] if target else None
         except Exception:  # whatever keeps a driver from being had, the action says
             return frozenset()
         return driver.deploys if isinstance(driver, Rendering) else frozenset()

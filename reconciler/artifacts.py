@@ -95,7 +95,7 @@ def _of_target(
 
 def _driver(means: Means, target: Target) -> Rendering | None:
     try:
-        found = means.drivers[target.driver]
+        found = means.drivers[target.hands]
     except Exception:  # whatever keeps a driver from being had, its action says
         return None
     return found if isinstance(found, Rendering) else None

@@ -62,7 +62,8 @@ class Parts:
 
     With a `bell` other replicas may work on the same database; `version` and `key`, the id of the key that signs, are
     told to them, and `keys_again` reads the keyring again when one of them signs with a key that is not in it. `tell`
-    is what is kept as the answer to a request that is to take effect once.
+    is what is kept as the answer to a request that is to take effect once. `overheard` is called with every word of the
+    bell, for parts that are no business of the reconciler. `agents` is the address at which agents reach this process.
     """
 
     store: Store
@@ -84,6 +85,8 @@ class Parts:
     version: str = ""
     key: str = ""
     keys_again: Callable[[], Keyring] | None = None
+    overheard: Callable[[str], None] = lambda word: None
+    agents: str = ""
 
 
 class Reconciler:
@@ -379,11 +382,13 @@ class Reconciler:
             role=parts.role,
             version=parts.version,
             key=parts.key,
+            agents=parts.agents,
             until=parts.tools.now(),
         )
 
     def _heard(self, word: str) -> None:
         """A word of any replica, this one's own among them."""
+        self._parts.overheard(word)
         kind, _, id = word.partition(":")
         key = loop.parsed(word)
         if kind == "answer" and id in self._answers:
@@ -430,6 +435,10 @@ class Reconciler:
         if KeyId(other.key) not in keyring.keys:
             self._doubted.add(other.id)
             self._parts.sink(events.ReplicaDoubted(replica=other.place, key=other.key))
+
+    def believe(self, keyring: Keyring) -> None:
+        """Other keys are in the keyring by now: what was seen is read anew."""
+        self._means.eyes.believe(keyring)
 
     def _lost(self, environment: EnvironmentId) -> None:
         """Whoever is entitled to it takes it, maybe this one again."""

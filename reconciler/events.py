@@ -11,7 +11,7 @@ from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
 from reconciler.core.plan import JobKind
 from reconciler.store.records import Job
-from stickers.names import EnvironmentId, JobId, PlacementId, ReleaseName, TargetId, TaskId
+from stickers.names import AgentName, EnvironmentId, JobId, PlacementId, ReleaseName, TargetId, TaskId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +180,24 @@ class WatchLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentJoined:
+    """An agent has an identity from now on, or the next generation of it."""
+
+    agent: AgentName
+    generation: int
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLocked:
+    """An alarm: an identity or a join token was used by somebody else too. Nobody speaks with the agent until a person
+    has looked."""
+
+    agent: AgentName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     """The loop has ended; `abandoned` are the turns that did not finish in time and were cancelled."""
 
@@ -204,6 +222,8 @@ Event = (
     | RoundFailed
     | TurnFailed
     | WatchLost
+    | AgentJoined
+    | AgentLocked
     | Drained
 )
 

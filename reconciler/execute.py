@@ -376,7 +376,7 @@ class _Turn:
 
     def _powers(self) -> dict[str, Capabilities]:
         records = [*self.errand.desired.targets, *self.errand.known.targets.values()]
-        return self.means.powers(record.driver for record in records)
+        return self.means.powers(record.hands for record in records)
 
     def _of(self, direction: Direction) -> list[Task]:
         return [task for task in self.errand.tasks if task.direction is direction]

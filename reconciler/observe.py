@@ -89,9 +89,9 @@ class Eyes:
         by_kind: dict[str, list[Look]] = {}
         for look in looks:
             if look.target.id in self._suspects:
-                yield look.target.driver, (look,)
+                yield look.target.hands, (look,)
             else:
-                by_kind.setdefault(look.target.driver, []).append(look)
+                by_kind.setdefault(look.target.hands, []).append(look)
         for kind, batch in by_kind.items():
             for start in range(0, len(batch), BATCH):
                 yield kind, batch[start : start + BATCH]

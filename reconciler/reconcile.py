@@ -220,7 +220,7 @@ async def _planned_aside(means: Means, surveyed: Survey) -> Plan:
 
 def powers(means: Means, view: View) -> dict[str, Capabilities]:
     records: Iterable[Target] = (*view.desired.targets, *view.known.targets.values())
-    return means.powers(record.driver for record in records)
+    return means.powers(record.hands for record in records)
 
 
 # -- the job ----------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Runtimes:
         """From now on, watch these targets and no others."""
         groups: dict[str, list[Target]] = {}
         for target in targets:
-            if self._tells(target.driver):
+            if self._tells(target.hands):
                 groups.setdefault(self._way(target), []).append(target)
         wanted = {way: tuple(group) for way, group in groups.items()}
         self._ways = {target.id: self._ways[target.id] for group in wanted.values() for target in group}
@@ -85,8 +85,8 @@ class Runtimes:
             self._changed.set()
 
     def _way(self, target: Target) -> str:
-        """Targets that are reached the same way share one stream. Told once for each, since thousands are swept over
-        and stay as they are."""
+        """Targets that are reached the same way share one stream; each agent is a way of its own. Told once for each,
+        since thousands are swept over and stay as they are."""
         known = self._ways.get(target.id)
         if known is None or known[0] is not target:
             known = self._ways[target.id] = target, _way(target)
@@ -115,7 +115,7 @@ class Runtimes:
 
     async def _stream(self, way: str, targets: tuple[Target, ...], scope: anyio.CancelScope) -> None:
         environments = {target.id: target.environment for target in targets}
-        watcher: Any = self._drivers[targets[0].driver]
+        watcher: Any = self._drivers[targets[0].hands]
 
         async def told(target: TargetId) -> None:
             if target in environments:
@@ -130,4 +130,6 @@ class Runtimes:
 
 
 def _way(target: Target) -> str:
+    if target.hands != target.driver:
+        return f"{target.hands} {target.id}"
     return f"{target.driver} {digest.short(digest.of(dict(target.connection)))}"

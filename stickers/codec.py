@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from stickers import names
-from stickers.names import EnvironmentId
 from stickers.signature import MAX_ENVELOPE, Envelope, Keyring, Statement
 from stickers.sticker import Claim, Phase, Sticker
 
@@ -52,9 +51,10 @@ def read_payload(content: bytes) -> Sticker:
         raise Unreadable(f"not a sticker: {type(error).__name__}: {str(error)[:80]}") from None
 
 
-def environment_in(content: bytes) -> EnvironmentId:
-    """The environment a sticker's payload speaks of: the subject its key must be allowed."""
-    return read_payload(content).claim.environment_id
+def subject_in(content: bytes) -> str:
+    """The target of an environment that a sticker's payload speaks of: the subject its key must be allowed."""
+    claim = read_payload(content).claim
+    return f"{claim.environment_id}/{claim.target}"
 
 
 def verified(envelope: Envelope, keyring: Keyring) -> Sticker:
@@ -62,7 +62,7 @@ def verified(envelope: Envelope, keyring: Keyring) -> Sticker:
 
     Raises `Unreadable`, `Unsigned` or `Forged`.
     """
-    return read_payload(keyring.payload(envelope, Statement.STICKER, environment_in))
+    return read_payload(keyring.payload(envelope, Statement.STICKER, subject_in))
 
 
 def to_file(envelope: Envelope) -> bytes:

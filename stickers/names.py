@@ -23,6 +23,7 @@ KeyId = NewType("KeyId", str)
 JobId = NewType("JobId", str)  # project/environment:number
 TaskId = NewType("TaskId", str)  # job/number
 ActionKey = NewType("ActionKey", str)  # 64 hex: the idempotency key of one action
+AgentName = NewType("AgentName", str)
 EvidenceId = NewType("EvidenceId", str)  # digest of the signed statement
 
 LIVE: Final = SlotName("live")

@@ -3,7 +3,8 @@
 The few lines of DSSE stand here and not in a library, because the library imports every cloud SDK that is installed,
 for a third of a second and some 30 MB; the tests hold them to it.
 
-A subject is ``statement:project/environment``; a key is allowed patterns of subjects (``sticker:default/*``).
+A subject is ``statement:project/environment``, or finer, ``statement:project/environment/target``; a key is allowed
+patterns of subjects (``sticker:default/*``).
 Whoever needs a signature is handed `Sign`, never a key.
 
     SignatureError
@@ -38,11 +39,15 @@ class Statement(StrEnum):
     EVIDENCE = "evidence"
     ACTION = "action"
     CHECKPOINT = "checkpoint"  # how far an audit chain reached
+    TASK = "task"  # what an agent may do, said by the signer
+    RESULT = "result"  # what came of it, said by the agent
 
     @property
     def payload_type(self) -> str:
         return f"application/vnd.holdfast.{self.value}.v1+json"
 
+
+OF_INSTALLATION: Final = (Statement.STICKER, Statement.EVIDENCE, Statement.ACTION, Statement.CHECKPOINT)
 
 Sign = Callable[[Statement, EnvironmentId, object], Envelope]
 
@@ -69,7 +74,9 @@ class PublicKey:
     retired: bool = False
 
     def allows(self, subject: str) -> bool:
-        return any(fnmatchcase(subject, pattern) for pattern in self.subjects)
+        """Whoever may speak of an environment may speak of each of its targets."""
+        wider = subject.rpartition("/")[0] if subject.count("/") > 1 else subject
+        return any(fnmatchcase(one, pattern) for pattern in self.subjects for one in (subject, wider))
 
     def signed(self, signature: bytes, content: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature  # 30 ms, only where signatures are read
@@ -98,7 +105,7 @@ class Keyring:
     def __init__(self, keys: Iterable[PublicKey]) -> None:
         self.keys: Mapping[KeyId, PublicKey] = {key.id: key for key in keys}
 
-    def payload(self, envelope: Envelope, statement: Statement, subject_of: Callable[[bytes], EnvironmentId]) -> bytes:
+    def payload(self, envelope: Envelope, statement: Statement, subject_of: Callable[[bytes], str]) -> bytes:
         """The payload, if a known key that may speak of its subject signed it; else `SignatureError`."""
         sealed = _opened(envelope)
         if sealed.payload_type != statement.payload_type:

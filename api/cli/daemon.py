@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from api import sources, thrift
+from api.commands.agents import settle_authority
 from api.house import House
 from api.http import address, routers
 from api.http.app import AtTheSocket, application, gated
@@ -77,6 +78,12 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
             if watch is not None:
                 group.start_soon(watch.run)
             group.start_soon(Statuses(house).run)
+            if house.agents is not None:
+                group.start_soon(house.agents.roll.run)
+            if house.station is not None and house.agents is not None:
+                await settle_authority(house, house.agents, "holdfast")
+                port = await group.start(house.station.run)
+                log.info("listening_for_agents", url=house.station.at.url, port=port)
             log.info(
                 "holding",
                 documents=str(settings.sources or settings.documents),
@@ -84,6 +91,8 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
                 role=settings.role,
             )
             await _held(house, stopped)
+            if house.station is not None:
+                await house.station.aclose()
             house.bell.close()  # streams say farewell, so that the servers need not cut them off
             for server in servers:
                 server.should_exit = True

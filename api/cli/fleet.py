@@ -42,6 +42,8 @@ def _environments(answer: dict[str, Any]) -> None:
             for row in answer["environments"]
         ),
     )
+    if counts := answer.get("agents"):
+        print(f"\nagents: {', '.join(f'{number} {word}' for word, number in sorted(counts.items()))}")
     if problem := answer["source"].get("problem"):
         print(show.paint(f"\nThe documents are not read: {show.clean(problem)}", "33"))
         print("The last accepted state stays in force.")

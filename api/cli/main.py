@@ -7,6 +7,7 @@ text so that nothing is imported before it is needed.
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,12 @@ SOURCE: Final = option("source", metavar="SOURCE", help="its name")
 JOB: Final = option("job", metavar="JOB", help="job id, such as default/staging:12 or staging:12")
 LIMIT: Final = option("--limit", type=int, default=20, metavar="N", help="how many rows (default 20)")
 WAIT: Final = option("--no-wait", action="store_true", help="answer as soon as the job is made; do not follow it")
+SIGNER_DIRECTORY: Final = option(
+    "--directory", metavar="DIR", default=".holdfast-signer", help="the signer's own (default ./.holdfast-signer)"
+)
 HOLDER: Final = option("name", metavar="NAME", help="a user, or group:NAME")
+AGENT: Final = option("name", metavar="NAME", help="an agent")
+KINDS: Final = option("kinds", nargs="+", metavar="KIND", help="docker, compose, process, systemd or script")
 PLACE: Final = option("--in", dest="place", metavar="PLACE", help="environment, project/* or * (default *: everywhere)")
 PASSWORD: Final = option("--password-file", metavar="FILE", help="its first line is the password; - is standard input")
 GRANTABLE: Final = (
@@ -62,6 +68,11 @@ GRANTABLE: Final = (
     "auditor    read, audit.read\n"
     "admin      read, admin, token.admin, agent.admin, target.edit, policy.edit, audit.read"
 )
+GARBAGE: Final = (
+    10_000,
+    10,
+    10,
+)  # new objects between two collections: at 700, a look at many hosts spends half on them
 JOB_EXITS: Final = (
     (OK, "done, or nothing to do"),
     (FAILED, "the job failed, was rolled back, cancelled or superseded"),
@@ -200,6 +211,61 @@ COMMANDS: Final = (
         (option("file", metavar="FILE", help="a sticker.json"),),
         ("holdfast sticker verify /srv/shop/api/sticker.json",),
         ((OK, "valid"), (FAILED, "unsigned, forged or unreadable; says which and why"), (ERROR, "no such file")),
+    ),
+    Command(
+        ("signer", "init"),
+        "Make the signer's directory: its first key, and a policy to begin with.",
+        "api.cli.signer:init",
+        (SIGNER_DIRECTORY,),
+        ("holdfast signer init --directory /var/lib/holdfast-signer",),
+        detail="As a user of its own, that is not the server's. Agents trust the key by its fingerprint.",
+    ),
+    Command(
+        ("signer", "run"),
+        "Run the signer: authorise what agents are asked to do, by a policy and documents of its own.",
+        "api.cli.signer:run",
+        (
+            SIGNER_DIRECTORY,
+            option("--socket", metavar="PATH", help="where it is asked (default signer.sock in the directory)"),
+            option("--group", metavar="NAME", help="the group that the socket is given to"),
+        ),
+        ("holdfast signer run --directory /var/lib/holdfast-signer --group holdfast",),
+        ((OK, "ended by SIGTERM or SIGINT"), (ERROR, "another process signs from there, or bad input")),
+    ),
+    Command(
+        ("signer", "check"),
+        "Check the signer's policy; with a verb, say whether its rules let such a task.",
+        "api.cli.signer:check",
+        (
+            SIGNER_DIRECTORY,
+            option("--policy", metavar="FILE", help="another than that of the directory"),
+            option("--verb", metavar="VERB", help="such as deploy"),
+            option("--agent", metavar="NAME", default="", help="whose task it is"),
+            option("--target", metavar="TARGET", default="", help="name, or project/name"),
+            option("--environment", metavar="ENV", default="", help="name, or project/name"),
+            option("--repository", metavar="REPOSITORY", help="where the artifact is from"),
+        ),
+        (
+            "holdfast signer check --directory /var/lib/holdfast-signer",
+            "holdfast signer check --verb deploy --agent web-1 --target web-1 --environment prod",
+        ),
+        ((OK, "no findings, and the rules let it"), (FAILED, "the rules do not let it; says why"), (ERROR, "findings")),
+    ),
+    Command(
+        ("signer", "rotate"),
+        "Make the key that is to follow; with --finish, have it sign.",
+        "api.cli.signer:rotate",
+        (SIGNER_DIRECTORY, option("--finish", action="store_true", help="the key that was made signs from now on")),
+        ("holdfast signer rotate", "holdfast signer rotate --finish"),
+        detail="In between, the former key signs the tasks by which agents learn to trust the new one.",
+    ),
+    Command(
+        ("signer", "log"),
+        "Show what was signed and refused; with --verify, whether the log is whole.",
+        "api.cli.signer:log",
+        (SIGNER_DIRECTORY, LIMIT, option("--verify", action="store_true", help="follow the chain from its beginning")),
+        ("holdfast signer log --limit 50", "holdfast signer log --verify"),
+        ((OK, "shown, or whole"), (FAILED, "a line does not follow from the one before it"), (ERROR, "bad input")),
     ),
     Command(
         ("run",),
@@ -638,6 +704,166 @@ COMMANDS: Final = (
         ("holdfast token revoke 4f1d0c22ab90",),
     ),
     Command(
+        ("agent", "invite"),
+        "Invite a host: print a join token for it, once, and keep the name and targets for it.",
+        "api.cli.agents:invite",
+        (
+            option("name", metavar="NAME", help="what the agent is called: small letters, digits and hyphens"),
+            option(
+                "--target",
+                dest="targets",
+                action="append",
+                default=[],
+                metavar="T",
+                help="it serves; may be given again",
+            ),
+            option(
+                "--kind", dest="kinds", action="append", default=[], metavar="KIND", help="runtime granted to it; again"
+            ),
+            option("--shared", action="store_true", help="other agents serve these targets too, one of them at a time"),
+        ),
+        (
+            "holdfast agent invite web-1 --target web-1 --kind docker",
+            "holdfast agent invite rack-2 --target edge --shared --kind compose --kind systemd",
+            "holdfast agent invite web-1 --output json | jq -r .token",
+        ),
+        (
+            (OK, "the token is printed"),
+            (ERROR, "the name is locked, a target is somebody else's, or no signer is known"),
+        ),
+        detail="The token counts for 15 minutes and once; a second use locks the name. An agent that is there already\n"
+        "keeps its targets and is somebody new once it has joined again. Kinds: docker, compose, process, systemd,\n"
+        "script.",
+    ),
+    Command(
+        ("agent", "list"),
+        "List agents: state, version, capabilities, last contact, queue, targets.",
+        "api.cli.agents:index",
+        (option("--all", action="store_true", help="the removed ones too"),),
+        ("holdfast agent list", "holdfast agent list --output json"),
+        detail="online    heard within 45 s\ndegraded  a sign of life is missing\noffline   silent for more than 90 s",
+    ),
+    Command(
+        ("agent", "show"),
+        "Show one agent, with its certificates.",
+        "api.cli.agents:show_one",
+        (AGENT,),
+        ("holdfast agent show web-1",),
+        ((OK, "it may speak"), (FAILED, "it is locked, removed or has not joined"), (ERROR, "no such agent")),
+    ),
+    Command(
+        ("agent", "lock"),
+        "Speak with an agent no more, at once; nothing it holds is changed.",
+        "api.cli.agents:lock",
+        (AGENT, option("--reason", metavar="WHY", help="kept in the record")),
+        ("holdfast agent lock web-1 --reason 'the host was stolen'",),
+    ),
+    Command(
+        ("agent", "unlock"),
+        "Speak with an agent again; one whose identity was copied has to be invited anew.",
+        "api.cli.agents:unlock",
+        (AGENT,),
+        ("holdfast agent unlock web-1",),
+    ),
+    Command(
+        ("agent", "remove"),
+        "Forget an agent: its identity, its rights and its targets.",
+        "api.cli.agents:remove",
+        (AGENT,),
+        ("holdfast agent remove web-1",),
+        detail="What runs on the host goes on running. The name may be given to another host.",
+    ),
+    Command(
+        ("agent", "drain"),
+        "Let an agent end what it does, and give it nothing new.",
+        "api.cli.agents:drain",
+        (AGENT, option("--end", action="store_true", help="give it work again")),
+        ("holdfast agent drain web-1", "holdfast agent drain web-1 --end"),
+    ),
+    Command(
+        ("agent", "grant"),
+        "Let an agent work with a runtime.",
+        "api.cli.agents:grant",
+        (AGENT, KINDS),
+        ("holdfast agent grant web-1 docker systemd",),
+        detail="Kinds: docker, compose, process, systemd, script.",
+    ),
+    Command(
+        ("agent", "revoke"),
+        "Let an agent work with a runtime no more.",
+        "api.cli.agents:revoke",
+        (AGENT, KINDS),
+        ("holdfast agent revoke web-1 script",),
+    ),
+    Command(
+        ("agent", "bind"),
+        "Give an agent one more target.",
+        "api.cli.agents:bind",
+        (AGENT, TARGET, option("--shared", action="store_true", help="with other agents, one of them at a time")),
+        ("holdfast agent bind web-1 cache-1",),
+    ),
+    Command(
+        ("agent", "unbind"),
+        "Take a target from an agent.",
+        "api.cli.agents:unbind",
+        (AGENT, TARGET),
+        ("holdfast agent unbind web-1 cache-1",),
+    ),
+    Command(
+        ("agent", "take"),
+        "Let this one, of the agents that share a target, hold it from now on.",
+        "api.cli.agents:take",
+        (AGENT, TARGET),
+        ("holdfast agent take rack-2 edge",),
+        detail="What another began there is fenced off: it is refused from then on.",
+    ),
+    Command(
+        ("agent", "hold"),
+        "Let the agent of a target keep it as it is while it can reach no server.",
+        "api.cli.agents:hold",
+        (TARGET, option("--for", dest="span", required=True, metavar="SPAN", help="30m, 12h, 7d; 0 ends it")),
+        ("holdfast agent hold web-1 --for 7d", "holdfast agent hold web-1 --for 0"),
+        ((OK, "it is held"), (ERROR, "no agent, or it cannot be reached")),
+        detail="The agent heals what was last authorised and proven, and nothing else. Without it an agent that is\n"
+        "cut off changes nothing.",
+    ),
+    Command(
+        ("agent", "declare-dead"),
+        "Answer for it that nothing runs on a lost host any more.",
+        "api.cli.agents:declare_dead",
+        (AGENT,),
+        ("holdfast agent declare-dead rack-1",),
+        detail="The agent is locked; whoever shares a target with it takes over; what it began is refused from then\n"
+        "on. Where the host is only cut off, what runs there goes on running: be sure.",
+    ),
+    Command(
+        ("authority", "show"),
+        "Show who issues the certificates of agents, until when, and how many agents depend on each.",
+        "api.cli.agents:authority",
+        (),
+        ("holdfast authority show",),
+        ((OK, "shown"), (FAILED, "the issuer ends within 60 days; rotate it"), (ERROR, "it could not be asked")),
+    ),
+    Command(
+        ("authority", "rotate"),
+        "Make a new issuer; the former one counts until it is retired.",
+        "api.cli.agents:rotate",
+        (),
+        ("holdfast authority rotate",),
+        detail="Needs the private key of the root, which may be kept elsewhere at all other times. Agents that are\n"
+        "offline come back with what they have.",
+    ),
+    Command(
+        ("authority", "retire"),
+        "Believe a former issuer no more.",
+        "api.cli.agents:retire",
+        (
+            option("id", metavar="ID", help="as `authority show` names it"),
+            option("--force", action="store_true", help="even where agents have to be invited again then"),
+        ),
+        ("holdfast authority retire 4f1d0c22ab90",),
+    ),
+    Command(
         ("audit", "list"),
         "Show who changed what, newest first.",
         "api.cli.audit:index",
@@ -677,10 +903,13 @@ SETTINGS: Final = ("listen", "role", "tls_certificate", "tls_key", "plain_http",
 GROUPS: Final = {
     "user": "people and their grants",
     "token": "tokens of machines",
+    "agent": "agents on hosts that nothing can reach",
+    "authority": "the authority that issues the certificates of agents",
     "audit": "the audit log",
     "release": "releases",
     "artifact": "artifacts of process targets",
     "keys": "signing keys",
+    "signer": "the signer of agents' tasks",
     "sticker": "stickers",
     "source": "sources of documents",
     "notices": "telling people elsewhere",
@@ -690,6 +919,7 @@ GROUPS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every error is one line on stderr (or one JSON object with `--output json`)."""
+    gc.set_threshold(*GARBAGE)
     arguments = parser().parse_args(argv)
     try:
         gathered = _settings(arguments)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from api.commands import lookup
+from api.commands import agents, lookup
 from api.commands.given import Given
 from api.commands.jobs import summary
 from api.house import House
@@ -18,7 +18,7 @@ from reconciler.core.drift import Known, is_held
 from reconciler.core.plan import Cause, Content, Grant, Plan
 from reconciler.store import environments, history, jobs, memories, overview
 from reconciler.store import evidence as evidence_rows
-from reconciler.store.records import DecisionInterval, EnvironmentRow, StandingInterval
+from reconciler.store.records import DecisionInterval, EnvironmentRow, EvidenceRow, StandingInterval
 from stickers import digest, names
 from stickers.names import EnvironmentId, EvidenceId
 from stickers.signature import SignatureError
@@ -36,7 +36,8 @@ async def status(house: House, given: Given) -> Events:
         standings = await house.store.read(lambda c: history.standing_now(c, wanted))
         rows[0] |= {"placements": [standing_row(standing) for standing in standings]}
     source = {"problem": house.reconciler.source_problem}
-    yield {"result": {"installation": house.installation, "environments": rows, "source": source}}
+    standing = {} if wanted else {"agents": await agents.counted(house, given)}
+    yield {"result": {"installation": house.installation, "environments": rows, "source": source, **standing}}
 
 
 async def _environment(
@@ -241,6 +242,11 @@ def _decided(decision: DecisionInterval | None) -> str | None:
     return f"{decision.rule} ({decision.count} turns since {decision.since.isoformat(timespec='seconds')})"
 
 
+def _subject(row: EvidenceRow) -> str:
+    """An agent is believed of its own targets alone."""
+    return f"{row.environment}/{names.split_id(row.target)[1]}"
+
+
 async def evidence(house: House, given: Given) -> Events:
     """A kept statement with its content, and whether its signature holds today."""
     try:
@@ -253,7 +259,7 @@ async def evidence(house: House, given: Given) -> Events:
             "NO_EVIDENCE", f"no statement {id} is kept; ids are shown by `holdfast why` and `holdfast job show`"
         )
     try:
-        content, signature = house.keyring.payload(row.envelope, row.kind, lambda _: row.environment), "valid"
+        content, signature = house.keyring.payload(row.envelope, row.kind, lambda _: _subject(row)), "valid"
     except SignatureError as error:
         content, signature = b"null", str(error)
     yield {

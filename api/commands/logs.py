@@ -19,7 +19,7 @@ async def narrated(house: House, given: Given) -> tuple[Target, ComponentName, N
     """The target and component that are named, and who tells what is printed there."""
     component = ComponentName(given.text("component"))
     _, target = await placement_target(house, given.target(), component, given)
-    driver = house.drivers[target.driver]
+    driver = house.drivers[target.hands]
     if not isinstance(driver, Narrator):
         raise Problem("NO_LOGS", f"{target.id} is a {target.driver} target, and those show no logs")
     return target, component, driver

@@ -30,7 +30,7 @@ class Address:
 
 def of(settings: Settings) -> Address:
     """Raises `BAD_SETTING` for what cannot be meant, and for passwords in clear text over a network."""
-    host, port = _split(settings.listen)
+    host, port = split("listen", settings.listen)
     certificate, key = _file("tls_certificate", settings), _file("tls_key", settings)
     if key is not None and certificate is None:
         raise _bad("HOLDFAST_TLS_KEY is set and HOLDFAST_TLS_CERTIFICATE is not")
@@ -65,11 +65,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _split(text: str) -> tuple[str, int]:
+def split(name: str, text: str) -> tuple[str, int]:
+    """Host and port of the setting of that name."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65_535:
-        raise _bad(f"HOLDFAST_LISTEN is {text[:60]!r}; expected HOST:PORT, such as 127.0.0.1:8420")
+        raise _bad(f"HOLDFAST_{name.upper()} is {text[:60]!r}; expected HOST:PORT, such as 127.0.0.1:8420")
     return host, int(port)
 
 

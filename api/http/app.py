@@ -17,7 +17,20 @@ from api.http import contract, guard, problems
 from api.http.caps import Caps, Gate
 from api.http.guard import Doorkeeper
 from api.http.recorded import Recorded
-from api.http.routes import acts, artifacts, audit, documents, fleet, health, jobs, people, records, sources, wire
+from api.http.routes import (
+    acts,
+    agents,
+    artifacts,
+    audit,
+    documents,
+    fleet,
+    health,
+    jobs,
+    people,
+    records,
+    sources,
+    wire,
+)
 from api.http.streams import Pace, Seats
 from api.people.principal import Principal, owner
 from api.telemetry.requests import Tracing
@@ -37,6 +50,7 @@ ROUTERS: tuple[Router, ...] = (
     documents.router,
     audit.router,
     people.router,
+    agents.router,
 )
 
 

@@ -14,7 +14,7 @@ from drivers.contract import RenderedKind
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.intent import JobKind
 from reconciler.core.machine import JobState, TaskState
-from reconciler.store.records import Direction
+from reconciler.store.records import AgentState, Direction
 
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
 Counts = Annotated[dict[str, int], Field(description="verdict -> how many placements stand so")]
@@ -106,6 +106,7 @@ class Fleet(BaseModel):
     installation: str
     environments: list[Environment]
     source: Source
+    agents: dict[str, int] = Field(default={}, description="online, degraded, offline, … -> how many agents stand so")
 
 
 class WholeEnvironment(Environment):
@@ -503,6 +504,107 @@ class VerifyAsked(Asked):
     checkpoints: list[str] = Field(default=[], max_length=100, description="signed earlier, and kept elsewhere")
 
 
+class Agent(BaseModel):
+    name: str
+    state: AgentState
+    presence: str = Field(description="online, degraded or offline; of one that may not speak, its state")
+    reason: str
+    generation: int
+    version: str
+    reported: list[str] = Field(description="runtimes that the host has")
+    granted: list[str] = Field(description="runtimes that the operator grants")
+    targets: list[str]
+    shared: list[str]
+    holds: list[str]
+    heard_at: datetime | None
+    queue: int
+    way: str
+    peer: str
+    server: str
+    joined_at: datetime | None
+    invited_at: datetime
+    invited_by: str
+    invited_until: datetime | None
+
+
+class Agents(BaseModel):
+    agents: list[Agent]
+
+
+class AgentCertificate(BaseModel):
+    serial: str
+    generation: int
+    issuer: str
+    key: str
+    issued_at: datetime
+    not_after: datetime
+    used_at: datetime | None
+    ends_at: datetime | None
+    revoked_at: datetime | None
+    counts: bool
+
+
+class WholeAgent(Agent):
+    certificates: list[AgentCertificate]
+
+
+class AgentInvited(Agent):
+    token: str = Field(description="shown this once")
+    expires_at: datetime
+    url: str | None
+    run: str = Field(description="what to run on the host")
+    message: str
+
+
+class AgentMoved(Agent):
+    changed: bool
+    message: str
+    environments: list[str] = []
+
+
+class TargetHeld(BaseModel):
+    target: str
+    agent: str
+    seconds: int
+    message: str
+
+
+class Root(BaseModel):
+    id: str
+    not_after: datetime
+    fingerprint: str
+    key_here: bool
+
+
+class Issuer(BaseModel):
+    id: str
+    made_at: datetime
+    not_after: datetime
+    retired_at: datetime | None
+    issues: bool
+    agents: int
+
+
+class Authority(BaseModel):
+    directory: str
+    root: Root
+    issuers: list[Issuer]
+    due: bool = Field(description="the issuer ends within 60 days")
+
+
+class AuthorityRotated(BaseModel):
+    id: str
+    before: str
+    not_after: datetime
+    message: str
+
+
+class AuthorityRetired(BaseModel):
+    id: str
+    agents: int
+    message: str
+
+
 Word = Annotated[str, Field(min_length=1, max_length=40)]
 AtPlace = Annotated[str, Field(min_length=1, max_length=127)]
 Password = Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -529,3 +631,35 @@ class TokenAsked(Asked):
     scopes: list[Word] = Field(min_length=1, max_length=20, description="roles or verbs")
     places: list[AtPlace] = Field(default=["*"], max_length=50)
     days: int = Field(default=90, ge=1, le=366)
+
+
+class AgentAsked(Asked):
+    name: str = Field(min_length=1, max_length=63)
+    targets: list[AtPlace] = Field(default=[], max_length=500)
+    kinds: list[Word] = Field(default=[], max_length=20)
+    shared: bool = False
+
+
+class LockAsked(Asked):
+    reason: Sentence | None = None
+
+
+class DrainAsked(Asked):
+    end: bool = Field(default=False, description="give it work again")
+
+
+class KindsAsked(Asked):
+    kinds: list[Word] = Field(min_length=1, max_length=20)
+
+
+class BindAsked(Asked):
+    target: AtPlace
+    shared: bool = False
+
+
+class HoldAsked(Asked):
+    span: str = Field(min_length=1, max_length=10, description="`30m`, `12h`, `7d`, or `0` to end it")
+
+
+class RetireAsked(Asked):
+    force: bool = False

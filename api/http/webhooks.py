@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from api.house import House
 from api.http.guard import open_to_all
 from api.problem import Problem
-from api.sources import reference
+from api.repositories import reference
 from desired_state.schema import SecretReference
 from desired_state.sources.declared import Webhook
 from drivers.errors import DriverError

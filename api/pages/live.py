@@ -19,7 +19,8 @@ from api.http.guard import SOMEWHERE, guarded
 from api.pages.access import environment_of
 from api.pages.frame import HEADERS, Desk, Live, pages
 from api.people.principal import Verb
-from reconciler.store import overview
+from drivers.agent.protocol import DEGRADED, OFFLINE
+from reconciler.store import agents, overview
 from reconciler.store.errors import StoreError
 from stickers import names
 from stickers.names import EnvironmentId, JobId
@@ -66,6 +67,14 @@ async def job(desk: Desk, id: JobId) -> Live:
     return Live(address=f"/live/jobs/{where}/{number}", token=token)
 
 
+async def all_agents(desk: Desk) -> Live:
+    return Live(address="/live/agents", token=await desk.house.store.read(lambda c: _of_agents(c, desk)))
+
+
+def _of_agents(c: Connection, desk: Desk) -> str:
+    return agents.pulse(c, desk.now, (DEGRADED, OFFLINE))
+
+
 def router(desk: Desk) -> APIRouter:
     made = APIRouter(route_class=pages(desk), include_in_schema=False)
     pulses = Pulses(desk)
@@ -83,6 +92,10 @@ def router(desk: Desk) -> APIRouter:
     async def watch_job(request: Request, project: str, environment: str, number: int) -> Response:
         id = names.job_id(environment_of(project, environment), number)
         return _stream(desk, request, pulses, id, lambda c: overview.pulse_of_job(c, id))
+
+    @made.get("/live/agents", dependencies=[guarded(Verb.READ, SOMEWHERE)])
+    async def watch_agents(request: Request) -> Response:
+        return _stream(desk, request, pulses, "agents", lambda c: _of_agents(c, desk))
 
     return made
 

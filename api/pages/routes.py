@@ -9,11 +9,25 @@ from starlette.responses import Response
 from api.house import House
 from api.http import problems
 from api.http.guard import open_to_all
-from api.pages import acting, artifacts, assets, drift, entry, environment, fleet, jobs, live, past, shelves, targets
+from api.pages import (
+    acting,
+    agents,
+    artifacts,
+    assets,
+    drift,
+    entry,
+    environment,
+    fleet,
+    jobs,
+    live,
+    past,
+    shelves,
+    targets,
+)
 from api.pages.frame import desk, pages, refused
 from api.problem import Problem
 
-ROUTERS = (fleet, environment, acting, past, jobs, artifacts, targets, drift, shelves, live, entry, assets)
+ROUTERS = (fleet, environment, acting, past, jobs, artifacts, targets, agents, drift, shelves, live, entry, assets)
 
 
 def router(house: House) -> APIRouter:

@@ -10,6 +10,8 @@ What an operator should know:
 - Stickers are files below `root`, one for each service. While compose is at work nobody else acts on the project, also
   when the daemon was killed meanwhile.
 - Secrets reach compose as variables of its own environment and the services as theirs: `docker inspect` shows them.
+  Those that are declared as files (`secrets`) it does not show: they lie in memory on the engine's host, below
+  `connection.secrets_directory` (/run/holdfast), one directory for each service and configuration, mounted read-only.
 - Over SSH (`connection.via: ssh`) the files stand and compose runs on the engine's host, which needs Python 3.8; our
   side is brought there as one file, and the engine is spoken to through a tunnel. When the connection is lost compose
   goes on, keeps the project, and writes down how it ended; whoever comes back waits for that and goes on from there.

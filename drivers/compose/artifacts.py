@@ -51,6 +51,7 @@ def rendered(place: Place, placements: Sequence[Placement], kept: Sequence[Rende
         Rendered(kind=RenderedKind.COMPOSE_LOCK, name="lock.yaml", media_type=YAML, text=locked, of=of),
     ]
     asked = {name: reference for each in pieces for name, reference in each.secrets.items()}
+    asked |= {f"{each.folder}/{name}": reference for each in pieces for name, reference in each.files.items()}
     if asked:
         text = _variables(asked)
         files.append(Rendered(kind=RenderedKind.ENV_FILE, name="lock.env", media_type="text/plain", text=text, of=of))

@@ -9,8 +9,10 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, model_validator
 
+from desired_state.secrets import SecretFile
 from drivers.compose.template import Inside, Template
 from drivers.docker import connection as docker
+from drivers.fields import AbsolutePath
 from drivers.process.connection import HOOKS, Python
 from drivers.ssh.connection import Reach
 
@@ -56,6 +58,10 @@ class Connection(Reach):
         default=None,
         description="the compose program of the engine's host; without it docker compose, or else docker-compose",
     )
+    secrets_directory: AbsolutePath = Field(
+        default=docker.SECRETS,
+        description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
+    )
     python: Python = Field(default="python3", description="Python 3.8 or newer on the host, for via: ssh")
     hooks: bool = Field(default=False, description=HOOKS)
 
@@ -81,5 +87,9 @@ class Connection(Reach):
     @cached_property
     def reached(self) -> docker.Connection:
         """The engine, for whoever speaks to it."""
-        way = {name: getattr(self, name) for name in Reach.model_fields}
-        return docker.Connection.model_construct(**way, engine=self.engine, tls=None, address=None)
+        way = {name: getattr(self, name) for name in (*Reach.model_fields, "engine", "secrets_directory")}
+        return docker.Connection.model_construct(**way, tls=None, address=None)
+
+    def secret_refused(self, file: SecretFile) -> str | None:
+        """A service has it wherever it is declared."""
+        return None

@@ -243,7 +243,8 @@ class ComposeDriver:
         return self._yards[key], connection
 
     def _place(self, target: Target) -> Place:
-        return Place(installation=self._tools.installation, target=target.id)
+        memory = str(target.connection.get("secrets_directory", docker.SECRETS))
+        return Place(installation=self._tools.installation, target=target.id, memory=memory)
 
 
 def _room(connection: Connection, facts: Mapping[str, Any]) -> Diagnosis:

@@ -23,7 +23,7 @@ from drivers.compose.lock import Piece
 from drivers.compose.program import Program
 from drivers.compose.template import Part
 from drivers.contract import Action, Deploy, Ended, Errand, Progress, Report, Step, Tools
-from drivers.docker import checks, images, look, render
+from drivers.docker import checks, files, images, look, render
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.docker.look import Group, Listed
@@ -57,6 +57,7 @@ class ComposeHands:
         self._deploys: dict[PlacementId, Deploy] = {}  # prepared, and not brought up yet
         self._pieces: dict[PlacementId, Piece] = {}
         self._values: dict[str, str] = {}  # variable -> value of a secret
+        self._contents: dict[SecretRef, str] = {}  # of those that are files
         self._made: dict[PlacementId, Listed | None] = {}  # what compose made when it was last told of it
         self._images: dict[str, Inspected | None] = {}
         self._failed: str | None = None
@@ -115,12 +116,14 @@ class ComposeHands:
         wanted = self._rendered(deploy.placement)
         self._refuse_host_mounts(deploy.placement)
         await images.bring(self._engine, deploy.placement, self._tools.secret)
-        await self._resolve(wanted.secrets)
+        if wanted.files:
+            files.refuse_disk(deploy.placement, self._engine)
+        await self._resolve(wanted)
         records = await self._folder.records()
         former = records.get(wanted.service, Record())
         for piece in (former.piece, former.back):
             with contextlib.suppress(DriverError):  # what cannot be put back keeps nobody from going on
-                await self._resolve(piece.secrets if piece else {})
+                await self._resolve(piece)
         self._deploys[deploy.id], self._pieces[deploy.id] = deploy, wanted
         changing = {lock.service_name(change.id) for change in self._action.changes}
         others = {service: one for service, one in records.items() if service not in changing}
@@ -144,10 +147,13 @@ class ComposeHands:
                     f"{placement.id}: volumes: {volume.source} is of the host and not in connection.host_mounts"
                 )
 
-    async def _resolve(self, secrets: Mapping[str, SecretRef]) -> None:
-        for variable, reference in secrets.items():
+    async def _resolve(self, piece: Piece | None) -> None:
+        for variable, reference in piece.secrets.items() if piece else ():
             if variable not in self._values:
                 self._values[variable] = await self._tools.secret(reference)
+        for reference in piece.files.values() if piece else ():
+            if reference not in self._contents:
+                self._contents[reference] = await self._tools.secret(reference)
 
     def _locked(self, records: Mapping[str, Record], changed: Iterable[Piece] = ()) -> bytes:
         """The lock of everything that stands, with what is changed in it."""
@@ -187,6 +193,7 @@ class ComposeHands:
         if not begun:
             there = tuple(one.id for one in group.workloads)
             back = record.back if record.pending else record.piece
+            await self._clear(deploy.id, record.piece if record.pending else None, wanted, back)
             record = replace(record, piece=wanted, pending=True, back=back, key=self._action.key, before=there)
             await self._folder.write_record(wanted.service, record)
         for one in group.workloads:
@@ -212,7 +219,9 @@ class ComposeHands:
 
     async def _bring_up(self, pieces: Mapping[PlacementId, Piece]) -> str | None:
         """Compose's own words where it could not."""
-        await self._resolve({name: secret for piece in pieces.values() for name, secret in piece.secrets.items()})
+        for id, piece in pieces.items():
+            await self._resolve(piece)
+            await self._fill(id, piece)
         said = None
         await self._arm(pieces)
         for start in (True, False):
@@ -225,6 +234,20 @@ class ComposeHands:
                 self._report(Progress(id=id, step=Step.START, message=said))
             self._made[id] = await self._tidy(piece, groups.get(id, Group(id=id)))
         return said
+
+    async def _fill(self, id: PlacementId, piece: Piece) -> None:
+        """Its secrets are files on the engine's host: the engine starts none whose files are missing."""
+        if piece.files:
+            contents = {name: self._contents[reference] for name, reference in piece.files.items()}
+            await self._room(id).fill(piece.image, piece.folder, contents)
+
+    async def _clear(self, id: PlacementId, gone: Piece | None, *stay: Piece | None) -> None:
+        """The files of what does not stand any more, unless they are those of what does."""
+        if gone is not None and gone.files and gone.folder not in {piece.folder for piece in stay if piece}:
+            await self._room(id).clear(gone.image, gone.folder)
+
+    def _room(self, id: PlacementId) -> files.Room:
+        return files.Room(self._engine, self._tools.installation, id)
 
     async def _run(self, argv: list[str]) -> str | None:
         records = await self._folder.records()
@@ -282,6 +305,7 @@ class ComposeHands:
         await self._folder.write_record(wanted.service, turned)
         await self._write_lock()
         await self._bring_up({deploy.id: back})
+        await self._clear(deploy.id, wanted, back)
         turned = replace(turned, pending=False, back=None)
         await self._folder.write_record(wanted.service, turned)
         await self._discard({wanted.image})
@@ -294,6 +318,7 @@ class ComposeHands:
         record = await self._folder.record(wanted.service)
         settled = _settled(record, wanted, deploy)
         if settled != record:
+            await self._clear(deploy.id, record.back, settled.piece)
             await self._folder.write_record(wanted.service, settled)
             await self._write_lock()
             await self._discard(record.images)
@@ -305,8 +330,20 @@ class ComposeHands:
             if one.id == instance:
                 await self._set_policy(one)
                 with contextlib.suppress(Refused):  # the proof finds what the engine would not start
-                    await self._engine.restart(instance)
+                    await self._restart(id, instance)
         return instance
+
+    async def _restart(self, id: PlacementId, instance: str) -> None:
+        """Where the engine will not, because the host has booted since, with its files again."""
+        try:
+            await self._engine.restart(instance)
+        except Refused:
+            piece = (await self._folder.record(lock.service_name(id))).piece
+            if piece is None or not piece.files:
+                raise
+            await self._resolve(piece)
+            await self._fill(id, piece)
+            await self._engine.start(instance)
 
     async def remove(self, id: PlacementId) -> None:
         """Its containers, its part of the lock and its images; after the last service, the project's networks."""
@@ -317,6 +354,8 @@ class ComposeHands:
         others = {name: one for name, one in (await self._folder.records()).items() if name != service}
         if record.piece is not None and not any(one.piece for one in others.values()):
             await self._run(self._site.program.down(self._folder))
+        for piece in (record.piece, record.back):
+            await self._clear(id, piece)
         await self._folder.write_record(service, Record(fence=record.fence))
         await self._write_lock()
         await self._discard(record.images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,10 +17,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from desired_state.model import Configuration, Placement, Port, RestartPolicy, RuntimeHealthcheck, Volume
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.compose import template
 from drivers.compose.template import Part, Service
 from drivers.docker import render
+from drivers.docker.connection import SECRETS
 from stickers import digest
 from stickers.names import LIVE, Digest, InstallationId, PlacementId, TargetId, split_id
 
@@ -35,7 +37,8 @@ class Clash(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """One service of a lock, as plain data, with the networks and volumes it names. `secrets` maps the variables in it
-    to what they hold; a value of a secret is in none of this."""
+    to what they hold, `files` the names of files in `folder` of the engine's host; a value of a secret is in none of
+    this."""
 
     service: str
     artifact: Digest
@@ -45,6 +48,8 @@ class Piece:
     networks: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, SecretRef] = field(default_factory=dict)
+    files: Mapping[str, SecretRef] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def content(self) -> tuple[Digest, Digest]:
@@ -62,10 +67,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a project stands: its own name is made of the installation and the target, so that no two share one."""
+    """Where a project stands: its own name is made of the installation and the target, so that no two share one.
+    `memory` is the directory of the engine's host in which its secrets are files."""
 
     installation: InstallationId
     target: TargetId
+    memory: str = SECRETS
 
     @property
     def project(self) -> str:
@@ -108,7 +115,12 @@ def unlocked(text: str, place: Place, placement: Placement) -> Piece | None:
         return None
     if content != placement.content or labels[render.INSTALLATION] != place.installation:
         return None
-    named = {mount["source"] for mount in said.get("volumes", ()) if mount["type"] == "volume"}
+    mounts = said.get("volumes", ())
+    named = {mount["source"] for mount in mounts if mount["type"] == "volume"}
+    sources = {mount["target"]: template.literal(mount["source"]) for mount in mounts}
+    files = placement.configuration.secrets
+    if any(_escaped(file.inside) not in sources for file in files):
+        return None
     secrets = (value for _, value in placement.configuration.environment if isinstance(value, SecretRef))
     return Piece(
         service=service_name(placement.id),
@@ -119,6 +131,8 @@ def unlocked(text: str, place: Place, placement: Placement) -> Piece | None:
         networks=_unshared(whole.get("networks"), said.get("networks", ())),
         volumes=_unshared(whole.get("volumes"), named),
         secrets={_variable(value): value for value in secrets},
+        files={file.name: file.secret for file in files},
+        folder=os.path.dirname(sources[_escaped(files[0].inside)]) if files else "",
     )
 
 
@@ -179,9 +193,11 @@ def _scalar(value: object) -> str:
 def piece(place: Place, placement: Placement, part: Part) -> Piece:
     """The service of this placement: what the template says, below what the component's own declaration says."""
     wanted = replace(placement, configuration=effective(placement.configuration, part.service))
-    own = wanted.configuration
+    own, folder = wanted.configuration, files_of(place, placement)
+    _refuse_two_at_one_place(own, part.service)
     named = sorted({volume.source for volume in own.volumes if not volume.source.startswith("/")})
     service = _configured(wanted) | _templated(part.service)
+    service["volumes"] = [*service["volumes"], *(_mount(_file(file, folder)) for file in own.secrets)]
     service["networks"] = _networks(wanted, part.service)
     service["labels"] = {
         name: _escaped(value) for name, value in _labels(place, placement, _specification(place, wanted, part)).items()
@@ -195,7 +211,26 @@ def piece(place: Place, placement: Placement, part: Part) -> Piece:
         networks={name: _definition(part.networks.get(name)) for name in own.networks},
         volumes={name: _definition(part.volumes.get(name)) for name in named},
         secrets={_variable(value): value for _, value in own.environment if isinstance(value, SecretRef)},
+        files={file.name: file.secret for file in own.secrets},
+        folder=folder if own.secrets else "",
     )
+
+
+def files_of(place: Place, placement: Placement) -> str:
+    """The directory with the secrets of one content of a service: another configuration has another."""
+    short = digest.short(placement.configuration_digest)
+    return f"{place.memory}/{place.project}-{service_name(placement.id)}-{short}"
+
+
+def _file(file: SecretFile, folder: str) -> Volume:
+    return Volume(source=f"{folder}/{file.name}", destination=file.inside, read_only=True)
+
+
+def _refuse_two_at_one_place(own: Configuration, said: Service) -> None:
+    taken = {volume.destination for volume in own.volumes} | set(said.tmpfs)
+    for file in own.secrets:
+        if file.inside in taken:
+            raise ValueError(f"secrets: {file.name} would be at {file.inside}, where a volume is")
 
 
 def effective(own: Configuration, said: Service) -> Configuration:

@@ -309,7 +309,7 @@ class Service(Closed):
     container_name: _refused("no container_name: names are compose's own, within our project") = None  # type: ignore[valid-type]
     network_mode: _refused("networks: no service shares the network of the host or of another") = None  # type: ignore[valid-type]
     deploy: _refused("mem_limit and cpus: there is no swarm") = None  # type: ignore[valid-type]
-    secrets: _refused("{secret: ...} in the component's environment") = None  # type: ignore[valid-type]
+    secrets: _refused("secrets with the component, in the environment's document") = None  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _labels_are_free(self) -> Service:

@@ -17,6 +17,7 @@ Inspected = Mapping[str, Any]  # the engine's answer about one container, or one
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what the engine means by no address at all
 AFFINITY = "affinity:container"  # what Compose 1 leaves in the environment of a container with volumes it replaced
+UNSAID = {"windows": "nat"}  # the network of what declares none, by the platform of a container; else bridge
 DEFAULT_GRACE = 10  # seconds the engine waits where a container does not say
 
 
@@ -68,9 +69,10 @@ def specification(container: Inspected, image: Inspected | None, wanted: Specifi
 
 def networks(container: Inspected, wanted: Mapping[str, str]) -> dict[str, str]:
     """The container's networks, each with the name it answers to there: the wanted one, or the empty text."""
+    unsaid = UNSAID.get(str(container.get("Platform") or ""), "bridge")
     found = {}
     for network, endpoint in (container["NetworkSettings"].get("Networks") or {}).items():
-        if not wanted and network in ("bridge", "default"):  # where the engine puts what declares no network
+        if not wanted and network in (unsaid, "default"):
             continue
         name = wanted.get(network, "")
         found[network] = name if name in (endpoint.get("Aliases") or ()) else ""

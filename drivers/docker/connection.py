@@ -9,9 +9,11 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from desired_state.secrets import SecretFile
+from drivers.fields import AbsolutePath
 from drivers.ssh.connection import Reach
 
 SOCKET: Final = "unix:///var/run/docker.sock"
+SECRETS: Final = "/run/holdfast"
 
 _UNIX = re.compile(r"unix:///[^\0?#]{1,100}")
 _SSH = re.compile(
@@ -25,13 +27,11 @@ def _engine(text: str) -> str:
     tcp = _TCP.fullmatch(text)
     if _UNIX.fullmatch(text) or (tcp and 0 < int(tcp["port"]) < 65536):
         return text
+    if text.startswith("npipe:"):
+        raise ValueError(
+            "a named pipe is open on its own Windows alone: let that engine listen at tcp://host:2376 with TLS"
+        )
     raise ValueError("expected unix:///path/of/docker.sock, tcp://host:port or ssh://user@host")
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
-    return text
 
 
 def _host(text: str) -> str:
@@ -40,17 +40,14 @@ def _host(text: str) -> str:
     return text
 
 
-Path = Annotated[str, AfterValidator(_path)]
-
-
 class Tls(BaseModel):
     """Files in PEM: the authority that signed the engine's certificate, and our own certificate with its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ca: Path
-    cert: Path
-    key: Path
+    ca: AbsolutePath
+    cert: AbsolutePath
+    key: AbsolutePath
 
 
 class Connection(Reach):
@@ -69,8 +66,8 @@ class Connection(Reach):
         "asked at their own address, from its own host, and those of a tcp:// engine at its host",
     )
 
-    secrets_directory: Path = Field(
-        default="/run/holdfast",
+    secrets_directory: AbsolutePath = Field(
+        default=SECRETS,
         description="on the engine's host, in memory (a tmpfs), for secrets that are declared as files",
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import anyio
 
 from desired_state.model import Placement, Target
 from drivers import diagnosis, sequence
+from drivers.active import Active
 from drivers.contract import (
     Action,
     Against,
@@ -29,7 +30,7 @@ from drivers.docker.connection import Connection
 from drivers.docker.engine import Engine
 from drivers.docker.hands import DockerHands
 from drivers.docker.hosts import Host, Hosts, watch
-from drivers.errors import Busy, DriverError, Refused
+from drivers.errors import DriverError, Refused
 from drivers.rendered import env_files
 from stickers.names import PlacementId, TargetId
 from stickers.observation import Observation
@@ -48,7 +49,7 @@ class DockerDriver:
     def __init__(self, tools: Tools, engines: Callable[[Connection], Engine] = Engine) -> None:
         self._tools, self._hosts = tools, Hosts(tools, engines)
         self._ways: dict[TargetId, tuple[Mapping[str, Any], Host]] = {}  # as each target's connection was last read
-        self._active: set[PlacementId] = set()
+        self._active = Active()
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         by_host: dict[Host, list[Look]] = {}
@@ -74,24 +75,13 @@ class DockerDriver:
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         host = self._host(action.target)
-        with self._held({change.id for change in action.changes}):
+        with self._active.at({change.id for change in action.changes}):
             try:
                 await host.reached()
                 hands = DockerHands(host.engine, action, self._tools)
                 return await sequence.carry_out(action, hands, self._tools, report=report, marks_first=False)
             finally:
                 host.eyes.forget_target(action.target.id)
-
-    @contextlib.contextmanager
-    def _held(self, ids: set[PlacementId]) -> Iterator[None]:
-        """`Busy` while another action of this process is at one of the placements."""
-        if taken := ids & self._active:
-            raise Busy(f"{min(taken)} is being acted upon")
-        self._active |= ids
-        try:
-            yield
-        finally:
-            self._active -= ids
 
     async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
         hosts = {self._host(target) for target in targets}

@@ -80,7 +80,7 @@ def _secrets(engine: Engine, one: Look) -> tuple[Diagnosis, ...]:
 
 def _is_direct(connection: Connection) -> bool:
     """Whether its socket is one of this host's, or speaks TLS: then it can be tried apart from the SDK."""
-    return str(connection.via) == "local"
+    return connection.ssh is None
 
 
 def _by_way(connection: Connection) -> Diagnosis:

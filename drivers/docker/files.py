@@ -89,6 +89,15 @@ def refuse_disk(placement: Placement, engine: Engine) -> None:
         )
 
 
+def refuse_windows(placement: Placement, image: Inspected) -> None:
+    """Windows maps directories alone into a container, and has no file system in memory."""
+    if placement.configuration.secrets and image.get("Os") == "windows":
+        raise InvalidAction(
+            f"{placement.id}: secrets: containers of Windows have none as files: no single file is mapped into them, "
+            "and nothing there is in memory; give them in environment"
+        )
+
+
 def file_system(path: str, mounts: str) -> str:
     """The kind of the file system that a path is on, or would be; of two at one place the last is seen."""
     found, depth = "nothing", -1

@@ -150,6 +150,7 @@ class DockerHands:
         for network in placement.configuration.networks:
             await self._engine.ensure_network(network, {render.INSTALLATION: self._tools.installation})
         if placement.configuration.secrets:
+            files.refuse_windows(placement, image)
             files.refuse_disk(placement, self._engine)
         held = [file.secret for file in placement.configuration.secrets]
         for value in (*held, *(value for _, value in placement.configuration.environment)):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from desired_state.schema import SecretReference
-from stickers import names
+from drivers.fields import AbsolutePath, Component
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _ARN: Final = re.compile(r"arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:(?P<kind>cluster|service)/(?P<name>[A-Za-z0-9/_-]+)")
@@ -52,19 +52,6 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
-    return text
-
-
-def _component(text: str) -> str:
-    try:
-        return names.name(text, "component")
-    except names.InvalidName as error:
-        raise ValueError(str(error)) from None
-
-
 class Credentials(BaseModel):
     """An access key by reference."""
 
@@ -93,10 +80,10 @@ class Connection(BaseModel):
     task_definition: dict[str, Any] | None = Field(
         default=None, description="template of the task definition, in the terms of RegisterTaskDefinition"
     )
-    task_definition_file: Annotated[str, AfterValidator(_path)] | None = Field(
+    task_definition_file: AbsolutePath | None = Field(
         default=None, description="absolute path of a JSON file with that template"
     )
-    containers: dict[Annotated[str, AfterValidator(_service)], Annotated[str, AfterValidator(_component)]] = Field(
+    containers: dict[Annotated[str, AfterValidator(_service)], Component] = Field(
         description="which container of the template runs which component", min_length=1
     )
     tasks: int = Field(default=1, ge=1, le=1000, description="how many tasks to run where the service is at none")

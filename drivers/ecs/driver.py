@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from drivers import sequence
+from drivers.active import Active
 from drivers.contract import (
     Action,
     Against,
@@ -23,7 +23,7 @@ from drivers.contract import (
 from drivers.ecs import doctor, render
 from drivers.ecs.hands import EcsHands
 from drivers.ecs.sight import Sight, placed
-from drivers.errors import Busy, InvalidAction
+from drivers.errors import InvalidAction
 from stickers.names import TargetId
 from stickers.observation import Observation
 
@@ -38,7 +38,7 @@ class EcsDriver:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self._sight = Sight(tools)
-        self._active: set[TargetId] = set()
+        self._active = Active()
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         return await self._sight.observe(looks)
@@ -51,7 +51,7 @@ class EcsDriver:
             if not isinstance(change, Remove):
                 for sentence in render.unsupported(change.placement):
                     raise InvalidAction(f"{change.id}: {sentence}")
-        with self._held(action.target.id):
+        with self._active.at({action.target.id}):
             hands = EcsHands(action, place, self._sight, report)
             return await sequence.carry_out(action, hands, self.tools, report=report, unit=Unit.TARGET)
 
@@ -60,14 +60,3 @@ class EcsDriver:
 
     async def aclose(self) -> None:
         await self._sight.aclose()
-
-    @contextlib.contextmanager
-    def _held(self, target: TargetId) -> Iterator[None]:
-        """`Busy` while another action of this process is at the service."""
-        if target in self._active:
-            raise Busy(f"{target} is being acted upon")
-        self._active.add(target)
-        try:
-            yield
-        finally:
-            self._active.discard(target)

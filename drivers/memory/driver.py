@@ -36,7 +36,7 @@ class MemoryConnection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    via: Literal["local"] = "local"
+    via: Literal["local", "agent"] = "local"
     scripts: dict[Annotated[str, AfterValidator(names.digest)], Annotated[str, AfterValidator(_script)]] = Field(
         default_factory=dict,
         description="how artifacts behave here, by digest: " + ", ".join(NAMED),

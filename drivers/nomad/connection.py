@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from desired_state.schema import SecretReference
 from desired_state.secrets import SecretRef
-from stickers import names
+from drivers.fields import AbsolutePath, Component
 
 _WORD: Final = re.compile(r"[A-Za-z0-9-]{1,128}")
 _JOB: Final = re.compile(r"[A-Za-z0-9_~-]+(?:/[A-Za-z0-9_~-]+)*")  # what may stand in the path of a Variable
@@ -47,14 +47,8 @@ def _job(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
-    return text
-
-
 def _template(text: str) -> str:
-    if not _path(text).endswith((".json", ".hcl", ".nomad")):
+    if not text.endswith((".json", ".hcl", ".nomad")):
         raise ValueError("expected a file that ends in .json, .hcl or .nomad")
     return text
 
@@ -65,25 +59,15 @@ def _task(text: str) -> str:
     return text
 
 
-def _component(text: str) -> str:
-    try:
-        return names.name(text, "component")
-    except names.InvalidName as error:
-        raise ValueError(str(error)) from None
-
-
-Path = Annotated[str, AfterValidator(_path)]
-
-
 class Tls(BaseModel):
     """Files in PEM: the authority that signed the servers' certificates, where the system does not know it, and our
     own certificate with its key, where the cluster asks for one. There is no switch to turn verification off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: AbsolutePath | None = None
+    cert: AbsolutePath | None = None
+    key: AbsolutePath | None = None
 
     @model_validator(mode="after")
     def _pair(self) -> Tls:
@@ -126,10 +110,10 @@ class Connection(BaseModel):
     tls: Tls | None = Field(default=None, description="certificates for https://, beside the system's authorities")
     template: dict[str, Any] | None = Field(default=None, description="the job, in the terms of Nomad's JSON API")
     hcl: str | None = Field(default=None, min_length=1, description="the job as HCL, which the server parses")
-    file: Annotated[str, AfterValidator(_template)] | None = Field(
+    file: Annotated[AbsolutePath, AfterValidator(_template)] | None = Field(
         default=None, description="absolute path of a file with the job: .json, or .hcl or .nomad"
     )
-    tasks: dict[Annotated[str, AfterValidator(_task)], Annotated[str, AfterValidator(_component)]] = Field(
+    tasks: dict[Annotated[str, AfterValidator(_task)], Component] = Field(
         description="which task of the template runs which component: group/task: component", min_length=1
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from desired_state.model import Target
 from drivers import sequence
+from drivers.active import Active
 from drivers.contract import (
     Action,
     Against,
@@ -26,7 +26,7 @@ from drivers.contract import (
     Unit,
     Verified,
 )
-from drivers.errors import Busy, DriverError, Refused
+from drivers.errors import DriverError, Refused
 from drivers.feed import Feed, Hold
 from drivers.nomad import doctor, render
 from drivers.nomad import look as looking
@@ -57,7 +57,7 @@ class NomadDriver:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._eyes: dict[Access, Eyes] = {}
-        self._active: set[TargetId] = set()
+        self._active = Active()
 
     async def observe(self, looks: Sequence[Look]) -> Mapping[TargetId, Observation]:
         observations: dict[TargetId, Observation] = {}
@@ -90,20 +90,9 @@ class NomadDriver:
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:
         connection = _connection(action.target)
-        with self._held(action.target.id):
+        with self._active.at({action.target.id}):
             hands = NomadHands(self._eyes_at(connection), connection, action, self._tools)
             return await sequence.carry_out(action, hands, self._tools, report=report, unit=Unit.TARGET)
-
-    @contextlib.contextmanager
-    def _held(self, target: TargetId) -> Iterator[None]:
-        """`Busy` while another action of this process is at the job."""
-        if target in self._active:
-            raise Busy(f"{target} is being acted upon")
-        self._active.add(target)
-        try:
-            yield
-        finally:
-            self._active.discard(target)
 
     async def watch(self, targets: Sequence[Target]) -> AsyncIterator[TargetId]:
         jobs: dict[Cluster, dict[str, TargetId]] = {}

@@ -12,9 +12,10 @@ What an operator should know:
 - The environment is what is declared, PATH, and HOLDFAST_*; nothing is inherited. Memory is limited for each process by
   itself, processors in whole cores, and what cannot be enforced (volumes, networks, parts of a core, a runtime's own
   health check, another user without being root) is refused before anything is touched.
-- Secrets live in the memory of supervisor and workload only. After a reboot, or when the supervisor was killed, the
-  placement reads as stopped until an action brings them again: nothing starts at boot but the reconciler. `always` is
-  therefore the same as `unless-stopped`.
+- Secrets live in the memory of supervisor and workload only; those that are declared as files (`secrets`) also on a
+  file system in memory, in the directory that CREDENTIALS_DIRECTORY names. After a reboot, or when the supervisor was
+  killed, the placement reads as stopped until an action brings them again: nothing starts at boot but the reconciler.
+  `always` is therefore the same as `unless-stopped`.
 - A host that is reached over SSH (`via: ssh`) needs Python 3.8 and nothing else. What was unpacked here is sent there,
   and this file's twin is kept below the root, known by its digest. Health over a port is asked from the host itself. An
   action whose connection is lost goes on when it is back; meanwhile the supervisors go on, unless the host ends all

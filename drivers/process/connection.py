@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
+from desired_state.secrets import SecretFile
 from drivers.ssh.connection import Reach
 
 _ARTIFACTS = re.compile(r"registry|(?:oci|tar):(?P<path>/.+)", re.DOTALL)
@@ -64,3 +65,7 @@ class Connection(Reach):
     )
     python: Python = Field(default="python3", description="Python 3.8 or newer on the target, for the supervisor")
     hooks: bool = Field(default=False, description=HOOKS)
+
+    def secret_refused(self, file: SecretFile) -> str | None:
+        """A program has it where its keeper puts it."""
+        return None if file.path is None else f"no path: a program finds it as $CREDENTIALS_DIRECTORY/{file.name}"

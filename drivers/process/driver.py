@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -74,9 +75,9 @@ class ProcessDriver:
         async def observe(way: Way, of: Sequence[Look]) -> None:
             found.update(await self._sight(way).observe(of))
 
-        async with anyio.create_task_group() as group:
+        async with asyncio.TaskGroup() as group:  # a task of anyio's costs five times as much, of a tenth of a look
             for way, of in together.items():
-                group.start_soon(observe, way, of)
+                group.create_task(observe(way, of))
         return found
 
     async def apply(self, action: Action, *, report: Report) -> Receipt:

@@ -44,6 +44,7 @@ async def examine(line: Sees, connection: Connection, one: Look, tools: Tools) -
         diagnosis.clock(told, before, after),
         *_keeper(facts.get("keeper")),
         *_users(facts, one),
+        *_memory(facts, one),
         *hooks(connection.hooks, facts["sandbox"]),
         *await _artifacts(connection, one, tools, manifest.machine_of(facts["machine"])),
     )
@@ -88,6 +89,16 @@ def _users(facts: dict[str, Any], one: Look) -> tuple[Diagnosis, ...]:
         return ()
     said = f"components are to run as {', '.join(others)}, and we are user {facts['user']} and not root"
     return (missing("user", said, "act on the target as root, or take `user` out of the documents"),)
+
+
+def _memory(facts: dict[str, Any], one: Look) -> tuple[Diagnosis, ...]:
+    """Where secrets that are declared as files would be; systemd has a place of its own for them."""
+    if facts.get("keeper") is not None or not any(each.configuration.secrets for each in one.placements):
+        return ()
+    if facts["memory"] is not None:
+        return (ok("secrets", f"files are kept in memory, in {facts['memory']}"),)
+    said = "secrets are declared as files, and there is no directory in memory for them"
+    return (missing("secrets", said, "mount a tmpfs at /run or /dev/shm there, or give the secrets in environment"),)
 
 
 def _keeper(found: dict[str, Any] | None) -> tuple[Diagnosis, ...]:

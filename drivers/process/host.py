@@ -20,8 +20,12 @@ cores; user and group, as root only; no core dumps. Nothing else is, and what is
 
 A supervisor that is killed takes its workload along (PR_SET_PDEATHSIG); what the workload had forked is found by a mark
 in its environment and ended by the next supervisor before it starts anything. Secrets live in the memory of the
-supervisor and in the environment of the workload, nowhere else: when both are gone, as after a reboot, the placement
-reads as stopped until the next action brings them again. Nothing here starts at boot.
+supervisor and in the environment of the workload, or in files on a file system in memory, nowhere else: when both are
+gone, as after a reboot, the placement reads as stopped until the next action brings them again. Nothing here starts at
+boot.
+
+    /run/holdfast-0/<placement>-<run>/      root's; of others /run/user/<uid> or /dev/shm, where that is in memory
+        db-password                         0400, the workload's own; made for each start, gone with the last process
 """
 
 from __future__ import annotations
@@ -65,6 +69,9 @@ LINGER = 60.0  # seconds that a supervisor with nothing to supervise waits for t
 SWEEP_GRACE = 2.0  # for what a workload that ended by itself leaves behind
 FIRST_DELAY, LONGEST_DELAY, GOOD_RUN = 0.1, 30.0, 10.0  # back-off between restarts; a run this long resets it
 RACY = 50_000_000  # nanoseconds within which two writes may bear one timestamp
+SHARED = "/dev/shm"  # noqa: S108 - what is not ours alone there is not used
+IN_MEMORY = ("tmpfs", "ramfs")
+FILES = "CREDENTIALS_DIRECTORY"  # where a workload finds its secrets, by the name that systemd gives it, too
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 INSTALLATION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 KEPT = re.compile(r"holdfast_[0-9a-f]{16}\.py")
@@ -538,8 +545,13 @@ class Release(NamedTuple):
     def secrets(self) -> list[str]:
         """The references whose values it needs."""
         variables = (value for _, value in self.configuration_of.get("environment", []) if isinstance(value, dict))
-        files = (file["secret"] for file in self.configuration_of.get("secrets", []))
+        files = (file["secret"] for file in self.files)
         return sorted(secret_name(value) for value in (*variables, *files))
+
+    @property
+    def files(self) -> list[Json]:
+        """The secrets that it finds in files."""
+        return list(self.configuration_of.get("secrets", []))
 
     @property
     def grace(self) -> float:
@@ -1016,6 +1028,7 @@ class Session:
             "time": time.time(),
             "machine": os.uname().machine,
             "sandbox": sandboxed() if request.get("sandbox") else None,
+            "memory": _room_in_memory(),
         }
 
     # .. holding ..
@@ -1121,8 +1134,7 @@ class Session:
         """Whether this release could be started, told before anything that serves is stopped."""
         place = self._held(request)
         release = load_release(place, str(request["release"]))
-        program(place.release(release.name) + "/tree", release.specification["command"][0], search_path(release))
-        credentials(release)
+        fit(place, release)
         return {}
 
     def switch(self, request: Mapping[str, Any]) -> Json:
@@ -1257,6 +1269,7 @@ class Session:
             end_orphans(place.path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(place.current)
+            forget_all_files(place)
             for folder in (place.releases, place.logs):
                 remove_tree(folder)
             for name in ("state.json", "pid", "socket", "trouble.log"):
@@ -1734,6 +1747,97 @@ def nearest(path: str) -> str:
     return path
 
 
+# -- secrets as files --------------------------------------------------------------------------------------------------
+
+
+def rooms() -> list[str]:
+    """Where our directory in memory may be, the best first."""
+    me = os.geteuid()
+    return [f"{top}/holdfast-{me}" for top in (f"/run/user/{me}" if me else "/run", SHARED)]
+
+
+def room_in_memory() -> str:
+    """The first of them that can be had; Trouble, before anything is changed, where none can."""
+    with open("/proc/self/mounts") as file:
+        mounts = file.read()
+    for room in rooms():
+        top = os.path.dirname(room)
+        if file_system(top, mounts) in IN_MEMORY and os.access(top, os.W_OK | os.X_OK) and _may_be_ours(room):
+            return room
+    tops = " nor ".join(os.path.dirname(room) for room in rooms())
+    raise Trouble(
+        "refused",
+        f"secrets: files are kept in memory, and neither {tops} is a tmpfs in which we may have a directory: mount "
+        "one there, or give the secrets in environment",
+    )
+
+
+def _room_in_memory() -> str | None:
+    try:
+        return room_in_memory()
+    except Trouble:
+        return None
+
+
+def _may_be_ours(room: str) -> bool:
+    """In /dev/shm anybody may have been there before us."""
+    try:
+        found = os.lstat(room)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def file_system(path: str, mounts: str) -> str:
+    """The kind of the file system that a path is on; of two at one place the last is seen."""
+    found, depth = "nothing", -1
+    for line in mounts.splitlines():
+        _, place, kind, _ = line.split(" ", 3)
+        above = place.encode().decode("unicode_escape").rstrip("/")
+        if (path == above or path.startswith(above + "/")) and len(above) >= depth:
+            found, depth = kind, len(above)
+    return found
+
+
+def keep_files(folder: str, files: Mapping[str, str], become: tuple[int, int, str | None] | None) -> None:
+    """These files and no others, each for the workload to read and nobody else."""
+    room = os.path.dirname(folder)
+    make_folder(room, 0o711)
+    if not _may_be_ours(room):
+        raise Trouble("refused", f"secrets: {room} is not ours alone")
+    forget_files(folder)
+    make_folder(folder, 0o700)
+    for name, content in files.items():
+        path = f"{folder}/{os.path.basename(name)}"
+        write_file(path, content.encode(), 0o400, durable=False)
+        if become is not None:
+            os.chown(path, become[0], become[1])
+    if become is not None:
+        os.chown(folder, -1, become[1])
+        os.chmod(folder, 0o750)  # noqa: S103 - of its group; the files are the workload's alone
+
+
+def forget_files(folder: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
+
+
+def files_of(place: Place) -> str:
+    """What the directories of all runs of a placement begin with, in whatever room."""
+    return hashlib.sha256(os.path.realpath(place.path).encode()).hexdigest()[:16] + "-"
+
+
+def forget_all_files(place: Place) -> None:
+    """Those that supervisors left behind who were killed; only for who knows that nothing runs there."""
+    for room in rooms():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(room) if os.lstat(room).st_uid == os.geteuid() else ():
+                if name.startswith(files_of(place)):
+                    forget_files(f"{room}/{name}")
+
+
 # -- logs --------------------------------------------------------------------------------------------------------------
 
 
@@ -1854,6 +1958,14 @@ def credentials(release: Release) -> tuple[int, int, str | None] | None:
         raise Trouble("refused", f"user {declared[:40]} is not known on the target") from None
 
 
+def fit(place: Place, release: Release) -> None:
+    """Whether it could be started here; Trouble says why not."""
+    program(place.release(release.name) + "/tree", release.specification["command"][0], search_path(release))
+    credentials(release)
+    if release.files:
+        room_in_memory()
+
+
 def free_port(address: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind((address, 0))
@@ -1882,6 +1994,8 @@ class Run:
         self.mark = f"{place.path}#{os.getpid()}-{next(_numbers)}"
         self.ports = self._ports()
         self.environment: dict[str, str] = {}
+        self.files: dict[str, str] = {}
+        self.folder = self._folder() if release.files else ""
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.rest = b""
@@ -1893,6 +2007,9 @@ class Run:
             for port in self.release.configuration_of.get("ports", [])
         }
 
+    def _folder(self) -> str:
+        return "{}/{}{}".format(room_in_memory(), files_of(self.place), self.mark.rpartition("#")[2])
+
     @property
     def active(self) -> bool:
         return self.state != "ended"
@@ -1901,7 +2018,12 @@ class Run:
     def tree(self) -> str:
         return self.place.release(self.release.name) + "/tree"
 
-    def surroundings(self, secrets: Mapping[str, str]) -> dict[str, str]:
+    def take(self, secrets: Mapping[str, str]) -> None:
+        """All that it is given, for this start and those after it."""
+        self.environment = self._surroundings(secrets)
+        self.files = {str(file["name"]): secrets[secret_name(file["secret"])] for file in self.release.files}
+
+    def _surroundings(self, secrets: Mapping[str, str]) -> dict[str, str]:
         """Declared variables, PATH, and what tells the workload who it is; nothing is inherited."""
         found = {"PATH": search_path(self.release), MARK: self.mark}
         for name in ("installation", "target", "component", "slot"):
@@ -1911,13 +2033,17 @@ class Run:
         found.update(("HOLDFAST_PORT_" + name, str(port)) for name, port in self.ports.items())
         for name, value in self.release.configuration_of.get("environment", []):
             found[name] = value if isinstance(value, str) else secrets[secret_name(value)]
+        if self.folder:
+            found[FILES] = self.folder
         return found
 
     def start(self) -> None:
         self.began, self.started_ms = time.monotonic(), time.time_ns() // 1_000_000
         try:
+            if self.files:
+                keep_files(self.folder, self.files, credentials(self.release))
             self.leader = self.fork(self.release.specification["command"], self.writer)
-        except OSError:  # no process is to be had: as if it had ended at once
+        except (OSError, Trouble):  # no process, or no room, is to be had: as if it had ended at once
             self.exit_code = 126
             self._rest(self.began) if self._restarts(126) else self._end()
             return
@@ -2057,6 +2183,9 @@ class Run:
         self.state, self.ended = "ended", time.monotonic()
 
     def close(self) -> None:
+        if self.folder:
+            with contextlib.suppress(OSError):
+                forget_files(self.folder)
         os.close(self.reader)
         os.close(self.writer)
         self.reader = self.writer = -1
@@ -2265,7 +2394,7 @@ class Supervisor:
         start, self.start = self.start, None
         self._retire()
         self.runs.append(start.run)
-        start.run.environment = start.run.surroundings(self.secrets)
+        start.run.take(self.secrets)
         self.selector.register(start.run.reader, selectors.EVENT_READ, lambda: self._copy(start.run))
         start.run.start()
         if start.point:
@@ -2363,8 +2492,7 @@ class Supervisor:
         missing = [secret for secret in release.secrets if secret not in secrets]
         if missing:
             raise Trouble("secrets", "the release needs secrets that were not handed over", missing)
-        program(self.place.release(name) + "/tree", release.specification["command"][0], search_path(release))
-        credentials(release)
+        fit(self.place, release)
         self.secrets = secrets
         self._forgo_start()
         run = Run(self.place, release, order.get("key"))
@@ -2476,6 +2604,7 @@ def _supervise(place: Place, linger: float, writer: int) -> None:
         body = serialise({"format": FORMAT, "boot": boot(), "supervisor": me.instance})
         write_file(place.supervisor + "/pid", body, 0o600, durable=False)
         end_orphans(place.path)
+        forget_all_files(place)
         clean_folder(place.supervisor)
         prctl(SUBREAPER, 1)
         supervisor = Supervisor(place, linger)

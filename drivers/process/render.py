@@ -14,6 +14,7 @@ from stickers import digest
 from stickers.names import LIVE, InstallationId, PlacementId
 
 OURS: Final = "HOLDFAST_"
+FOUND: Final = "CREDENTIALS_DIRECTORY"  # the variable that names the directory of secrets, as systemd's own does
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
@@ -45,7 +46,7 @@ def specification(
 def unsupported(placement: Placement) -> tuple[str, ...]:
     """Sentences: what is declared and would not be enforced. Empty when everything would be."""
     declared = placement.configuration
-    return (*beyond_a_host(declared), *_parts_of_cores(declared), *_files(declared))
+    return (*beyond_a_host(declared), *_parts_of_cores(declared), *files(declared))
 
 
 def _parts_of_cores(declared: Configuration) -> Iterator[str]:
@@ -53,9 +54,13 @@ def _parts_of_cores(declared: Configuration) -> Iterator[str]:
         yield f"cpus {declared.cpus / 1000:g}: processors are given in whole cores here"
 
 
-def _files(declared: Configuration) -> Iterator[str]:
+def files(declared: Configuration) -> Iterator[str]:
+    """What of its secrets cannot be a file as it is declared."""
     for file in declared.secrets:
-        yield f"secrets: {file.name} cannot be handed over as a file here: give it in environment"
+        if file.path is not None:
+            yield f"secrets: {file.name} has the path {file.path[:80]}, and a program finds it as ${FOUND}/{file.name}"
+    if declared.secrets and any(name == FOUND for name, _ in declared.environment):
+        yield f"environment {FOUND}: it is given where there are secrets as files, and leads to them"
 
 
 def beyond_a_host(declared: Configuration) -> Iterator[str]:

@@ -47,10 +47,10 @@ Argv = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_argv)]
 
 
 class Connection(WindowsReach):
-    """One directory of one host, this one, one behind SSH or a Windows host behind WinRM, and the commands that are run
-    there. Several targets may share a host."""
+    """One directory of one host, this one, one behind SSH, one with an agent or a Windows host behind WinRM, and the
+    commands that are run there. Several targets may share a host."""
 
-    via: Literal["local", "ssh", "winrm"] = "local"
+    via: Literal["local", "ssh", "winrm", "agent"] = "local"  # type: ignore[assignment]
     root: str = Field(description="absolute directory on the target that belongs to this target alone")
     version: Argv = Field(description="tells what stands, as JSON")
     deploy: Argv = Field(description="makes what its standard input describes, again and again")

@@ -10,7 +10,6 @@ import anyio
 
 from drivers import sequence
 from drivers.contract import Action, Against, Capabilities, Diagnosis, Look, Receipt, Report, Tools, Unit, Verified
-from drivers.diagnosis import ok, unknown
 from drivers.errors import InvalidAction
 from drivers.process import journey
 from drivers.process.line import Acts
@@ -90,14 +89,9 @@ class ScriptDriver:
     async def examine(self, look: Look) -> tuple[Diagnosis, ...]:
         connection = connection_of(look.target)
         if connection.winrm is not None:
-            return (await self._answers(look, connection),)
+            return await examine.examine_windows(self._gaze(connection), connection, look.target, self.tools)
         line = self._ways.to(connection.ssh, connection.python, connection.root).looking
         return await examine.examine(line, connection, look.target, self.tools)
-
-    async def _answers(self, look: Look, connection: Connection) -> Diagnosis:
-        """Whether a Windows host tells what stands there."""
-        unseen = (await self._observe(look)).unseen
-        return ok("host", f"{connection.winrm} tells what stands") if unseen is None else unknown("host", unseen)
 
     async def aclose(self) -> None:
         await self._ways.aclose()

@@ -13,6 +13,8 @@ from drivers.errors import DriverError
 from drivers.process import examine as plain
 from drivers.process.line import Sees
 from drivers.script.connection import Connection
+from drivers.windows import examine as windows
+from drivers.windows.line import Gaze
 
 
 async def examine(line: Sees, connection: Connection, target: Target, tools: Tools) -> tuple[Diagnosis, ...]:
@@ -29,6 +31,20 @@ async def examine(line: Sees, connection: Connection, target: Target, tools: Too
         diagnosis.disk(connection.root, **facts["disk"]),
         diagnosis.clock(datetime.fromtimestamp(facts["time"], UTC), before, after),
         *plain.hooks(connection.hooks, facts["sandbox"]),
+        *_commands(connection, facts["lacking"]),
+    )
+
+
+async def examine_windows(gaze: Gaze, connection: Connection, target: Target, tools: Tools) -> tuple[Diagnosis, ...]:
+    """The same of a Windows host. No administrator is needed there: what a command may do is its own affair."""
+    before = tools.now()
+    facts = await windows.asked(gaze, connection, connection.root, _programs(connection))
+    if isinstance(facts, Diagnosis):
+        return (facts,)
+    return (
+        windows.powershell(facts),
+        *windows.place(facts, connection.root, target, tools),
+        windows.clock(facts, before, tools),
         *_commands(connection, facts["lacking"]),
     )
 

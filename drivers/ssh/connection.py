@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from desired_state import scalars
 from desired_state.secrets import SecretRef
+from drivers.fields import AbsolutePath
 
 AGENT_VARIABLE: Final = "SSH_AUTH_SOCK"
 
@@ -29,12 +30,6 @@ def _host(text: str) -> str:
 def _user(text: str) -> str:
     if not _USER.fullmatch(text) or text.startswith("-"):
         raise ValueError("expected the name of a user on the host")
-    return text
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
     return text
 
 
@@ -58,7 +53,6 @@ def _duration(text: str) -> str:
 
 Host = Annotated[str, AfterValidator(_host)]
 User = Annotated[str, AfterValidator(_user)]
-Path = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Lines = Annotated[tuple[Annotated[str, AfterValidator(_known_line)], ...], Field(strict=False, min_length=1)]
@@ -90,8 +84,8 @@ class Hop(BaseModel):
     key: Secret | None = None
     passphrase: Secret | None = None
     certificate: Secret | None = None
-    agent: Literal[True] | Path | None = None
-    known_hosts: Path | Lines | None = None
+    agent: Literal[True] | AbsolutePath | None = None
+    known_hosts: AbsolutePath | Lines | None = None
     host_ca: Keys | None = None
 
     @model_validator(mode="after")
@@ -151,21 +145,22 @@ def _seconds(text: str) -> float:
 
 
 class Reach(BaseModel):
-    """The part of a connection that says how its host is reached: not at all, or over SSH."""
+    """The part of a connection that says how its host is reached: not at all, over SSH, or by an agent on it, for which
+    everything else is as it is for a host that is not reached at all."""
 
     model_config = PLAIN
 
-    via: Literal["local", "ssh"] = "local"
+    via: Literal["local", "ssh", "agent"] = "local"
     host: Host | None = Field(default=None, description="name or address of the host, for via: ssh")
     port: Port | None = Field(default=None, description="port of its sshd, 22 where none is said")
     user: User | None = Field(default=None, description="who we are there")
     key: Secret | None = Field(default=None, description="our private key, {secret: …}")
     passphrase: Secret | None = Field(default=None, description="what the private key is encrypted with")
     certificate: Secret | None = Field(default=None, description="the certificate that goes with the key")
-    agent: Literal[True] | Path | None = Field(
+    agent: Literal[True] | AbsolutePath | None = Field(
         default=None, description=f"the socket of an agent that holds our keys; true for the one in {AGENT_VARIABLE}"
     )
-    known_hosts: Path | Lines | None = Field(
+    known_hosts: AbsolutePath | Lines | None = Field(
         default=None,
         description="by what the host is known: a known_hosts file on the machine of the daemon, or its lines; a line "
         "that is a public key alone means this host",
@@ -184,13 +179,16 @@ class Reach(BaseModel):
     @field_validator("via", mode="before")
     @classmethod
     def _leads_there(cls, via: object) -> object:
-        if via == "winrm" and "winrm" not in get_args(cls.model_fields["via"].annotation):
+        known = get_args(cls.model_fields["via"].annotation)
+        if via == "winrm" and via not in known:
             raise ValueError("Windows behind WinRM is for the drivers windows and script")
+        if via == "agent" and via not in known:
+            raise ValueError("agents are for hosts that run Linux; Windows is reached over winrm or ssh")
         return via
 
     @model_validator(mode="after")
     def _reach_fits(self) -> Reach:
-        if self.via == "local":
+        if self.via != "ssh":
             said = [name for name in _OF_SSH if getattr(self, name)]
             if said:
                 raise ValueError(f"{said[0]} is for via: ssh only")
@@ -201,7 +199,7 @@ class Reach(BaseModel):
     @cached_property
     def ssh(self) -> Ssh | None:
         """The host to be reached over SSH; None for this machine."""
-        if self.via == "local":
+        if self.via != "ssh":
             return None
         said = {name: value for name in _OF_SSH if (value := getattr(self, name)) is not None}
         try:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from desired_state.secrets import SecretFile
 from drivers.process.connection import Connection as PlainHost
 from drivers.process.connection import absolute_directory
 from drivers.systemd import unit
@@ -17,11 +16,8 @@ def _named_by_units(text: str) -> str:
 
 
 class Connection(PlainHost):
-    """A plain host, whose root is named in units, and whose services have secrets as files: credentials of systemd."""
+    """A plain host whose root is named in units."""
 
     root: Annotated[str, AfterValidator(_named_by_units)] = Field(
         description="absolute directory on the target that belongs to this target alone; letters, digits and /._@+,:=-"
     )
-
-    def secret_refused(self, file: SecretFile) -> str | None:
-        return None if file.path is None else f"no path: a service finds it as $CREDENTIALS_DIRECTORY/{file.name}"

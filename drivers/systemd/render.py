@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from desired_state.model import Configuration, Placement
-from drivers.process.render import beyond_a_host
+from drivers.process.render import beyond_a_host, files
 from drivers.systemd import unit
 
 
 def unsupported(placement: Placement) -> tuple[str, ...]:
     """Sentences: what would not be enforced, or not arrive. Empty when everything would."""
     declared = placement.configuration
-    return (*beyond_a_host(declared), *_limits(declared), *_files(declared), *_variables(declared))
+    return (*beyond_a_host(declared), *_limits(declared), *files(declared), *_variables(declared))
 
 
 def _limits(declared: Configuration) -> Iterator[str]:
@@ -20,12 +20,6 @@ def _limits(declared: Configuration) -> Iterator[str]:
         yield f"cpus {declared.cpus / 1000:g}: systemd gives processors in hundredths of a core"
     if declared.memory is not None and declared.memory <= 0:
         yield f"memory {declared.memory}: nothing runs in so little"
-
-
-def _files(declared: Configuration) -> Iterator[str]:
-    for file in declared.secrets:
-        if file.path is not None:
-            yield f"secrets: {file.name} has the path {file.path[:80]}, and a service finds it where systemd puts it"
 
 
 def _variables(declared: Configuration) -> Iterator[str]:

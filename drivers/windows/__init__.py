@@ -22,7 +22,7 @@ What an operator should know:
   has a secret. A service that is given another command, account or environment by hand is drift that names no value.
 - Health over a port is asked by the host itself, at `address`, and counts only if the service's own processes listen
   there; over SSH through the connection. Over WinRM TLS is not asked: declare a command, which runs in the release.
-- Containers on Windows are not reached this way: `driver: docker` with `via: winrm` is refused.
+- Containers on Windows are not reached this way but over TLS, by `driver: docker` (docs/kinds/windows.md).
 
 A target::
 

@@ -301,6 +301,7 @@ function Invoke-Facts($Ask) {
         disk          = $disk
         root          = [IO.Directory]::Exists($root)
         owner         = $owner
+        lacking       = @($Ask.programs | Where-Object { -not [IO.File]::Exists($_) })
     }
 }
 

@@ -2,8 +2,12 @@
 
 What an operator should know:
 
-- It needs the extra `winrm` (`pip install holdfast[winrm]`) beside the daemon, and for `auth: kerberos` the packages
-  `pypsrp[kerberos]` brings; without them the connection is refused, by name.
+- It needs the extra `winrm` (`pip install holdfast[winrm]`) beside the daemon, and for `auth: kerberos` the extra
+  `kerberos`, which is compiled where it is installed (a C compiler and Kerberos' headers: `libkrb5-dev`); without them
+  the connection is refused, by name.
+- With Kerberos the daemon's `krb5.conf` says where the realm is (`KRB5_CONFIG` names another). Without `password` the
+  ticket of whoever runs the daemon is shown, from its cache or by its key file (`KRB5_CLIENT_KTNAME`), which needs
+  nobody to sign in. The ticket is for `host/<host>`, with `host` as the document writes it.
 - Only HTTPS is spoken, and the certificate is always checked, against `ca` or the authorities of the daemon's machine.
   Nothing turns that off, no proxy is asked, no redirect followed. Basic and CredSSP are not spoken: both hand the
   password over. NTLM and Kerberos are bound to the TLS channel; `message_encryption: true` seals each message too.

@@ -9,7 +9,8 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from desired_state import scalars
-from drivers.ssh.connection import PLAIN, Duration, Host, Path, Port, Reach, Secret, Ssh, reason
+from drivers.fields import AbsolutePath
+from drivers.ssh.connection import PLAIN, Duration, Host, Port, Reach, Secret, Ssh, reason
 
 HTTPS: Final = 5986
 _ACCOUNT: Final = re.compile(r"[^\0-\x1f\x7f/:*?\"<>|]{1,256}")
@@ -38,7 +39,7 @@ class WinRm(BaseModel):
     password: Secret | None = None
     certificate: Secret | None = None
     key: Secret | None = None
-    ca: Path | None = None
+    ca: AbsolutePath | None = None
     message_encryption: bool = False
     connect_timeout: Duration = "10s"
     command_timeout: Duration = "30s"
@@ -82,13 +83,13 @@ def _seconds(text: str) -> float:
 class WindowsReach(Reach):
     """The part of a connection that says how a Windows host is reached."""
 
-    via: Literal["local", "ssh", "winrm"] = "winrm"  # type: ignore[assignment]  # one way more
+    via: Literal["local", "ssh", "winrm"] = "winrm"  # type: ignore[assignment]  # one way more, and no agent
     user: Account | None = Field(default=None, description="who we are there: user, DOMAIN\\user or user@REALM")
     auth: Auth | None = Field(
         default=None, description="for via: winrm: ntlm, which it is by itself, kerberos or certificate"
     )
     password: Secret | None = Field(default=None, description="of the user, {secret: …}, for via: winrm")
-    ca: Path | None = Field(
+    ca: AbsolutePath | None = Field(
         default=None,
         description="file of the authorities that may vouch for the host, for via: winrm; without it, those of the "
         "daemon's machine",
@@ -99,7 +100,7 @@ class WindowsReach(Reach):
 
     @model_validator(mode="after")
     def _reach_fits(self) -> WindowsReach:
-        of_ours = {"ssh": _OF_SSH, "winrm": _OF_WINRM, "local": frozenset[str]()}[self.via]
+        of_ours = {"ssh": _OF_SSH, "winrm": _OF_WINRM, "local": frozenset[str](), "agent": frozenset[str]()}[self.via]
         for name in sorted(_OF_SSH | _OF_WINRM):
             if getattr(self, name) and name not in of_ours:
                 raise ValueError(f"{name} is not for via: {self.via}")

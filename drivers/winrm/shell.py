@@ -9,17 +9,19 @@ import shutil
 import ssl
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from drivers.errors import DriverError, Refused, Unreachable
+from drivers.winrm import kerberos
 from drivers.winrm.connection import WinRm
 from drivers.winrm.errors import Cut, ExtraMissing, NotAdmitted, NotBelieved, NotWindows, Silent
 
 if TYPE_CHECKING:
     from pypsrp.shell import Process, WinRS
+    from requests import Response
 
 LARGEST_ANSWER: Final = 16 << 20  # bytes of one line
 WORDS: Final = 2000  # bytes of standard error that are kept for a sentence
@@ -35,7 +37,7 @@ def missing(winrm: WinRm) -> str | None:
     if importlib.util.find_spec("pypsrp") is None:
         return "WinRM needs the extra `winrm`: pip install 'holdfast[winrm]'"
     if winrm.auth == "kerberos" and any(importlib.util.find_spec(name) is None for name in ("gssapi", "krb5")):
-        return "auth: kerberos needs the packages gssapi and krb5: pip install 'pypsrp[kerberos]'"
+        return "auth: kerberos needs the extra `kerberos`: pip install 'holdfast[kerberos]'"
     return None
 
 
@@ -47,6 +49,7 @@ class Shell:
         self._keys: Path | None = None
         self._shell: WinRS | None = None
         self._process: Process | None = None
+        self._answer: Response | None = None  # the last one
         self._heard = bytearray()
 
     # -- its beginning and its end -----------------------------------------------------------------------------------
@@ -67,8 +70,8 @@ class Shell:
         until = time.monotonic() + within
         wsman = self._wsman(within)
         shell = WinRS(wsman, idle_time_out=UNUSED, codepage=65001, working_directory=None)
+        self._shell = shell  # to be closed, however far it gets
         shell.open()
-        self._shell = shell
         self._be_done_by(until)
         self._process = Process(shell, program, list(arguments))
         self._process.begin_invoke()
@@ -113,7 +116,18 @@ class Shell:
         session.trust_env = False
         session.max_redirects = 0
         wsman.transport.session = session
+        adapter = session.get_adapter("https://")
+        setattr(adapter, "send", self._noted(adapter.send))  # noqa: B010 - of this one object
         return wsman
+
+    def _noted(self, send: Callable[..., Response]) -> Callable[..., Response]:
+        """An answer that nobody has read, since what was in it was refused, keeps its connection from being closed."""
+
+        def noted(*arguments: Any, **said: Any) -> Response:
+            self._answer = send(*arguments, **said)
+            return self._answer
+
+        return noted
 
     def _certificate(self) -> dict[str, str]:
         """Our own, as the files that OpenSSL wants; nobody else can read them, and they go when the shell does."""
@@ -141,6 +155,9 @@ class Shell:
                     process.signal("http://schemas.microsoft.com/wbem/wsman/1/windows/shell/signal/terminate")
             with suppress(Exception):
                 shell.close()
+            with suppress(Exception):
+                if self._answer is not None:
+                    self._answer.close()
             with suppress(Exception):
                 shell.wsman.close()
         if self._keys is not None:
@@ -225,6 +242,8 @@ def translated(winrm: WinRm, error: Exception, *, began: bool) -> DriverError:
     match error:
         case AuthenticationError():
             return NotAdmitted(f"{winrm}: not admitted with auth: {winrm.auth}")
+        case ValueError() if "auth protocol" in str(error):
+            return NotAdmitted(f"{winrm}: it does not take auth: {winrm.auth}")
         case requests.exceptions.SSLError():
             return NotBelieved(f"{winrm}: its certificate is not believed: {_why_not_believed(error)}")
         case requests.exceptions.Timeout():
@@ -241,6 +260,8 @@ def translated(winrm: WinRm, error: Exception, *, began: bool) -> DriverError:
             return lost(f"{winrm}: it answers {error.code}, which is not WS-Management")
         case requests.exceptions.RequestException() | OSError():
             return lost(f"{winrm}: {'the connection was lost' if began else 'it cannot be reached'}")
+    if winrm.auth == "kerberos" and (found := kerberos.translated(winrm, error)) is not None:
+        return found
     if type(error).__module__.startswith("spnego"):
         return NotAdmitted(f"{winrm}: not admitted with auth: {winrm.auth}: {_words(str(error), None)}")
     return lost(f"{winrm}: {type(error).__name__}: {_words(str(error), None)}")

@@ -369,4 +369,4 @@ def levels(desired: DesiredState) -> dict[ComponentName, int]:
 
 def power(target: TargetId, scene: Scene) -> Capabilities | None:
     record = scene.desired.target_of.get(target) or scene.known.targets.get(target)
-    return scene.ground.powers.get(record.driver) if record else None
+    return scene.ground.powers.get(record.hands) if record else None

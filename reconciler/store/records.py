@@ -61,10 +61,20 @@ class Role(StrEnum):
     BOTH = "both"
 
 
+class AgentState(StrEnum):
+    """Where an agent stands in its life, as operators have it."""
+
+    INVITED = "invited"  # it has no identity, or none that counts any more
+    ACTIVE = "active"
+    LOCKED = "locked"  # nothing it says counts, and nobody speaks with it
+    DRAINING = "draining"  # it ends what it does and is given nothing new
+    REMOVED = "removed"  # the name is kept, so that its generations go on counting; nothing else is
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """A process on the database, believed alive `until`. `id` is new with every start, `place` is where it lives,
-    `key` the id of the key it signs with."""
+    `key` the id of the key it signs with, `agents` the address at which agents reach it, if they do."""
 
     id: str
     place: str
@@ -73,6 +83,7 @@ class Replica:
     key: str
     until: datetime
     environments: int = 0
+    agents: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ def beat(c: Connection, me: Replica, *, now: datetime, ttl: timedelta) -> None:
         "key": me.key,
         "until": leases.clock(c, now) + ttl,
         "environments": me.environments,
+        "agents": me.agents,
     }
     offered = insert(c, table).values(id=me.id, **values)
     c.execute(offered.on_conflict_do_update(index_elements=["id"], set_=values))
@@ -64,4 +65,5 @@ def _replica(row: Row[Any]) -> Replica:
         key=row.key,
         until=row.until,
         environments=row.environments,
+        agents=row.agents,
     )

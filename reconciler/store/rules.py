@@ -14,6 +14,7 @@ from sqlalchemy import Connection, inspect
 
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_ACTIVE, TASK, JobState, TaskState
+from reconciler.store.records import AgentState
 from stickers import digest
 from stickers.names import Digest
 
@@ -151,6 +152,41 @@ RULES: Final = (
     ),
     _fixed("person", "id", "name", "issuer", "subject", "created_at", "created_by"),
     _fixed("session", "hash", "person", "begun_at", "ends_at"),
+    _begins("agent", AgentState.INVITED),
+    _fixed("agent", "name"),
+    Rule(
+        name="agent_generation_rises",
+        table="agent",
+        event="update",
+        says="a generation only rises, and a removed agent begins with an invitation",
+        when="NEW.generation < OLD.generation or (OLD.state = 'removed' and NEW.state not in ('removed', 'invited'))",
+    ),
+    _never("agent", "delete"),
+    _fixed("certificate", "serial", "agent", "generation", "key", "issuer", "pem", "issued_at", "not_after"),
+    Rule(
+        name="certificate_revoked_once",
+        table="certificate",
+        event="update",
+        says="a revoked certificate stays revoked",
+        when="OLD.revoked_at is not null and NEW.revoked_at is null",
+    ),
+    _fixed("invite", "hash", "agent", "created_at", "created_by", "expires_at"),
+    Rule(
+        name="invite_used_once",
+        table="invite",
+        event="update",
+        says="an invitation is used once, and a withdrawn one never",
+        when="(OLD.used_at is not null or OLD.withdrawn_at is not null) and"
+        " (NEW.used_at {differs} OLD.used_at or NEW.certificate {differs} OLD.certificate)",
+    ),
+    _fixed("authority", "id", "role", "pem", "made_at"),
+    Rule(
+        name="authority_retired_once",
+        table="authority",
+        event="update",
+        says="a retired authority stays retired",
+        when="OLD.retired_at is not null and NEW.retired_at is null",
+    ),
 )
 
 

@@ -31,7 +31,7 @@ from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JOB_ACTIVE, JobState, TaskState
 from reconciler.core.plan import JobKind
 from reconciler.store.columns import Instant, Plain, Sentence, Serial, this_transaction
-from reconciler.store.records import Direction, Wish
+from reconciler.store.records import AgentState, Direction, Wish
 
 metadata: Final = MetaData(
     naming_convention={
@@ -165,6 +165,7 @@ replica = Table(
     _text("key"),
     _instant("until"),
     Column("environments", Integer, nullable=False, server_default="0"),
+    _text("agents", server_default=""),
 )
 Index("replica_by_end", replica.c.until)
 
@@ -311,7 +312,7 @@ evidence = Table(
     _text("component", null=True),
     _text("envelope"),
     _instant("at"),
-    CheckConstraint("kind in ('action', 'evidence', 'sticker')", name="evidence_kind_listed"),
+    CheckConstraint("kind in ('action', 'evidence', 'result', 'sticker')", name="evidence_kind_listed"),
 )
 Index("evidence_by_age", evidence.c.at)
 
@@ -647,3 +648,99 @@ answer = Table(
     PrimaryKeyConstraint("actor", "key"),
 )
 Index("answer_by_age", answer.c.at)
+
+agent = Table(
+    "agent",
+    metadata,
+    _text("name", primary_key=True),
+    _text("state"),
+    _number("generation", default=0),
+    _text("signing", null=True),
+    _text("sealing", null=True),
+    Column("granted", Plain, nullable=False),
+    Column("reason", Sentence, nullable=False, server_default=""),
+    _instant("invited_at"),
+    _text("invited_by"),
+    _instant("joined_at", null=True),
+    _number("revision"),
+    Column("version", Sentence, nullable=False, server_default=""),
+    Column("reported", Plain, nullable=False),
+    _instant("heard_at", null=True),
+    _number("queue", default=0),
+    _text("way", server_default=""),
+    Column("peer", Sentence, nullable=False, server_default=""),
+    Column("server", Sentence, nullable=False, server_default=""),
+    UniqueConstraint("signing", name="agent_signing_once"),
+    _one_of("agent", "state", AgentState),
+    _said("agent", "invited_by"),
+    CheckConstraint("(signing is null) = (sealing is null)", name="agent_keys_whole"),
+    CheckConstraint("state not in ('active', 'draining') or signing is not null", name="agent_active_has_keys"),
+)
+Index("agent_by_revision", agent.c.revision)
+
+bound = Table(
+    "bound",
+    metadata,
+    _text("agent", ForeignKey("agent.name")),
+    _text("target"),
+    Column("shared", Integer, nullable=False),
+    Column("holder", Integer, nullable=False),
+    PrimaryKeyConstraint("agent", "target"),
+    CheckConstraint("shared in (0, 1) and holder in (0, 1)", name="bound_yes_or_no"),
+    CheckConstraint("shared = 1 or holder = 1", name="bound_alone_holds"),
+)
+HOLDS: Final[ColumnElement[bool]] = literal_column("holder = 1")
+one_holder = Index("one_holder", bound.c.target, unique=True, sqlite_where=HOLDS, postgresql_where=HOLDS)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    _text("serial", primary_key=True),
+    _refers("agent", "agent.name"),
+    _number("generation"),
+    _text("key"),
+    _text("issuer"),
+    _text("pem"),
+    _instant("issued_at"),
+    _instant("not_after"),
+    _instant("used_at", null=True),
+    _instant("ends_at", null=True),
+    _instant("revoked_at", null=True),
+    UniqueConstraint("agent", "generation", name="certificate_generation_once"),
+    UniqueConstraint("key", name="certificate_key_once"),
+)
+Index("certificate_by_end", certificate.c.not_after)
+
+invite = Table(
+    "invite",
+    metadata,
+    _text("hash", primary_key=True),
+    _refers("agent", "agent.name"),
+    _instant("created_at"),
+    _text("created_by"),
+    _instant("expires_at"),
+    _instant("used_at", null=True),
+    _refers("certificate", "certificate.serial", null=True),
+    _instant("withdrawn_at", null=True),
+    CheckConstraint("(used_at is null) = (certificate is null)", name="invite_used_for_one"),
+)
+Index("invite_by_end", invite.c.expires_at)
+
+authority = Table(
+    "authority",
+    metadata,
+    _text("id", primary_key=True),
+    _text("role"),
+    _text("pem"),
+    _instant("made_at"),
+    _instant("retired_at", null=True),
+    CheckConstraint("role in ('root', 'issuer')", name="authority_role_listed"),
+)
+
+roll = Table(
+    "roll",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    _number("revision"),
+    CheckConstraint("one = 1", name="roll_one"),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,10 @@ class BuiltHere(Fleet):
         with redirect_stdout(StringIO()) as said:
             assert main(self.command(*words)[3:]) == 0
         return said.getvalue()
+
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float = 180) -> float:
+        """Longer than a person would: the machine may be loaded."""
+        return super().wait(what, ready, seconds)
 
 
 def built(home: Path, targets: int) -> Fleet:

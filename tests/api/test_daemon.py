@@ -39,6 +39,20 @@ def daemon(fleet: Fleet) -> Iterator[subprocess.Popen[bytes]]:
         fleet.end_workloads()
 
 
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, int]]:
+    """A fleet in sync and the process that holds it, shared by the tests that only ask."""
+    fleet = built(tmp_path_factory.mktemp("held"), targets=2)
+    with daemon(fleet) as process:
+        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
+        yield fleet, process.pid
+
+
+@pytest.fixture
+def standing(held: tuple[Fleet, int]) -> Fleet:
+    return held[0]
+
+
 def answers(fleet: Fleet) -> bool:
     with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
         client.connect(str(fleet.state / "holdfast.sock"))
@@ -52,21 +66,17 @@ def in_sync(fleet: Fleet, release: str) -> bool:
     return set(seen.values()) == {"in sync"} and all(text.startswith(f"shop {release} ") for text in served)
 
 
-def test_a_fleet_is_deployed_served_and_in_sync(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        assert fleet.ask("plan", "staging")["waves"] == []
-        assert fleet.ask("drift")["placements"] == []
+def test_a_fleet_is_deployed_served_and_in_sync(standing: Fleet) -> None:
+    assert standing.ask("plan", "staging")["waves"] == []
+    assert standing.ask("drift")["placements"] == []
 
 
-def test_evidence_of_what_is_in_sync_is_kept_signed_and_names_what_runs(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        cell = fleet.placement("staging-1")
-        evidence = fleet.ask("evidence", cell["evidence"])
-        assert evidence["signature"] == "valid"
-        assert evidence["statement"]["instance"] == cell["instance"]
-        assert evidence["statement"]["switched_at"] <= evidence["statement"]["proven_at"]
+def test_evidence_of_what_is_in_sync_is_kept_signed_and_names_what_runs(standing: Fleet) -> None:
+    cell = standing.placement("staging-1")
+    evidence = standing.ask("evidence", cell["evidence"])
+    assert evidence["signature"] == "valid"
+    assert evidence["statement"]["instance"] == cell["instance"]
+    assert evidence["statement"]["switched_at"] <= evidence["statement"]["proven_at"]
 
 
 def test_a_daemon_that_was_killed_goes_on_by_looking(fleet: Fleet) -> None:
@@ -84,7 +94,7 @@ def test_sigterm_drains_and_leaves_the_workloads_serving(fleet: Fleet) -> None:
     with daemon(fleet) as process:
         fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert not (fleet.state / "holdfast.sock").exists()
         assert fleet.serves("staging-1").startswith("shop 1.0.0")
 
@@ -97,18 +107,17 @@ def test_sighup_has_files_read_again_and_ends_nothing(fleet: Fleet) -> None:
         assert answers(fleet)
 
 
-def test_a_second_daemon_is_told_who_holds_the_state(fleet: Fleet) -> None:
-    with daemon(fleet) as process:
-        second = subprocess.run(fleet.command("run"), capture_output=True, text=True, timeout=30)
-        assert second.returncode == 2
-        assert f"process {process.pid}" in second.stderr
-        assert second.stderr.count("\n") == 1
-        assert answers(fleet)
+def test_a_second_daemon_is_told_who_holds_the_state(held: tuple[Fleet, int]) -> None:
+    fleet, pid = held
+    second = subprocess.run(fleet.command("run"), capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2
+    assert f"process {pid}" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert answers(fleet)
 
 
-def test_the_socket_is_for_its_owner_alone(fleet: Fleet) -> None:
-    with daemon(fleet):
-        assert stat.S_IMODE((fleet.state / "holdfast.sock").stat().st_mode) == 0o600
+def test_the_socket_is_for_its_owner_alone(standing: Fleet) -> None:
+    assert stat.S_IMODE((standing.state / "holdfast.sock").stat().st_mode) == 0o600
 
 
 def test_who_asks_is_told_by_the_kernel(fleet: Fleet) -> None:
@@ -158,28 +167,22 @@ def test_a_rollback_by_hand_returns_to_the_release_before(fleet: Fleet) -> None:
         assert in_sync(fleet, "1.0.0"), "a rollback is never undone by the next turn"
 
 
-def test_a_plan_that_is_not_the_plan_any_more_is_refused(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        command = fleet.command("sync", "staging", "--plan-hash", "0123456789ab")
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        assert refused.returncode == 2
-        assert "PLAN_MOVED" in refused.stderr
+def test_a_plan_that_is_not_the_plan_any_more_is_refused(standing: Fleet) -> None:
+    command = standing.command("sync", "staging", "--plan-hash", "0123456789ab")
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert "PLAN_MOVED" in refused.stderr
 
 
-def test_logs_show_what_a_workload_printed(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        assert "shop 1.0.0 listens" in fleet.holdfast("logs", "staging-1", "web")
+def test_logs_show_what_a_workload_printed(standing: Fleet) -> None:
+    assert "shop 1.0.0 listens" in standing.holdfast("logs", "staging-1", "web")
 
 
-def test_a_wrong_name_is_one_line_with_the_nearest(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        wrong = subprocess.run(fleet.command("why", "staging-11"), capture_output=True, text=True, timeout=30)
-        assert wrong.returncode == 2
-        assert "did you mean staging-1?" in wrong.stderr
-        assert wrong.stderr.count("\n") == 1
+def test_a_wrong_name_is_one_line_with_the_nearest(standing: Fleet) -> None:
+    wrong = subprocess.run(standing.command("why", "staging-11"), capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert "did you mean staging-1?" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
 
 
 def test_without_a_daemon_a_command_does_the_work_itself(fleet: Fleet) -> None:
@@ -207,23 +210,20 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status"]], ids=["--help", "status"])
-def test_what_is_asked_often_imports_nothing_slow(fleet: Fleet, words: list[str]) -> None:
-    with daemon(fleet):
-        command = fleet.command(*words) if words != ["--help"] else [sys.executable, "-m", "api.cli.main", "--help"]
-        timed = [command[0], "-X", "importtime", *command[1:]]
-        done = subprocess.run(timed, capture_output=True, text=True, timeout=30, env=os.environ)
-        assert done.returncode == 0
-        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-        assert imported.isdisjoint(FORBIDDEN)
+def test_what_is_asked_often_imports_nothing_slow(standing: Fleet, words: list[str]) -> None:
+    command = standing.command(*words) if words != ["--help"] else [sys.executable, "-m", "api.cli.main", "--help"]
+    timed = [command[0], "-X", "importtime", *command[1:]]
+    done = subprocess.run(timed, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert imported.isdisjoint(FORBIDDEN)
 
 
-def test_a_program_reads_the_same_answer_as_a_person(fleet: Fleet) -> None:
-    with daemon(fleet):
-        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))
-        answer = json.loads(fleet.holdfast("status", "--output", "json"))
-        assert answer["environments"][0]["verdicts"] == {"in sync": 2}
-        assert (fleet.root("staging-1") / answer["installation"]).is_dir()
-        assert "2 in sync" in fleet.holdfast("status")
+def test_a_program_reads_the_same_answer_as_a_person(standing: Fleet) -> None:
+    answer = json.loads(standing.holdfast("status", "--output", "json"))
+    assert answer["environments"][0]["verdicts"] == {"in sync": 2}
+    assert (standing.root("staging-1") / answer["installation"]).is_dir()
+    assert "2 in sync" in standing.holdfast("status")
 
 
 def test_without_a_daemon_what_is_shown_was_looked_at_now(fleet: Fleet) -> None:

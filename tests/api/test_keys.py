@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from api import keys
 from api.problem import Problem
 from stickers.names import EnvironmentId
-from stickers.signature import Forged, Statement
+from stickers.signature import OF_INSTALLATION, Forged, Statement
 
 PROD, STAGING = EnvironmentId("shop/prod"), EnvironmentId("shop/staging")
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -177,7 +177,7 @@ def test_loading_without_keys_says_how_to_make_them(tmp_path: Path, load: Any) -
 def test_a_key_may_be_limited_to_one_environment(tmp_path: Path) -> None:
     keys.init(tmp_path, subjects=keys.subjects("shop", "prod"))
     signer = keys.load_signer(tmp_path)
-    for statement in Statement:
+    for statement in OF_INSTALLATION:
         signer.sign(statement, PROD, {})
         with pytest.raises(Forged, match="may not speak of"):
             signer.sign(statement, STAGING, {})

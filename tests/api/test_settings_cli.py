@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api import settings_file
-from api.cli.main import main
+from api.cli.main import GARBAGE, main
 from api.cli.settings import commented, reference
 from api.notices import declared as notices
 from api.settings import MEANINGS, read
@@ -97,3 +98,13 @@ def test_the_examples_have_no_findings(tmp_path: Path, uncommented: bool) -> Non
     (_, _, mail) = notices.read(tmp_path / "notices.yaml").channels
     assert mail.mail is not None
     assert (mail.mail.user is not None) == uncommented
+
+
+def test_whatever_runs_looks_for_garbage_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        assert main(["settings"]) == 0
+        assert gc.get_threshold() == GARBAGE
+    finally:
+        gc.set_threshold(*before)

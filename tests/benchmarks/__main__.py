@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, one after the other, each in a process of its own and within its time.
 
-python -m tests.benchmarks [start turn core store replicas memory load documents docker compose ssh ssh_many push]
+python -m tests.benchmarks [start turn core store replicas memory load documents docker compose ssh ssh_many push
+                            agents]
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MINUTES: Final = {  # at the longest
     "ssh_many": 5,
     "api": 10,
     "push": 5,
+    "agents": 20,
 }
 
 

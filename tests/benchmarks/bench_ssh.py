@@ -12,6 +12,7 @@ also by a kept loop.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from typing import Any, Final
 
 import anyio
 
+from api.cli.main import GARBAGE
 from drivers.process import host
 from drivers.process.driver import ProcessDriver
 from drivers.ssh.wire import program
@@ -154,6 +156,7 @@ def measure(fleet: Fleet, directory: Path, stack: ExitStack) -> None:
     peers = others(file, directory, stack)
     cold("ours", file)  # the hosts' Pythons compile what they keep, once
     compare_cold(file, peers)
+    gc.set_threshold(*GARBAGE)  # as the daemon does; asyncssh beside it gains, too
     anyio.run(warm, fleet, peers, backend_options={"use_uvloop": True})
 
 

@@ -21,6 +21,7 @@ from typing import Final
 import anyio
 import asyncssh
 
+from api.cli.main import GARBAGE
 from drivers.process.driver import ProcessDriver
 from reconciler.observe import Eyes, Sight
 from tests.benchmarks.bench_ssh import wear
@@ -97,6 +98,7 @@ async def measure(fleet: Fleet) -> None:
 
 
 def main() -> int:
+    gc.set_threshold(*GARBAGE)  # as the daemon does
     directory = Path(tempfile.mkdtemp(prefix="hf-bench-ssh-"))
     try:
         with played(directory) as fleet:

@@ -7,6 +7,7 @@ What a thousand machines would need is no figure of ours, and a thousand sshd's 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from typing import Any, Final
@@ -97,4 +98,5 @@ async def play(public: str, many: int, port: int) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(10_000, 10, 10)  # what it collects is no host's
     anyio.run(play, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), backend_options={"use_uvloop": True})

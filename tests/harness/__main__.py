@@ -1,26 +1,33 @@
 """The test command: installs what is missing, starts a Docker engine, a registry and PostgreSQL on private sockets and
 ports, runs every test in parallel while style, types and contracts are checked, and ends what it started.
 
-Whatever cannot be had here (no root, no apt) is named, and the tests that need it are skipped with that reason.
+Whatever cannot be had here (no root, no apt) is named, and the tests that need it are skipped with that reason. When a
+few tests have failed, they are run once more, alone, and what passes only then is named at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.harness import again
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+WORKERS = str(1 + max(2, os.cpu_count() or 2))  # much of it is waiting
 
 CHECKS = (
     ("style", ("ruff", "check", ".")),
@@ -56,6 +63,9 @@ NEEDS = (
     Need("nginx", _on_path("nginx")),
     Need("iproute2", _on_path("ip")),
     Need("chromium", _on_path("chromium")),
+    Need("krb5-kdc", lambda: not _speaks_kerberos() or _on_path("krb5kdc")()),
+    Need("krb5-admin-server", lambda: not _speaks_kerberos() or _on_path("kadmin.local")()),
+    Need("krb5-user", lambda: not _speaks_kerberos() or _on_path("kinit")()),
 )
 
 
@@ -63,8 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     with ThreadPoolExecutor(1) as beside:  # the tests wait for much, and the checks for nothing
         passed = {name: beside.submit(_passes, name, words) for name, words in _checks(arguments)}
-        tested = arguments.check or _tested(arguments.pytest)
-        failed = [name for name, future in passed.items() if not future.result()] + ([] if tested else ["tests"])
+        alone = () if arguments.check else _tested(arguments.pytest)
+        failed = [name for name, future in passed.items() if not future.result()]
+    if alone is None:
+        failed.append("tests")
+    elif alone:
+        print(again.told(alone), flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", flush=True)
     return 1 if failed else 0
@@ -82,9 +96,16 @@ def _checks(arguments: argparse.Namespace) -> tuple[tuple[str, tuple[str, ...]],
     return () if arguments.tests_only else CHECKS
 
 
-def _tested(more: Sequence[str]) -> bool:
+def _tested(more: Sequence[str]) -> tuple[str, ...] | None:
+    """The tests that passed only when they were run again, alone; None when the tests have failed."""
     _install_missing()
-    return _run_tests(more) == 0
+    with ExitStack() as stack:
+        environment = os.environ | _services(stack)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all of it anew costs each command a second
+        run = partial(_run_tests, environment)
+        failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-tests-"))) / "failed"
+        status = run("-n", WORKERS, "--dist", "worksteal", "-p", "tests.harness.again", "--failures", failures, *more)
+        return again.passed_alone(status, again.read(failures), lambda failed: run("-n", "0", *failed))
 
 
 def _passes(name: str, command: Sequence[str]) -> bool:
@@ -112,13 +133,9 @@ def _install_missing() -> None:
             print(f"{' '.join(command)} failed: {(done.stderr or done.stdout)[-400:]}", flush=True)
 
 
-def _run_tests(more: Sequence[str]) -> int:
-    workers = str(1 + max(2, os.cpu_count() or 2))  # much of it is waiting
-    with ExitStack() as stack:
-        environment = os.environ | _services(stack)
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all of it anew costs each command a second
-        command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal", *more]
-        return subprocess.run(command, cwd=ROOT, env=environment).returncode
+def _run_tests(environment: Mapping[str, str], *words: object) -> int:
+    command = [sys.executable, "-m", "pytest", "-q", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
 def _services(stack: ExitStack) -> dict[str, str]:
@@ -139,6 +156,11 @@ def _services(stack: ExitStack) -> dict[str, str]:
         except Exception as error:  # whatever keeps a service from starting is a reason to be printed, not a failure
             print(f"{name} is not set: {type(error).__name__}: {error}", flush=True)
     return addresses
+
+
+def _speaks_kerberos() -> bool:
+    """Only who has installed the extra `kerberos`, which takes minutes to compile, has tests of it."""
+    return importlib.util.find_spec("gssapi") is not None
 
 
 def _is_static_busybox() -> bool:

@@ -67,6 +67,8 @@ class Engine:
         """A signal to the daemon: SIGSTOP makes it hang, SIGKILL is a crash."""
         assert self._daemon is not None
         self._daemon.send_signal(number)
+        while number == signal.SIGSTOP and not _is_stopped(self._daemon.pid):
+            time.sleep(0.001)  # on a busy machine its threads still answer for a moment
 
     def stop(self) -> None:
         if self._daemon is None:
@@ -197,6 +199,10 @@ def empty(address: str) -> None:
         with contextlib.suppress(docker.errors.APIError):
             client.remove_network(network["Id"])
     client.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _processes_of(directory: Path) -> list[int]:

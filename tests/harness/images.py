@@ -142,9 +142,10 @@ def _push_blob(send: Callable[..., str], place: str, blob: Blob) -> None:
         send("HEAD", f"{place}/{blob.digest}")
     except urllib.error.HTTPError as error:
         error.close()
-        upload = send("POST", f"{place}/uploads/", b"")
-        mark = "&" if "?" in upload else "?"
-        send("PUT", f"{upload}{mark}digest={blob.digest}", blob.content, "application/octet-stream")
+        upload = send("POST", f"{place}/uploads/?mount={blob.digest}&from={REPOSITORY}", b"")
+        if "/uploads/" in upload:  # it is not in the other repository
+            mark = "&" if "?" in upload else "?"
+            send("PUT", f"{upload}{mark}digest={blob.digest}", blob.content, "application/octet-stream")
 
 
 def _send(login: str | None, method: str, url: str, content: bytes | None = None, media_type: str | None = None) -> str:

@@ -1,8 +1,8 @@
 """A server of WS-Management's shells, written from MS-WSMV: what a Windows host's HTTPS listener answers to pypsrp.
 
-Create, Command, Send, Receive, Signal and Delete, with faults; NTLM by pyspnego's acceptor, bound to the TLS channel,
-messages sealed when the client seals them; client certificates; an authority of its own. What a command does is the
-part of whoever starts the server: a `Program` to each command line.
+Create, Command, Send, Receive, Signal and Delete, with faults; NTLM and Kerberos by pyspnego's acceptors, bound to the
+TLS channel, messages sealed when the client seals them; client certificates; an authority of its own. What a command
+does is the part of whoever starts the server: a `Program` to each command line.
 """
 
 from __future__ import annotations
@@ -126,13 +126,16 @@ class Server:
     def __init__(self, directory: Path, start: Callable[[str], Program]) -> None:
         self.start_program = start
         self.certificates = Certificates(directory)
+        self.binds_to = self._own_certificate()
         self.users = directory / "users"
         self.users.write_text(f"HOST:deployer:{PASSWORD}\n")
         self.offers = "Negotiate"
+        self.speaks = "ntlm"  # or kerberos, with the keys that the environment names
         self.admits_certificates = True
         self.shells: dict[str, dict[str, Program]] = {}
         self.seen: list[str] = []  # actions, in order
         self.sealed = self.admitted = 0
+        self.clients: list[str] = []  # who was admitted by Kerberos
         self.silent = threading.Event()  # takes requests, and answers none
         self.lines: set[socket.socket] = set()
         self._http = _Http(("127.0.0.1", 0), _Request)
@@ -149,11 +152,13 @@ class Server:
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
+    def _own_certificate(self) -> bytes:
+        certificate = x509.load_pem_x509_certificate(self.certificates.server[0].read_bytes())
+        return sha256(certificate.public_bytes(Encoding.DER)).digest()
+
     @property
     def bindings(self) -> GssChannelBindings:
-        certificate = x509.load_pem_x509_certificate(self.certificates.server[0].read_bytes())
-        digest = sha256(certificate.public_bytes(Encoding.DER)).digest()
-        return GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
+        return GssChannelBindings(application_data=b"tls-server-end-point:" + self.binds_to)
 
     def lose_shells(self) -> None:
         """As a host does that was restarted: every shell is gone, and what ran in it."""
@@ -289,6 +294,7 @@ class _Request(BaseHTTPRequestHandler):
         super().setup()
         self.context: Any = None
         self.known = False
+        self.proof = ""  # that we are who was asked for, to go with the next answer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -320,17 +326,22 @@ class _Request(BaseHTTPRequestHandler):
         owner = self.server.owner
         try:
             if self.context is None:
-                self.context = spnego.server(protocol="ntlm", channel_bindings=owner.bindings)
+                self.context = spnego.server(
+                    hostname="127.0.0.1", service="host", protocol=owner.speaks, channel_bindings=owner.bindings
+                )
             answer = self.context.step(token)
-        except spnego.exceptions.SpnegoError:
+        except (spnego.exceptions.SpnegoError, AttributeError):  # the latter is how pyspnego words a refused ticket
             self.context = None
             self._refuse(owner.offers)
             return False
+        told = "Negotiate " + base64.b64encode(answer or b"").decode()
         if not self.context.complete:
-            self._refuse("Negotiate " + base64.b64encode(answer).decode())
+            self._refuse(told)
             return False
-        self.known = True
+        self.known, self.proof = True, told if answer else ""
         owner.admitted += 1
+        if owner.speaks == "kerberos":
+            owner.clients.append(str(self.context.client_principal))
         return True
 
     def _refuse(self, offer: str) -> None:
@@ -372,6 +383,9 @@ class _Request(BaseHTTPRequestHandler):
 
     def _reply(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
+        if self.proof:
+            self.send_header("WWW-Authenticate", self.proof)
+            self.proof = ""
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

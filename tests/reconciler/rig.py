@@ -44,6 +44,7 @@ from stickers.names import (
     ComponentName,
     EnvironmentId,
     InstallationId,
+    JobId,
     PlacementId,
     ReleaseName,
     TargetId,
@@ -51,6 +52,7 @@ from stickers.names import (
 from stickers.signature import Envelope, Keyring, PublicKey, SignatureError, Signer, key_id
 from stickers.sticker import Sticker
 from tests.harness import virtual_time
+from tests.reconciler.stores import fresh_store
 
 HERE: Final = InstallationId("holdfast-sim")
 PROD: Final = EnvironmentId("default/prod")
@@ -208,15 +210,15 @@ class Rig:
     async def row(self, environment: EnvironmentId = PROD) -> Any:
         return await self.store.read(lambda c: environments.load(c, environment))
 
-    async def until(self, true: Callable[[], Any], *, within: float = 600.0) -> None:
-        """Wait until it is true; an awaitable is awaited."""
+    async def until(self, true: Callable[[], Any], *, within: float = 600.0) -> Any:
+        """Wait until it is true; an awaitable is awaited. What it was then."""
         with anyio.fail_after(within):
             while True:
                 answer = true()
                 if hasattr(answer, "__await__"):
                     answer = await answer
                 if answer:
-                    return
+                    return answer
                 await anyio.sleep(0.25)
 
     async def rested(self, version: str, targets: int = 3, environment: EnvironmentId = PROD) -> Job:
@@ -238,12 +240,14 @@ class Rig:
     async def ended(self, number: int) -> Job:
         """The job of that number, once it has ended."""
 
-        async def over() -> bool:
-            found = await self.jobs()
-            return len(found) >= number and found[number - 1].ended_at is not None
+        id = JobId(f"{PROD}:{number}")
 
-        await self.until(over)
-        return (await self.jobs())[number - 1]
+        async def over() -> Job | None:
+            job = await self.store.read(lambda c: jobs.load(c, id))
+            return job if job is not None and job.ended_at is not None else None
+
+        found: Job = await self.until(over)
+        return found
 
     def runs(self, version: str, component: str = "api", environment: EnvironmentId = PROD) -> int:
         """On how many targets that version answers."""
@@ -255,7 +259,7 @@ class Rig:
 @asynccontextmanager
 async def rig(*states: DesiredState, seed: int = 1, running: bool = True, **parts: Any) -> AsyncIterator[Rig]:
     """A rig around these desired states; it runs until the block ends."""
-    world, store = World(now=virtual_time.now), await Store.open("sqlite://", now=virtual_time.now)
+    world, store = World(now=virtual_time.now), fresh_store(virtual_time.now)
     async with around(world, store, Shelf(*states), seed=seed, running=running, **parts) as made:
         yield made
     await store.aclose()

@@ -15,9 +15,9 @@ from drivers.memory import MemoryDriver, World, scripts
 from reconciler.core.machine import JobState
 from reconciler.store import artifacts
 from reconciler.store.records import Direction, Job, KeptFile
-from reconciler.store.store import Store
 from tests.harness import virtual_time
 from tests.reconciler.rig import Rig, Shelf, around, artifact, declared, rig, tools
+from tests.reconciler.stores import fresh_store
 
 anyio_backend = virtual_time.backend()
 
@@ -81,7 +81,7 @@ def world() -> World:
 
 
 async def test_what_was_kept_is_handed_to_whoever_deploys_it(world: World, driver: Renders) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     async with around(world, store, Shelf(declared("1.0.0", targets=1)), drivers={"memory": driver}) as made:
         job = await made.rested("1.0.0", 1)
         [_, lock] = await files(made, job)
@@ -92,7 +92,7 @@ async def test_what_was_kept_is_handed_to_whoever_deploys_it(world: World, drive
 
 
 async def test_a_way_back_deploys_the_file_that_was_proven_and_no_other(world: World, driver: Renders) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world.scripts[artifact("api", "2.0.0").digest] = scripts.NEVER
     async with around(world, store, Shelf(declared("1.0.0", targets=2)), drivers={"memory": driver}) as made:
         await made.rested("1.0.0", 2)
@@ -108,7 +108,7 @@ async def test_a_way_back_deploys_the_file_that_was_proven_and_no_other(world: W
 
 
 async def test_a_rollback_that_is_asked_for_deploys_the_file_that_was_proven(world: World, driver: Renders) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     async with around(world, store, Shelf(declared("1.0.0", targets=1)), drivers={"memory": driver}) as made:
         await made.rested("1.0.0", 1)
         driver.says = "second"
@@ -124,7 +124,7 @@ async def test_a_rollback_that_is_asked_for_deploys_the_file_that_was_proven(wor
 
 
 async def test_a_heal_deploys_the_file_that_was_proven(world: World, driver: Renders) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     async with around(world, store, Shelf(declared("1.0.0", targets=1)), drivers={"memory": driver}) as made:
         await made.rested("1.0.0", 1)
         driver.says, driver.handed = "second", []
@@ -138,7 +138,7 @@ async def test_a_heal_deploys_the_file_that_was_proven(world: World, driver: Ren
 async def test_what_a_runtime_would_refuse_fails_the_action_and_not_the_preparation(
     world: World, driver: Renders
 ) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     driver.says = "refused"
     async with around(world, store, Shelf(declared("1.0.0", targets=1)), drivers={"memory": driver}) as made:
         job = await made.rested("1.0.0", 1)

@@ -23,6 +23,7 @@ from reconciler.store.store import Store
 from stickers.names import EnvironmentId, TargetId
 from tests.harness import virtual_time
 from tests.reconciler.rig import PROD, Rig, Shelf, around, declared, place, rig, tools
+from tests.reconciler.stores import fresh_store
 
 anyio_backend = virtual_time.backend()
 
@@ -50,7 +51,7 @@ async def test_stop_lets_the_running_action_finish_and_begins_no_other() -> None
 
 
 async def test_what_takes_longer_than_the_grace_is_abandoned_and_found_again() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=1))
     world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="switch", seconds=3600))
     world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=3600))
@@ -76,7 +77,7 @@ async def test_the_leases_are_given_back_at_the_end() -> None:
 
 
 async def test_a_second_reconciler_waits_and_takes_over_when_the_first_is_gone() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0"))
     async with around(world, store, shelf, holder="b") as second:
         async with around(world, store, shelf, holder="a") as first:
@@ -110,7 +111,7 @@ class Weak:
 
 @pytest.mark.parametrize("fault", [Unavailable("the database is away"), Corrupt("a row does not read")])
 async def test_a_store_that_fails_is_told_and_survived(fault: Exception) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     weak = Weak(store)
     weak.fault = fault
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0"))
@@ -170,7 +171,7 @@ class Deaf(MemoryDriver):
 
 async def test_without_events_the_interval_is_the_net_and_resuming_backs_off() -> None:
     world = World(now=virtual_time.now)
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     state = declared("1.0.0", sync=Sync(interval=timedelta(seconds=300)))
     async with around(world, store, Shelf(state), drivers={"memory": Deaf(tools(), world)}) as made:
         await made.rested("1.0.0")
@@ -206,7 +207,7 @@ async def test_a_lost_request_costs_an_interval_and_no_more() -> None:
 
 
 async def test_without_a_source_what_was_accepted_is_still_held() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world = World(now=virtual_time.now)
     async with around(world, store, Shelf(declared("1.0.0"))) as made:
         await made.rested("1.0.0")
@@ -217,7 +218,7 @@ async def test_without_a_source_what_was_accepted_is_still_held() -> None:
 
 
 async def test_a_reconciler_is_made_of_its_parts_without_a_loop() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     parts = Parts(store=store, drivers={}, tools=tools(), keyring=None, holder="here")  # type: ignore[arg-type]
     assert Reconciler(parts).source_problem is None
     await store.aclose()

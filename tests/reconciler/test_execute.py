@@ -25,6 +25,7 @@ from reconciler.store.store import Store
 from stickers.signature import Statement
 from tests.harness import virtual_time
 from tests.reconciler.rig import PROD, Rig, Shelf, around, artifact, declared, keyring, place, rig
+from tests.reconciler.stores import fresh_store
 
 anyio_backend = virtual_time.backend()
 
@@ -479,7 +480,7 @@ async def crashed(world: World, store: Store, shelf: Shelf, when: Any) -> None:
 
 @pytest.mark.parametrize("state", ["dispatched", "running", "verifying"])
 async def test_the_next_one_looks_first_and_finishes_what_a_dead_one_began(state: str) -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0"))
     world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="look", seconds=1))
 
@@ -498,7 +499,7 @@ async def test_the_next_one_looks_first_and_finishes_what_a_dead_one_began(state
 
 
 async def test_what_was_in_flight_is_lost_and_looked_at() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=1))
     world.host(place(0).target).faults.append(Fault(trouble=Trouble.SLOW, step="prepare", seconds=60))
     await crashed(
@@ -514,7 +515,7 @@ async def test_what_was_in_flight_is_lost_and_looked_at() -> None:
 
 
 async def test_after_a_death_the_rest_of_a_wave_is_carried_together() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=6, strategy=ALL))
     for number in range(6):
         world.host(place(number).target).faults.append(
@@ -585,7 +586,7 @@ async def test_nothing_is_tried_again_beside_others_once_too_much_has_failed() -
 
 
 async def test_a_job_outlives_any_number_of_deaths() -> None:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0"))
     for seconds in (0.1, 0.7, 1.3, 0.3, 2.1, 0.9):
         async with around(world, store, shelf):
@@ -598,7 +599,7 @@ async def test_a_job_outlives_any_number_of_deaths() -> None:
 
 async def test_a_stale_holder_changes_nothing() -> None:
     """Two reconcilers; the first sleeps in the middle of an action until the second has finished a newer release."""
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     world, shelf = World(now=virtual_time.now), Shelf(declared("1.0.0", targets=1))
     async with around(world, store, shelf, holder="first") as first:
         await first.rested("1.0.0", 1)

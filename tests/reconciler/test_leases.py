@@ -17,6 +17,7 @@ from reconciler.store.errors import LostLease, Unavailable
 from reconciler.store.store import Store
 from tests.harness import virtual_time
 from tests.reconciler.rig import PROD, declared
+from tests.reconciler.stores import fresh_store
 
 anyio_backend = virtual_time.backend()
 
@@ -25,7 +26,7 @@ TTL = timedelta(seconds=30)
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    store = await Store.open("sqlite://", now=virtual_time.now)
+    store = fresh_store(virtual_time.now)
     await store.write(lambda c: environments.accept(c, declared("1.0.0"), now=virtual_time.now()))
     yield store
     await store.aclose()

@@ -68,7 +68,7 @@ async def test_who_asked_dies_before_the_answer_and_the_repeat_elsewhere_gets_th
         with anyio.move_on_after(0.5):
             await b.reconciler.sync(PROD, ANYTHING, actor="ada", ticket=KEY)
     async with crew.replica("c") as c, crew.replica("d", role=Role.API) as d:
-        await until("the job", lambda: jobs_of(c), within=30)
+        await until("the job", lambda: jobs_of(c))
         first = await kept(d)
         await until("its end", lambda: c.runs("1.0.0") == 1)
         with pytest.raises(Declined) as again:

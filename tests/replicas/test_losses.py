@@ -53,13 +53,13 @@ async def test_one_that_is_cut_from_the_database_stops_in_time_and_another_finis
                 holder = cut if PROD in cut.reconciler.held else b
                 assert holder is cut
                 line.swallow()
-                await until("the end of its lease", lambda: PROD not in cut.reconciler.held, within=10)
+                await until("the end of its lease", lambda: PROD not in cut.reconciler.held, within=20)
                 await until("its word", lambda: any(isinstance(event, LeaseLost) for event in cut.events))
-                await until("the rest", lambda: b.runs("2.0.0") == TARGETS, within=30)
-                await until("its end", lambda: _ended(b), within=30)
+                await until("the rest", lambda: b.runs("2.0.0") == TARGETS)
+                await until("its end", lambda: _ended(b))
                 assert sorted(made_of(made, "2.0.0")) == sorted(set(made_of(made, "2.0.0")))
                 line.heal()
-                await until("its return", lambda: cut.reconciler.live and len(cut.reconciler.live) == 2, within=30)
+                await until("its return", lambda: cut.reconciler.live and len(cut.reconciler.live) == 2)
 
 
 async def _ended(made: Rig) -> bool:
@@ -117,7 +117,7 @@ async def test_a_transaction_that_is_not_answered_is_hung_up_on(postgresql: str)
         store = await Store.open(line.address, patience=1.0)
         assert await store.read(jobs.all_active) == ()
         line.swallow()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             with pytest.raises(Unavailable):
                 await store.read(jobs.all_active)
         line.heal()

@@ -17,7 +17,7 @@ from tests.reconciler.rig import Rig, Shelf
 from tests.replicas.crew import Crew, declared, until
 
 ASKS = Sync(interval=timedelta(seconds=1), mode=Policy.ASK, heal=Policy.ASK)
-SOON = 10.0  # seconds; a source is read every hour
+SOON = 60.0  # seconds; a source is read every hour
 
 
 class Silent(Shelf):

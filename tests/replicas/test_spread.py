@@ -46,7 +46,7 @@ async def test_a_replica_that_is_stopped_gives_everything_to_the_others_at_once(
     async with made.replica("a") as a, made.replica("b") as b:
         await until("a fair share", lambda: shares([a, b]) == [2, 2])
         b.reconciler.stop()
-        await until("all of them", lambda: shares([a]) == [4], within=20)
+        await until("all of them", lambda: shares([a]) == [4], within=40)
 
 
 async def test_one_that_starts_again_in_the_same_place_need_not_wait(postgresql: str) -> None:
@@ -55,7 +55,7 @@ async def test_one_that_starts_again_in_the_same_place_need_not_wait(postgresql:
     async with made.replica("a") as first:
         await until("all of them", lambda: shares([first]) == [2])
     async with made.replica("a") as again:
-        await until("its own", lambda: shares([again]) == [2], within=20)
+        await until("its own", lambda: shares([again]) == [2])
         taken = [event.token for event in again.events if isinstance(event, LeaseTaken)]
         assert min(taken) > 1
 
@@ -78,11 +78,11 @@ async def test_a_slow_environment_delays_no_other(postgresql: str) -> None:
     host = made.world.host(slow.targets[0].id)
     host.faults.extend(Fault(trouble=Trouble.SLOW, step=step, seconds=30) for step in ("observe", "prepare"))
     async with made.replica("a") as a:
-        took = await until("the quick one", lambda: a.runs("1.0.0") == 1, within=20)
-        assert took < 10
+        took = await until("the quick one", lambda: a.runs("1.0.0") == 1)
+        assert took < 25
         for _ in range(3):
             made.world.host(quick.targets[0].id).remove(quick.placements[0].id)
-            await until("its healing", lambda: a.runs("1.0.0") == 1, within=10)
+            await until("its healing", lambda: a.runs("1.0.0") == 1, within=25)
 
 
 async def test_only_one_replica_reads_the_documents_and_all_say_what_is_wrong_with_them(postgresql: str) -> None:
@@ -123,5 +123,5 @@ async def test_a_new_environment_is_taken_whether_or_not_anybody_hears_of_it(pos
     async with made.replica("a", **parts) as a, made.replica("b", **parts) as b:
         await until("a share", lambda: sum(shares([a, b])) == 1)
         made.shelf.put(*(declared("1.0.0", targets=1, environment=environment(n)) for n in range(2)))
-        await until("both", lambda: shares([a, b]) == [1, 1], within=20)
-        await until("its deployment", lambda: a.runs("1.0.0") == 2, within=20)
+        await until("both", lambda: shares([a, b]) == [1, 1])
+        await until("its deployment", lambda: a.runs("1.0.0") == 2)

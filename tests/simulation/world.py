@@ -3,14 +3,12 @@ not."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -28,7 +26,7 @@ from reconciler.loop import Pace
 from reconciler.means import Limits
 from reconciler.observe import Sight
 from reconciler.sources import Followed
-from reconciler.store import engines, jobs, leases, schema
+from reconciler.store import engines, jobs, leases
 from reconciler.store.columns import Instant
 from reconciler.store.errors import CommitUnknown, JobOver, Unavailable, Violated
 from reconciler.store.records import Wish
@@ -36,6 +34,7 @@ from reconciler.store.store import Query, Store
 from stickers.names import JobId
 from tests.harness import virtual_time
 from tests.reconciler import rig
+from tests.reconciler.stores import fresh_store, raw
 from tests.simulation.scenario import Author, Scenario
 
 T = TypeVar("T")
@@ -318,23 +317,6 @@ def is_death(error: BaseException) -> bool:
 # -- the database -----------------------------------------------------------------------------------------------------
 
 
-@cache
-def _template() -> bytes:
-    """A database with the schema and nothing else: a copy costs a hundredth of a migration."""
-    engine = engines.memory()
-    schema.bring_up_to_date(engine)
-    raw = engine.raw_connection()
-    content = _sqlite(raw).serialize()
-    engine.dispose()
-    return content
-
-
-def fresh_store(now: Callable[[], datetime]) -> Store:
-    engine = engines.memory()
-    _sqlite(engine.raw_connection()).deserialize(_template())
-    return Store(engine, None, lock=None, now=now)
-
-
 def shared_store(address: str, now: Callable[[], datetime]) -> Store:
     """The same on PostgreSQL, carried out where it is asked for, since virtual time waits for no thread."""
     return Store(engines.writer(address), None, lock=None, now=now)
@@ -358,17 +340,11 @@ Probe = Callable[[str, Sequence[object]], Sequence[Any]]
 def _probe(store: Store, address: str | None) -> tuple[Probe, Callable[[], None]]:
     """Looks into the database beside everybody else, and how that is ended."""
     if address is None:
-        raw = _sqlite(store._writer.raw_connection())
-        return lambda statement, values: raw.execute(statement, values).fetchall(), lambda: None
+        own = raw(store._writer.raw_connection())
+        return lambda statement, values: own.execute(statement, values).fetchall(), lambda: None
     beside = psycopg.connect(address, autocommit=True)
     asks: Any = beside.execute
     return lambda statement, values: asks(statement.replace("?", "%s"), values).fetchall(), beside.close
-
-
-def _sqlite(raw: Any) -> sqlite3.Connection:
-    connection = raw.driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    return connection
 
 
 def asked(sim: Simulation, query: Callable[[Connection], T]) -> T:

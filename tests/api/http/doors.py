@@ -36,6 +36,7 @@ ROLES: Final[Mapping[str, tuple[Verb, ...]]] = {
     "freezer": (Verb.READ, Verb.FREEZE),
     "auditor": (Verb.AUDIT_READ,),
     "admin": (Verb.ADMIN, Verb.TOKEN_ADMIN),
+    "keeper": (Verb.AGENT_ADMIN,),
 }
 
 

@@ -92,6 +92,23 @@ GOLDEN = {
     ("GET", V1 + "/tokens"): "token.admin somewhere",
     ("POST", V1 + "/tokens"): "token.admin somewhere",
     ("DELETE", V1 + "/tokens/{id}"): "token.admin somewhere",
+    ("GET", V1 + "/agents"): "read somewhere",
+    ("POST", V1 + "/agents"): "agent.admin installation",
+    ("GET", V1 + "/agents/{name}"): "read somewhere",
+    ("DELETE", V1 + "/agents/{name}"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/lock"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/unlock"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/drain"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/declare-dead"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/kinds"): "agent.admin installation",
+    ("DELETE", V1 + "/agents/{name}/kinds"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/targets"): "agent.admin installation",
+    ("DELETE", V1 + "/agents/{name}/targets/{project}/{target}"): "agent.admin installation",
+    ("POST", V1 + "/agents/{name}/targets/{project}/{target}/take"): "agent.admin installation",
+    ("POST", TARGET + "/hold"): "agent.admin installation",
+    ("GET", V1 + "/authority"): "agent.admin installation",
+    ("POST", V1 + "/authority/rotate"): "agent.admin installation",
+    ("POST", V1 + "/authority/{id}/retire"): "agent.admin installation",
 }
 ENDLESS = {V1 + "/events", PLACE + "/events", TARGET + "/components/{component}/logs/stream"}
 VALUES = {
@@ -113,6 +130,10 @@ BODIES = {
     "/grants": {"what": "viewer", "place": "default/prod"},
     "/documents": {"files": {"a.yaml": "kind: Target"}},
     "/users": {"name": "ada"},
+    "/agents": {"name": "ada", "targets": ["prod-0"]},
+    "/kinds": {"kinds": ["docker"]},
+    "{name}/targets": {"target": "prod-0"},
+    "/hold": {"span": "7d"},
     "/tokens": {"name": "ci", "scopes": ["freeze"], "places": ["default/prod"]},
 }
 # where a grant in another environment does not reach, the thing is not there or the verb is missing
@@ -234,6 +255,23 @@ CARRIED = {
     "tokens": ("GET", V1 + "/tokens"),
     "token_create": ("POST", V1 + "/tokens"),
     "token_revoke": ("DELETE", V1 + "/tokens/{id}"),
+    "agents": ("GET", V1 + "/agents"),
+    "agent": ("GET", V1 + "/agents/{name}"),
+    "agent_invite": ("POST", V1 + "/agents"),
+    "agent_lock": ("POST", V1 + "/agents/{name}/lock"),
+    "agent_unlock": ("POST", V1 + "/agents/{name}/unlock"),
+    "agent_remove": ("DELETE", V1 + "/agents/{name}"),
+    "agent_drain": ("POST", V1 + "/agents/{name}/drain"),
+    "agent_grant": ("POST", V1 + "/agents/{name}/kinds"),
+    "agent_revoke": ("DELETE", V1 + "/agents/{name}/kinds"),
+    "agent_bind": ("POST", V1 + "/agents/{name}/targets"),
+    "agent_unbind": ("DELETE", V1 + "/agents/{name}/targets/{project}/{target}"),
+    "agent_take": ("POST", V1 + "/agents/{name}/targets/{project}/{target}/take"),
+    "agent_declare_dead": ("POST", V1 + "/agents/{name}/declare-dead"),
+    "agent_hold": ("POST", TARGET + "/hold"),
+    "authority": ("GET", V1 + "/authority"),
+    "authority_rotate": ("POST", V1 + "/authority/rotate"),
+    "authority_retire": ("POST", V1 + "/authority/{id}/retire"),
     "audit": ("GET", V1 + "/audit"),
     "audit_verify": ("POST", V1 + "/audit/verify"),
 }
@@ -313,6 +351,9 @@ ARGUMENTS = {
     "source": "main",
     "files": {},
     "release": "shop@1.0.0",
+    "name": "ada",
+    "kinds": ["docker"],
+    "for": "7d",
 }
 
 

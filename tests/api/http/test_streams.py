@@ -29,7 +29,7 @@ from tests.reconciler.rig import PROD, Shelf, around
 
 V1 = "/api/v1"
 OTHER = EnvironmentId("default/other")
-SOON = 20.0
+SOON = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.pages.stand import Stand, settled, stand, states, unsettled
+from tests.api.pages.stand import Stand, agented, settled, stand, states, unsettled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -18,6 +18,7 @@ def made() -> Iterator[Stand]:
     with stand(*states()) as running:
         settled(running)
         unsettled(running)
+        agented(running)
         yield running
 
 

@@ -31,9 +31,9 @@ from api.settings import Settings
 from desired_state.model import DesiredState, Policy, Strategy, StrategyKind, Sync
 from drivers.memory import MemoryDriver, World
 from reconciler.core.drift import Verdict
-from reconciler.store import overview
+from reconciler.store import agents, overview
 from reconciler.store.store import Store
-from stickers.names import EnvironmentId
+from stickers.names import AgentName, EnvironmentId, TargetId
 from stickers.redaction import Redactor
 from tests.reconciler.rig import HERE, Rig, Shelf, around, artifact, declared, keyring, place, tools
 
@@ -78,7 +78,7 @@ class Stand:
     def read(self, query: Callable[[Connection], T]) -> T:
         return self.portal.call(self.rig.store.read, query)
 
-    def until(self, true: Callable[[], Any], within: float = 10.0) -> None:
+    def until(self, true: Callable[[], Any], within: float = 60.0) -> None:
         end = time.monotonic() + within
         while not true():
             if time.monotonic() > end:
@@ -161,6 +161,63 @@ async def _unsettle(world: World) -> None:
     world.host(place(4, environment=STAGING).target).intrude(HOSTILE, artifact("api", "0.1.0"))
     thing = next(iter(world.host(place(5, environment=STAGING).target).things))
     world.host(place(5, environment=STAGING).target).say(thing, HOSTILE)
+
+
+def agented(made: Stand) -> None:
+    """Agents of staging: one online whose host says hostile things, one silent, one locked, one invited; and one of
+    another environment."""
+    made.write(lambda c: _agented(c, utc()))
+
+
+def _agented(c: Connection, now: datetime) -> None:
+    for number in range(4):
+        _invited(c, f"staging-{number}", place(number, environment=STAGING).target, now)
+    _invited(c, "prod-0", place(0, environment=PROD).target, now)
+    for number in range(3):
+        _joined(c, f"staging-{number}", now)
+    heard = [
+        _heard("staging-0", now),
+        replace(_heard("staging-1", now - timedelta(minutes=3)), version="1.2.3", queue=4),
+    ]
+    agents.heard(c, heard)
+    agents.lock(c, AgentName("staging-2"), HOSTILE, "ada", now)
+
+
+def _invited(c: Connection, name: str, target: TargetId, now: datetime) -> None:
+    invite = agents.Invite(
+        hash=name, agent=AgentName(name), created_at=now, created_by="ada", expires_at=now + timedelta(minutes=15)
+    )
+    agents.invite(c, invite, [target], ["docker", "systemd"])
+
+
+def _joined(c: Connection, name: str, now: datetime) -> None:
+    def issued(wanted: agents.Wanted) -> agents.Certificate:
+        return agents.Certificate(
+            serial=int.from_bytes(name.encode()),
+            agent=wanted.agent,
+            generation=wanted.generation,
+            key=name,
+            issuer="4f1d0c22ab90",
+            pem="",
+            issued_at=now,
+            not_after=now + timedelta(hours=24),
+        )
+
+    keys = agents.Keys(key=name, signing=name, sealing=name)
+    agents.join(c, name, keys, issued, by="192.0.2.7", now=now)
+
+
+def _heard(name: str, at: datetime) -> agents.Heard:
+    return agents.Heard(
+        agent=AgentName(name),
+        at=at,
+        version=HOSTILE,
+        reported=("docker", HOSTILE),
+        queue=0,
+        way="websocket",
+        peer=HOSTILE,
+        server="here",
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ PAGES = (
     "/drift",
     "/releases",
     "/sources",
+    "/agents",
+    "/agents/staging-0",
+    "/agents/staging-1",
     "/search?q=staging",
     "/environments/default/none-such",
 )

@@ -273,7 +273,7 @@ class Told:
             self.times += 1
             self.again.set()
 
-    async def upcoming(self, seconds: float = 5) -> bool:
+    async def upcoming(self, seconds: float = 30) -> bool:
         """Whether a change is told within the time."""
         with move_on_after(seconds):
             await self.again.wait()

@@ -48,13 +48,11 @@ class ComposeBench(Bench):
         return ComposeDriver(self.tools)
 
     def artifact(self, version: Version) -> Artifact:
-        return Artifact(f"{self.yard.registry}/{self.yard.repository}", images.built(self.apps[version])[1].digest)
+        return self.yard.artifact(self.apps[version])
 
     def keep_to_itself(self) -> None:
         """Use images of a content that no other test's containers can hold."""
         self.apps = {version: replace(app, version=f"{app.version}-{self.yard.mark}") for version, app in APPS.items()}
-        for app in self.apps.values():
-            self.yard.artifact(app)
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         plain = self.yard.configuration(component, stop_grace=timedelta(seconds=3))

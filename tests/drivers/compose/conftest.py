@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.compose.bench import APPS, ComposeBench
+from tests.drivers.compose.bench import ComposeBench
 from tests.drivers.compose.yard import Yard
 from tests.drivers.docker.conftest import engine, registry
 from tests.harness import compose
@@ -57,6 +57,4 @@ def yard(engine: str, registry: str, program: str, tmp_path: Path) -> Iterator[Y
 
 @pytest.fixture
 def bench(yard: Yard) -> ComposeBench:
-    for app in APPS.values():
-        yard.artifact(app)
     return ComposeBench(yard)

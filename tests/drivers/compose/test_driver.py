@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import anyio
 import pytest
 
 from desired_state.model import Volume
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.compose import artifacts
 from drivers.compose.driver import ComposeDriver
 from drivers.compose.template import Template
 from drivers.conformance.bench import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Deploy, Diagnosis, Grade, Look, Outcome, RenderedKind, Result, Step
+from drivers.docker import files
 from drivers.errors import Busy, InvalidAction, Refused
 from stickers.observation import Observation
 from tests.drivers.compose.bench import ComposeBench
@@ -401,6 +403,116 @@ async def test_a_secret_reaches_its_service_as_it_is_and_stands_nowhere_else(
     assert (await stage.one(other)).result is Result.CHANGED  # without asking for the first one's secret
     assert (await stage.one(replace(change, replaces=await stage.footing(stage.id())))).result is Result.UNCHANGED
     await stage.aclose()
+
+
+FILES = (
+    SecretFile(name="db-password", secret=SecretRef(reference="vault:shop#password", version="1")),
+    SecretFile(name="token", secret=SecretRef(reference="vault:shop#password", version="1"), path="/etc/shop/token"),
+)
+VALUE = "c4nary $HOME\nvalue of a secret"
+
+
+@pytest.fixture
+def memory(yard: Yard) -> Iterator[Path]:
+    """A directory of the engine's host that is in memory."""
+    path = Path(f"/dev/shm/holdfast-{yard.mark}")
+    if files.file_system(str(path), Path("/proc/self/mounts").read_text()) not in files.IN_MEMORY:
+        pytest.skip("/dev/shm is not in memory here")
+    yard.memory = str(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+async def secretive(memory: Path, bench: ComposeBench) -> AsyncIterator[Stage]:
+    async def secret(asked: SecretRef) -> str:
+        assert asked.reference == "vault:shop#password"
+        return VALUE
+
+    bench.tools = replace(bench.tools, secret=secret)
+    stage = Stage(bench)
+    yield stage
+    await stage.aclose()
+
+
+def inside(yard: Yard, path: str) -> str:
+    (own,) = yard.running()
+    made = yard.client.exec_create(own["Id"], ["/bin/busybox", "cat", path])
+    return str(yard.client.exec_start(made["Id"]).decode())
+
+
+def filled(memory: Path) -> list[str]:
+    """The directories with secrets in them."""
+    return sorted({path.parent.name for path in memory.rglob("*") if path.is_file() and path.read_bytes()})
+
+
+@BOTH
+async def test_a_secret_as_a_file_is_in_memory_and_nowhere_else(secretive: Stage, yard: Yard, memory: Path) -> None:
+    change = await with_configuration(secretive, secrets=FILES)
+    outcome = await secretive.one(change)
+    assert outcome.result is Result.CHANGED, outcome.detail
+    assert [inside(yard, file.inside) for file in FILES] == [VALUE, VALUE]
+    (folder,) = memory.iterdir()
+    assert (folder.stat().st_mode & 0o777, sorted(os.listdir(folder))) == (0o700, ["db-password", "token"])
+    told = [*(json.dumps(one) for one in yard.containers()), str(outcome)]
+    told += [path.read_text() for path in yard.root.rglob("*") if path.is_file()]
+    assert not [text for text in told if "c4nary" in text]
+    (standing,) = (await secretive.observe(change.placement)).standings
+    assert standing.workload is not None
+    assert standing.workload.differences == ()
+    (own,) = yard.running()
+    again = replace(change, replaces=await secretive.footing(secretive.id()))
+    assert (await secretive.one(again)).result is Result.UNCHANGED
+    assert [one["Id"] for one in yard.running()] == [own["Id"]]
+
+
+async def test_the_files_of_a_content_go_with_it(secretive: Stage, yard: Yard, memory: Path) -> None:
+    first = await with_configuration(secretive, secrets=FILES)
+    await secretive.one(first)
+    (old,) = filled(memory)
+    second = await with_configuration(secretive, secrets=FILES[:1])
+    assert (await secretive.one(replace(second, predecessor=first.placement))).result is Result.CHANGED
+    (new,) = filled(memory)
+    assert new != old
+    assert inside(yard, FILES[0].inside) == VALUE
+    await secretive.apply(secretive.action(await secretive.removal(second.placement)))
+    assert filled(memory) == []
+
+
+async def test_a_predecessor_goes_back_with_its_own_files(secretive: Stage, yard: Yard, memory: Path) -> None:
+    first = await with_configuration(secretive, secrets=FILES)
+    await secretive.one(first)
+    before = filled(memory)
+    bad = await secretive.deploy(Wish(version=Version.BAD))
+    configuration = replace(bad.placement.configuration, secrets=FILES[:1])
+    bad = replace(bad, placement=replace(bad.placement, configuration=configuration), predecessor=first.placement)
+    assert (await secretive.one(bad)).result is Result.REVERTED
+    assert filled(memory) == before
+    assert inside(yard, FILES[1].inside) == VALUE
+
+
+async def test_what_a_boot_took_is_there_again_when_it_is_started(secretive: Stage, yard: Yard, memory: Path) -> None:
+    change = await with_configuration(secretive, secrets=FILES)
+    await secretive.one(change)
+    for again in ("restarted", "deployed"):
+        (own,) = yard.running()
+        yard.client.stop(own["Id"], timeout=1)
+        shutil.rmtree(memory)
+        if again == "restarted":
+            outcome = await secretive.one(await secretive.restart(change.placement))
+        else:
+            outcome = await secretive.one(replace(change, replaces=await secretive.footing(secretive.id())))
+        assert outcome.as_wanted, (again, outcome.detail)
+        assert inside(yard, FILES[1].inside) == VALUE
+
+
+async def test_a_directory_for_secrets_that_is_on_a_disk_is_refused(stage: Stage, yard: Yard, tmp_path: Path) -> None:
+    yard.memory = str(tmp_path)
+    with pytest.raises(InvalidAction, match=r"not in memory: .*connection\.secrets_directory"):
+        await stage.one(await with_configuration(stage, secrets=FILES))
+    assert yard.containers() == []
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

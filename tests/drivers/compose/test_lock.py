@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from desired_state.model import Port, RestartPolicy, RuntimeHealthcheck, Volume
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.compose import lock
+from drivers.compose.template import Part
 from drivers.docker import render
 from stickers.names import LIVE, PlacementId, SlotName
 from tests.drivers.compose import samples
@@ -90,6 +92,37 @@ def test_no_value_of_a_secret_and_no_action_is_in_it() -> None:
     assert samples.PASSWORD.reference in content  # the reference, in the label that is compared
     for label in (render.KEY, render.FENCE, render.SEQUENCE):
         assert f'"{label}"' not in content
+
+
+FILED = (
+    SecretFile(name="db-password", secret=samples.PASSWORD),
+    SecretFile(name="token", secret=SecretRef(reference="env:TOKEN"), path="/etc/to$ken"),
+)
+
+
+def test_secrets_as_files_are_mounted_from_a_directory_of_their_content() -> None:
+    one, other = made(placement(secrets=FILED)), made(placement(secrets=FILED[:1]))
+    mounts = [mount for mount in service(one)["volumes"] if mount["type"] == "bind"][1:]
+    assert [mount["target"] for mount in mounts] == ["/run/secrets/db-password", "/etc/to$$ken"]
+    assert [mount["source"] for mount in mounts] == [f"{one.folder}/db-password", f"{one.folder}/token"]
+    assert all(mount["read_only"] for mount in mounts)
+    assert one.folder.startswith(f"/run/holdfast/{PLACE.project}-api-")
+    assert one.folder != other.folder
+    assert one.files == {"db-password": FILED[0].secret, "token": FILED[1].secret}
+    assert (made(placement()).folder, made(placement()).files) == ("", {})
+
+
+def test_a_lock_that_was_kept_tells_its_files_again() -> None:
+    wanted = placement(secrets=FILED)
+    piece = lock.piece(replace(PLACE, memory="/run/elsewhere"), wanted, Part.read(wanted.configuration.template or ""))
+    found = lock.unlocked(lock.lock(PLACE, [piece]).decode(), PLACE, wanted)
+    assert found is not None
+    assert (found.files, found.folder) == (piece.files, piece.folder)
+
+
+def test_a_secret_where_a_volume_is_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="secrets: token would be at /data, where a volume is"):
+        made(placement(secrets=(replace(FILED[1], path="/data"),)))
 
 
 def test_every_text_and_every_key_is_in_double_quotes() -> None:

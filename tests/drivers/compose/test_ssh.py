@@ -24,7 +24,7 @@ from drivers.contract import Driver, Errand, Grade, Look, Progress, Run, Step
 from drivers.process import journey
 from drivers.secrets import file
 from stickers.names import target_id
-from tests.drivers.compose.bench import APPS, ComposeBench
+from tests.drivers.compose.bench import ComposeBench
 from tests.drivers.compose.yard import Yard
 from tests.drivers.process.conftest import oldest
 from tests.harness.sshd import Relay, Sshd, free_port, relayed, sshd_or_skip
@@ -79,8 +79,6 @@ class FarBench(ComposeBench):
 @pytest.fixture
 async def bench(yard: Yard, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FarBench]:
     monkeypatch.setattr(journey, "PAUSE", 0.05)
-    for app in APPS.values():
-        yard.artifact(app)
     bench = FarBench(yard, relay)
     yield bench
     for driver in bench.drivers:

@@ -39,6 +39,7 @@ class Yard(DockerYard):
         super().__init__(engine, registry)
         self.root, self.program = root, program
         self.template: Mapping[str, Any] = TEMPLATE
+        self.memory: str | None = None  # where secrets are files
 
     @property
     def target(self) -> Target:
@@ -48,7 +49,7 @@ class Yard(DockerYard):
             "root": str(self.root),
             "program": self.program,
             "template": self.template,
-        }
+        } | ({} if self.memory is None else {"secrets_directory": self.memory})
         return replace(super().target, driver="compose", connection=connection)
 
     @property

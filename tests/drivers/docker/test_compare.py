@@ -65,6 +65,15 @@ def test_a_change_by_hand_is_named(change: Change, where: str) -> None:
     assert any(sentence.startswith(where) for sentence in differences(found))
 
 
+@pytest.mark.parametrize(("platform", "network"), [("linux", "bridge"), ("windows", "nat")])
+def test_where_an_engine_puts_what_declares_no_network_is_no_difference(platform: str, network: str) -> None:
+    found = container(placement(Configuration())) | {"Platform": platform}
+    found["NetworkSettings"]["Networks"] = {network: {}}
+    assert differences(found, Configuration()) == ()
+    found["Platform"] = {"linux": "windows", "windows": "linux"}[platform]
+    assert differences(found, Configuration()) == (f"networks.{network}: found '', wanted nothing",)
+
+
 def test_what_the_image_says_is_no_difference() -> None:
     check = {"Test": ["CMD", "/probe"], "Interval": 1, "Timeout": 1, "Retries": 1, "StartPeriod": 0}
     defaults = {"Cmd": ["run"], "User": "app", "Healthcheck": check, "Volumes": {"/cache": {}}}

@@ -46,7 +46,7 @@ class DockerBench(Bench):
         return DockerDriver(self.tools)
 
     def artifact(self, version: Version) -> Artifact:
-        return Artifact(f"{self.yard.registry}/{self.yard.repository}", images.built(APPS[version])[1].digest)
+        return self.yard.artifact(APPS[version])
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         if not fixed:
@@ -144,6 +144,4 @@ class TestDocker(Conformance):
     def bench(self, yard: Yard, clause: Clause, monkeypatch: pytest.MonkeyPatch) -> Bench:
         if Power.ANSWERS not in clause.needs:  # nobody asks the old one, so nobody has to be waited for
             monkeypatch.setattr(hands, "DRAIN", 0.0)
-        for app in APPS.values():
-            yard.artifact(app)
         return DockerBench(yard)

@@ -40,6 +40,7 @@ def test_an_address_that_is_said_wins() -> None:
         ({"engine": "tcp://user@engine:2376", "tls": TLS}, "expected unix://"),
         ({"engine": "tcp://engine", "tls": TLS}, "expected unix://"),
         ({"engine": "unix://relative.sock"}, "expected unix://"),
+        ({"engine": "npipe:////./pipe/docker_engine"}, "let that engine listen at tcp://host:2376 with TLS"),
         ({"engine": "tcp://engine:2376", "tls": TLS | {"ca": "ca.pem"}}, "absolute path"),
         ({"engine": "tcp://engine:2376", "tls": {"ca": "/ca.pem"}}, "cert"),
         ({"address": "host:80"}, "without port"),

@@ -237,7 +237,7 @@ async def test_what_is_not_ours_is_listed_while_it_runs(daemon: Daemon, yard: Ya
     assert not [one for one in (await daemon.observe()).unmanaged if one.instance == theirs]
 
 
-async def told(daemon: Daemon, happening: Any, *, within: float = 20) -> TargetId | None:
+async def told(daemon: Daemon, happening: Any, *, within: float = 60) -> TargetId | None:
     """The first target the watcher tells of when that happens."""
     async with daemon.watching() as answer:
         await anyio.to_thread.run_sync(happening)

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from desired_state.model import Target
+from desired_state.model import Configuration, Target
 from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Result
 from drivers.docker import files, render
 from drivers.errors import InvalidAction
 from drivers.secrets import file
 from stickers.observation import WorkloadState
+from tests.drivers.docker import samples
 from tests.drivers.docker.daemon import Daemon
 from tests.drivers.docker.yard import Yard
 from tests.harness import images
@@ -184,6 +185,14 @@ async def test_a_directory_that_is_on_a_disk_is_refused_by_the_name_of_the_field
         ):
             await daemon.deploy(daemon.placement(images.ONE, secrets=FILES))
     assert yard.containers(render.FILES) == []
+
+
+def test_a_container_of_windows_has_no_secret_as_a_file() -> None:
+    wanted = samples.placement(Configuration(secrets=FILES))
+    with pytest.raises(InvalidAction, match=r"no single file is mapped into them.*give them in environment"):
+        files.refuse_windows(wanted, {"Os": "windows"})
+    files.refuse_windows(wanted, {"Os": "linux"})
+    files.refuse_windows(samples.placement(Configuration()), {"Os": "windows"})
 
 
 @pytest.mark.parametrize(

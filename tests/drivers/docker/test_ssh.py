@@ -20,7 +20,7 @@ from drivers.docker.connection import Connection
 from drivers.docker.driver import DockerDriver
 from drivers.secrets import file
 from stickers.names import target_id
-from tests.drivers.docker.test_conformance import APPS, DockerBench
+from tests.drivers.docker.test_conformance import DockerBench
 from tests.drivers.docker.yard import Yard
 from tests.harness.sshd import Relay, Sshd, free_port, relayed, sshd_or_skip
 
@@ -68,8 +68,6 @@ class SshBench(DockerBench):
 
 @pytest.fixture
 async def bench(yard: Yard, server: Sshd, without_traffic: None) -> AsyncIterator[SshBench]:
-    for app in APPS.values():
-        yard.artifact(app)
     bench = SshBench(yard, server)
     yield bench
     for driver in bench.drivers:

@@ -53,6 +53,7 @@ class Yard:
         self.network = f"test-{self.mark}"
         self.repository = f"test/{self.mark}"
         self._callers: list[Caller] = []
+        self._pushed: dict[App, Artifact] = {}
 
     @property
     def target(self) -> Target:
@@ -64,7 +65,10 @@ class Yard:
         )
 
     def artifact(self, app: App) -> Artifact:
-        return images.pushed(self.registry, app, self.repository)
+        """Pushed when it is asked for first, and never again: what the source has lost it does not get back."""
+        if app not in self._pushed:
+            self._pushed[app] = images.pushed(self.registry, app, self.repository)
+        return self._pushed[app]
 
     def pulled(self, app: App) -> Artifact:
         artifact = self.artifact(app)
@@ -76,6 +80,7 @@ class Yard:
         """The registry has these no more in this test's repository; without any named, none of those all tests use."""
         for app in apps or STOCK:
             digest = images.built(app)[1].digest
+            self._pushed[app] = Artifact(f"{self.registry}/{self.repository}", digest)
             url = f"http://{self.registry}/v2/{self.repository}/manifests/{digest}"
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()

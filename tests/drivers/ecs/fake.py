@@ -352,7 +352,9 @@ class FakeEcs:
             for one in containers:
                 for pair in one.get("environment", ()):
                     if pair["name"] == "PORT":
-                        task.servers.append(await self._listen(task.address, int(pair["value"]), self._app(one)))
+                        server = await self._bound(task.address, int(pair["value"]), self._app(one))
+                        task.servers.append(server)  # before anything is waited for: nobody else would end it
+                        await server.start_serving()
         except OSError:  # somebody else has the address: the next task gets another
             self._stop(service, task)
             return
@@ -363,7 +365,7 @@ class FakeEcs:
         _end(task)
         service.tasks.remove(task)
 
-    async def _listen(self, address: str, port: int, app: App) -> asyncio.Server:
+    async def _bound(self, address: str, port: int, app: App) -> asyncio.Server:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 await reader.readuntil(b"\r\n\r\n")
@@ -376,7 +378,7 @@ class FakeEcs:
             finally:
                 writer.close()
 
-        return await asyncio.start_server(answer, address, port)
+        return await asyncio.start_server(answer, address, port, start_serving=False)
 
     # -- HTTP ---------------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class EcsStage:
         return found
 
     async def until(self, holds: Callable[[Workload], bool]) -> Workload:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while True:
                 seen = await self.workload()
                 if holds(seen):

@@ -448,7 +448,7 @@ async def test_events_that_end_are_unreachable(stage: Stage, server: Server) -> 
         async for _ in driver.watch([stage.bench.target]):
             pass
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
 
             async def end() -> None:

@@ -123,7 +123,7 @@ class Far:
         return self.output
 
 
-def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], within: float = 30.0) -> None:
     """Waits for what other processes do, which no virtual clock can hurry."""
     until = time.monotonic() + within
     while not condition():

@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
@@ -18,31 +16,25 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from desired_state.health import Health, HttpCheck
+from desired_state.health import Health
 from desired_state.model import Configuration, Port, Target
 from drivers.conformance import Bench, Conformance, Power, Raw, Version
 from drivers.oci import artifacts
 from drivers.oci.unpack import unpack
 from drivers.process import host, render
 from drivers.process.driver import ProcessDriver
-from stickers import codec
-from stickers.names import ActionKey, Artifact, Digest, EnvironmentId, PlacementId, target_id
-from stickers.signature import Envelope
-from tests.drivers.process.far import free_port
-from tests.harness import apps
-from tests.harness.apps import Character
+from stickers.names import ActionKey, Digest, EnvironmentId, PlacementId, target_id
+from tests.drivers.plain import FolderBench, PackedBench, healthy, version_at
 
 POWERS = frozenset(Power) - {Power.ADOPTS}
 
 
-class ProcessBench(Bench):
+class ProcessBench(PackedBench, FolderBench):
     """One root on this machine. Its hands are files, signals and `host.py ctl`."""
 
     def __init__(self, root: Path, images: Path) -> None:
         super().__init__()
         self.root, self.images = root, images
-        self.ports: dict[str, int] = {}
-        self.packed: dict[Version, Artifact] = {}
         self.strangers: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -69,38 +61,17 @@ class ProcessBench(Bench):
     def driver(self) -> ProcessDriver:
         return ProcessDriver(self.tools)
 
-    def artifact(self, version: Version) -> Artifact:
-        if version not in self.packed:
-            character = Character.BAD if version is Version.BAD else Character.GOOD
-            self.packed[version] = apps.pack(self.images, version, character)
-        return self.packed[version]
-
-    async def lose_source(self) -> None:
-        for version in Version:
-            self.artifact(version)
-        self.images.rename(self.images.with_name("lost"))
-
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         if not fixed:
             return Configuration(ports=(Port(container=8080),), stop_grace=timedelta(seconds=2))
-        port = self.ports.setdefault(component, free_port())
+        port = self.port(component)
         ports, environment = (Port(container=port, host=port),), (("PORT", str(port)),)
         return Configuration(ports=ports, environment=environment, stop_grace=timedelta(seconds=2))
 
     def health(self, component: str, *, fixed: bool) -> Health:
-        port = self.ports.setdefault(component, free_port()) if fixed else 8080
-        return Health(
-            check=HttpCheck(port=port, path="/health"),
-            interval=timedelta(milliseconds=50),
-            timeout=timedelta(seconds=1),
-            successes=2,
-            deadline=timedelta(seconds=2),
-        )
+        return healthy(self.port(component) if fixed else 8080)
 
     # -- eyes --------------------------------------------------------------------------------------------------------
-
-    def place(self, id: PlacementId) -> Path:
-        return self.root.resolve() / self.tools.installation / render.folder(id)
 
     def state(self, id: PlacementId) -> list[dict[str, Any]]:
         """The latest run of every release that is still there."""
@@ -123,14 +94,7 @@ class ProcessBench(Bench):
     async def answering(self, id: PlacementId) -> Version | None:
         current = os.path.basename(os.readlink(self.place(id) / "current"))
         ports = [port for run in self.state(id) if run["release"] == current for port in run["ports"].values()]
-        return await anyio.to_thread.run_sync(self._ask, ports[0]) if ports else None
-
-    def _ask(self, port: int) -> Version | None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
-                return Version(answer.read().decode().split()[1])
-        except OSError:
-            return None
+        return await version_at(ports[0]) if ports else None
 
     # -- hands -------------------------------------------------------------------------------------------------------
 
@@ -149,15 +113,6 @@ class ProcessBench(Bench):
         self.ctl(id, "stop")
         (self.place(id) / "current").unlink()
         shutil.rmtree(self.place(id) / "releases")
-
-    async def wear(self, id: PlacementId, envelope: Envelope | None) -> None:
-        sticker = self.place(id) / "sticker.json"
-        sticker.unlink(missing_ok=True)
-        if envelope is not None:
-            sticker.write_bytes(codec.to_file(envelope))
-
-    async def garble(self, id: PlacementId) -> None:
-        (self.place(id) / "sticker.json").write_text("{")
 
     async def swap(self, id: PlacementId, version: Version) -> None:
         """A person unpacks the version beside, points `current` at it and restarts."""

@@ -20,8 +20,8 @@ import anyio
 import pytest
 
 from desired_state.health import CommandCheck, Health, TcpCheck
-from desired_state.model import Volume
-from desired_state.secrets import SecretRef
+from desired_state.model import Placement, Volume
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Deploy, Driver, Look, Narrator, Result, Stamp, Watcher
 from drivers.errors import Busy, Conflict, InvalidAction, OutcomeUnknown, Refused, StaleFence
 from drivers.oci import layout
@@ -522,6 +522,66 @@ async def test_no_secret_is_left_in_any_file_or_argument_of_a_host(yard: Yard) -
     assert not any("canary-5ecr3t" in line.message for line in yard.said)
 
 
+def as_a_file(yard: Yard, version: str, **declared: Any) -> Placement:
+    yard.secrets["env:TOKEN"] = "canary-5ecr3t"
+    return yard.placement(version, secrets=(SecretFile(name="token", secret=TOKEN),), **declared)
+
+
+def handed(yard: Yard, instance: str) -> Path:
+    """The file in which the workload finds its secret."""
+    variables = dict(line.split(b"=", 1) for line in yard.environment(instance).split(b"\0") if line)
+    return Path(variables[b"CREDENTIALS_DIRECTORY"].decode(), "token")
+
+
+async def test_a_secret_as_a_file_is_in_memory_alone_and_goes_with_its_release(yard: Yard) -> None:
+    first, second = as_a_file(yard, "1.0"), as_a_file(yard, "2.0")
+    before = handed(yard, str((await yard.deploy(first)).instance))
+    assert (before.read_text(), before.stat().st_mode & 0o777) == ("canary-5ecr3t", 0o400)
+    assert (await yard.deploy(first)).result is Result.UNCHANGED
+    after = handed(yard, str((await yard.deploy(second, first)).instance))
+    assert (after.read_text(), before.parent.exists()) == ("canary-5ecr3t", False)
+    assert b"canary" not in yard.environment((await yard.workload()).instance)
+    assert yard.says(b"canary-5ecr3t") == []
+    await yard.remove(second)
+    assert not after.parent.exists()
+
+
+async def test_a_predecessor_finds_its_secret_in_a_file_again(yard: Yard) -> None:
+    first = as_a_file(yard, "1.0")
+    await yard.deploy(first)
+    assert (await yard.deploy(yard.placement("2.0", Character.BAD), first)).result is Result.REVERTED
+    assert handed(yard, (await yard.workload()).instance).read_text() == "canary-5ecr3t"
+
+
+async def test_after_its_supervisor_was_killed_a_restart_brings_the_file_again(yard: Yard) -> None:
+    placement = as_a_file(yard, "1.0")
+    await yard.deploy(placement)
+    await yard.kill_supervisor()
+    assert (await yard.restart(placement)).result is Result.CHANGED
+    assert handed(yard, (await yard.workload()).instance).read_text() == "canary-5ecr3t"
+
+
+@pytest.mark.parametrize(
+    ("declared", "sentence"),
+    [
+        ({"secrets": (SecretFile(name="token", secret=TOKEN, path="/etc/token"),)}, "token has the path /etc/token"),
+        (
+            {
+                "secrets": (SecretFile(name="token", secret=TOKEN),),
+                "environment": (("CREDENTIALS_DIRECTORY", "/x"),),
+            },
+            "environment CREDENTIALS_DIRECTORY",
+        ),
+    ],
+)
+async def test_what_a_file_cannot_be_is_refused_before_anything(
+    yard: Yard, declared: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidAction, match=sentence):
+        await yard.deploy(yard.placement("1.0", **declared))
+    assert not yard.root.exists()
+
+
 # -- seeing ------------------------------------------------------------------------------------------------------------
 
 
@@ -729,7 +789,7 @@ async def test_an_unreadable_sticker_is_a_problem_and_not_a_sticker(yard: Yard) 
 async def told(yard: Yard, happens: Callable[[], object]) -> float:
     """Seconds from what happens to the target until its watcher tells of it."""
     other = yard.target_at(yard.root.parent / "other", "web-2")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with aclosing(yard.driver.watch([other, yard.target])) as watched, anyio.create_task_group() as group:
             began: list[float] = []
 
@@ -769,7 +829,7 @@ async def test_a_log_is_told_from_its_tail_and_followed(yard: Yard) -> None:
     await yard.restart(placement)
     assert [line async for line in yard.driver.logs(yard.target, yard.id, tail=1, follow=False)] == ["shop 1.0 listens"]
     lines: list[str] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with aclosing(yard.driver.logs(yard.target, yard.id, tail=10, follow=True)) as followed:
             async for line in followed:
                 lines.append(line)

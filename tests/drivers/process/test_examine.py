@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from desired_state.model import Placement, Target
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Diagnosis, Examiner, Grade, Look
 from drivers.errors import Unreachable
 from drivers.process import examine, host
@@ -168,3 +168,13 @@ async def test_an_artifact_is_looked_for_as_the_target_would_run_it(
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "web-1", "6.1", "#1", "aarch64")))
     assert (await examined(yard, yard.placement("1")))["artifact"].grade is Grade.OK
     assert asked == ["linux/arm64"]
+
+
+async def test_secrets_as_files_need_a_directory_in_memory(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = yard.placement("1", secrets=(SecretFile(name="a", secret=SecretRef(reference="env:A")),))
+    found = await examined(yard, placement)
+    assert (found["secrets"].grade, "are kept in memory, in /" in found["secrets"].sentence) == (Grade.OK, True)
+    monkeypatch.setattr(host, "rooms", lambda: ["/nowhere/holdfast-0"])
+    found = await examined(yard, placement)
+    assert found["secrets"].grade is Grade.MISSING
+    assert "secrets" not in await examined(yard, yard.placement("1"))

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
-from desired_state.secrets import SecretRef
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Look, Result
 from drivers.errors import OutcomeUnknown
 from drivers.process import host, journey
@@ -160,6 +160,16 @@ async def test_secrets_reach_the_workload_and_no_file_or_argument(there: Yard) -
     assert there.says(b"canary-7531") == []
 
 
+async def test_a_secret_as_a_file_is_kept_in_the_memory_of_the_host(there: Yard) -> None:
+    there.secrets["env:TOKEN"] = "canary-7531"
+    files = (SecretFile(name="token", secret=SecretRef(reference="env:TOKEN")),)
+    await there.deploy(there.placement("1.0", secrets=files))
+    variables = there.environment((await there.workload()).instance).split(b"\0")
+    [folder] = [one.partition(b"=")[2].decode() for one in variables if one.startswith(b"CREDENTIALS_DIRECTORY=")]
+    assert Path(folder, "token").read_text() == "canary-7531"
+    assert there.says(b"canary-7531") == []
+
+
 async def test_a_tree_of_many_pieces_arrives_as_it_is(there: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drivers.process.wired.PIECE", 700)
     await there.deploy(there.placement("1.0"))
@@ -192,7 +202,7 @@ async def test_what_the_workload_prints_is_shown_and_what_happens_to_it_is_told(
         await asyncio.sleep(1)
         assert not told.done()
         there.kill(instance)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert await told == there.target.id
 
 

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -335,7 +337,7 @@ def test_what_an_ended_leader_leaves_behind_is_ended_before_the_next_start(far: 
 def test_a_killed_supervisor_takes_its_workload_along(far: Far) -> None:
     instance = far.run(SLEEPER)["instance"]
     os.kill(supervisor(far), signal.SIGKILL)
-    eventually(lambda: host.living(instance) is None, within=2)
+    eventually(lambda: host.living(instance) is None, within=20)
     assert far.workload["state"] == "stopped"
 
 
@@ -364,7 +366,7 @@ def test_a_supervisor_that_hangs_is_killed_with_its_workload(near: Far) -> None:
     assert near.ask("gone", timeout=0.1) == {"gone": False}
     near.ask("dismiss", force=True)
     assert near.ask("gone", timeout=5) == {"gone": True}
-    eventually(lambda: host.living(instance) is None, within=2)
+    eventually(lambda: host.living(instance) is None, within=20)
 
 
 def test_the_next_supervisor_remembers_what_ran(near: Far) -> None:
@@ -431,6 +433,101 @@ def test_a_supervisor_keeps_secrets_for_restarts_and_for_going_back(near: Far) -
     again = near.start(release)
     assert again["release"] == first["release"]
     assert near.printed(3) == ["4", "up", "4"]
+
+
+FILED = [{"name": "password", "secret": {"reference": "env:TOKEN", "version": None}, "path": None}]
+READER = """\
+import os, time
+path = os.environ['CREDENTIALS_DIRECTORY'] + '/password'
+print(path, flush=True)
+print(len(open(path).read()), oct(os.stat(path).st_mode), os.stat(path).st_uid == os.getuid(), flush=True)
+time.sleep(600)
+"""
+
+
+def filed(session: Far, **declared: Any) -> str:
+    """A release that finds a secret in a file."""
+    release = session.release({"app.py": READER}, [session.python, "-S", "app.py"], secrets=FILED, **declared)
+    session.start(release, secrets={"env:TOKEN@": "hunter2-canary"})
+    return release
+
+
+def test_a_secret_as_a_file_is_the_workloads_own_in_memory_and_goes_with_it(far: Far) -> None:
+    filed(far)
+    path, told = far.printed(2)[:2]
+    assert told == "14 0o100400 True"
+    assert host.file_system(path, Path("/proc/self/mounts").read_text()) in host.IN_MEMORY
+    assert Path(path).parent.stat().st_mode & 0o077 == 0
+    assert not any(b"canary" in each.read_bytes() for each in far.root.rglob("*") if each.is_file())
+    for found in leftovers.of(far.root):
+        assert b"canary" not in Path(f"/proc/{found}/environ").read_bytes()
+    far.order(do="stop")
+    eventually(lambda: not Path(path).parent.exists())
+
+
+@pytest.mark.usefixtures("privileged")
+def test_a_secret_as_a_file_is_the_declared_users_alone(near: Far) -> None:
+    near.root.parent.chmod(0o755)
+    script = '#!/bin/sh\nf=$CREDENTIALS_DIRECTORY/password\necho $f; cat $f; echo; stat -c "%a %U" $f; exec sleep 600'
+    release = near.release({"run": script}, ["run"], secrets=FILED, user="daemon")
+    near.start(release, secrets={"env:TOKEN@": "hunter2-canary"})
+    path, content, mode = near.printed(3)
+    assert (content, mode) == ("hunter2-canary", "400 daemon")
+    stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", path]
+    assert subprocess.run(stranger, capture_output=True, check=False).returncode != 0
+
+
+def test_a_secret_as_a_file_is_there_again_for_each_start(near: Far) -> None:
+    filed(near, restart="always")
+    path = Path(near.printed(2)[0])
+    before = near.workload["instance"]
+    path.unlink()
+    os.kill(pid(before), signal.SIGKILL)
+    assert near.printed(4)[2:4] == [str(path), "14 0o100400 True"]
+
+
+def test_what_a_killed_supervisor_left_in_memory_the_next_one_takes_away(near: Far) -> None:
+    release = filed(near)
+    path = Path(near.printed(2)[0])
+    os.kill(supervisor(near), signal.SIGKILL)
+    eventually(lambda: not leftovers.of(near.root / "inst/web"))
+    assert path.exists()
+    near.ask("ensure", python=near.python)
+    assert not path.parent.exists()
+    near.start(release, secrets={"env:TOKEN@": "hunter2-canary"})
+    again = Path(near.printed(4)[2])
+    os.kill(supervisor(near), signal.SIGKILL)
+    eventually(lambda: not leftovers.of(near.root / "inst/web"))
+    near.ask("clear")
+    assert not again.parent.exists()
+
+
+def test_where_nothing_is_in_memory_it_is_said_before_anything_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "rooms", lambda: [f"{tmp_path}/holdfast-0", "/nowhere/holdfast-0"])
+    with pytest.raises(host.Trouble, match=f"neither {tmp_path} nor /nowhere is a tmpfs in which we may have"):
+        host.room_in_memory()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_memory_that_others_may_write_to_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="hf-room-", dir=host.SHARED) as top:
+        squatted, link, own = Path(top, "a"), Path(top, "b"), Path(top, "c")
+        squatted.mkdir()
+        squatted.chmod(0o777)
+        link.symlink_to(top)
+        monkeypatch.setattr(host, "rooms", lambda: [str(squatted), str(link), str(own)])
+        assert host.room_in_memory() == str(own)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/run/x", "tmpfs"), ("/running", "ext4"), ("/a b/c", "ramfs"), ("/run/user/7", "nfs"), ("/twice", "tmpfs")],
+)
+def test_the_file_system_of_a_path_is_read_from_the_mounts(path: str, kind: str) -> None:
+    mounts = "r / ext4 rw 0 0\nt /run tmpfs rw 0 0\nt /a\\040b ramfs rw 0 0\nu /run/user/7 nfs rw 0 0\n"
+    assert host.file_system(path, mounts + "x /twice ext4 rw 0 0\nx /twice tmpfs rw 0 0\n") == kind
 
 
 # -- output ------------------------------------------------------------------------------------------------------------
@@ -642,7 +739,7 @@ def test_a_workload_of_another_user_dies_with_its_supervisor_too(near: Far) -> N
     release = near.release({"run": "#!/bin/sh\nexec sleep 600"}, ["run"], user="nobody")
     instance = near.start(release)["instance"]
     os.kill(supervisor(near), signal.SIGKILL)
-    eventually(lambda: host.living(instance) is None, within=2)
+    eventually(lambda: host.living(instance) is None, within=20)
 
 
 @pytest.mark.usefixtures("privileged")

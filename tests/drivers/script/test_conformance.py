@@ -11,22 +11,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
 
-from desired_state.health import Health, HttpCheck
+from desired_state.health import Health
 from desired_state.model import Configuration, Port, Target
 from drivers.conformance import Bench, Conformance, Power, Raw, Version
-from drivers.process import host, render
+from drivers.process import host
 from drivers.script.driver import ScriptDriver
-from stickers import codec
 from stickers.names import ActionKey, Artifact, Digest, EnvironmentId, PlacementId, target_id
-from stickers.signature import Envelope
-from tests.drivers.process.far import eventually, free_port
+from tests.drivers.plain import FolderBench, healthy
+from tests.drivers.process.far import eventually
 from tests.harness import apps, leftovers
 from tests.harness.apps import Character
 
@@ -38,7 +36,7 @@ def command(action: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(TOOL), action]
 
 
-class ScriptBench(Bench):
+class ScriptBench(FolderBench):
     """One root on this machine and a folder of applications; its hands are signals and files."""
 
     def __init__(self, directory: Path) -> None:
@@ -85,23 +83,14 @@ class ScriptBench(Bench):
         return self.artifacts[version]
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
-        port = self.ports.setdefault(component, free_port())
+        port = self.port(component)
         environment = (("PORT", str(port)),)
         return Configuration(ports=(Port(container=port, host=port),) if fixed else (), environment=environment)
 
     def health(self, component: str, *, fixed: bool) -> Health:
-        return Health(
-            check=HttpCheck(port=self.ports.setdefault(component, free_port()), path="/health"),
-            interval=timedelta(milliseconds=50),
-            timeout=timedelta(seconds=1),
-            successes=2,
-            deadline=timedelta(seconds=2),
-        )
+        return healthy(self.port(component))
 
     # -- eyes --------------------------------------------------------------------------------------------------------
-
-    def place(self, id: PlacementId) -> Path:
-        return self.root.resolve() / self.tools.installation / render.folder(id)
 
     def app(self, id: PlacementId) -> dict[str, Any] | None:
         file = self.place(id) / "app.json"
@@ -126,15 +115,6 @@ class ScriptBench(Bench):
     async def remove(self, id: PlacementId) -> None:
         await self.stop(id)
         (self.place(id) / "app.json").unlink()
-
-    async def wear(self, id: PlacementId, envelope: Envelope | None) -> None:
-        sticker = self.place(id) / "sticker.json"
-        sticker.unlink(missing_ok=True)
-        if envelope is not None:
-            sticker.write_bytes(codec.to_file(envelope))
-
-    async def garble(self, id: PlacementId) -> None:
-        (self.place(id) / "sticker.json").write_text("{")
 
     async def swap(self, id: PlacementId, version: Version) -> None:
         """A person uses the same tool."""

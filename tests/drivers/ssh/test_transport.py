@@ -29,7 +29,7 @@ def host(standing: Sshd, reach: Reach) -> Host:
     return reach(standing.connection())
 
 
-async def gone(directory: Path, within: float = 8.0) -> bool:
+async def gone(directory: Path, within: float = 30.0) -> bool:
     """Whether nothing runs any more that bears the directory's name."""
     return await eventually(lambda: not leftovers.of(directory), within)
 
@@ -38,7 +38,7 @@ async def begun(directory: Path, count: int) -> None:
     assert await eventually(lambda: len(leftovers.of(directory)) >= count)
 
 
-async def eventually(condition: Callable[[], bool], within: float = 8.0) -> bool:
+async def eventually(condition: Callable[[], bool], within: float = 30.0) -> bool:
     """What other processes do is waited for by looking."""
     for _ in range(round(within / 0.02)):
         if condition():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import urllib.request
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,35 +12,28 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from desired_state.health import Health, HttpCheck
+from desired_state.health import Health
 from desired_state.model import Configuration, Port, Target
 from drivers.conformance import Bench, Conformance, Power, Raw, Version
 from drivers.oci import artifacts
 from drivers.oci.unpack import unpack
-from drivers.process import render
 from drivers.process.host import Place
 from drivers.systemd import host
-from stickers import codec
-from stickers.names import ActionKey, Artifact, Digest, EnvironmentId, PlacementId, target_id
-from stickers.signature import Envelope
-from tests.drivers.process.far import free_port
+from stickers.names import ActionKey, Digest, EnvironmentId, PlacementId, target_id
+from tests.drivers.plain import FolderBench, PackedBench, healthy, version_at
 from tests.drivers.systemd.beyond import Beyond
-from tests.harness import apps
-from tests.harness.apps import Character
 from tests.harness.machine import Machine
 
 POWERS = frozenset(Power) - {Power.ADOPTS}
 COMMAND = ("python3", "-I", "-S", "app.py")  # the machine's own
 
 
-class SystemdBench(Bench):
+class SystemdBench(PackedBench, FolderBench):
     """One root on the machine. Its hands are files and systemctl."""
 
     def __init__(self, machine: Machine, root: Path, images: Path) -> None:
         super().__init__()
         self.machine, self.root, self.images = machine, root, images
-        self.ports: dict[str, int] = {}
-        self.packed: dict[Version, Artifact] = {}
 
     @property
     def powers(self) -> frozenset[Power]:
@@ -67,38 +59,17 @@ class SystemdBench(Bench):
     def driver(self) -> Beyond:
         return Beyond(self.tools, self.machine)
 
-    def artifact(self, version: Version) -> Artifact:
-        if version not in self.packed:
-            character = Character.BAD if version is Version.BAD else Character.GOOD
-            self.packed[version] = apps.pack(self.images, version, character)
-        return self.packed[version]
-
-    async def lose_source(self) -> None:
-        for version in Version:
-            self.artifact(version)
-        self.images.rename(self.images.with_name("lost"))
-
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         plain: dict[str, Any] = {"command": COMMAND, "stop_grace": timedelta(seconds=2)}
         if not fixed:
             return Configuration(ports=(Port(container=8080),), **plain)
-        port = self.ports.setdefault(component, free_port())
+        port = self.port(component)
         return Configuration(ports=(Port(container=port, host=port),), environment=(("PORT", str(port)),), **plain)
 
     def health(self, component: str, *, fixed: bool) -> Health:
-        port = self.ports.setdefault(component, free_port()) if fixed else 8080
-        return Health(
-            check=HttpCheck(port=port, path="/health"),
-            interval=timedelta(milliseconds=50),
-            timeout=timedelta(seconds=1),
-            successes=2,
-            deadline=timedelta(seconds=2),
-        )
+        return healthy(self.port(component) if fixed else 8080)
 
     # -- eyes --------------------------------------------------------------------------------------------------------
-
-    def place(self, id: PlacementId) -> Path:
-        return self.root.resolve() / self.tools.installation / render.folder(id)
 
     def starts(self, id: PlacementId) -> dict[str, dict[str, Any]]:
         """The latest start of every release that is still there, by the name of its unit."""
@@ -127,14 +98,7 @@ class SystemdBench(Bench):
         starts = self.starts(id)
         unit = host.unit_of(Place(str(self.place(id))), current)
         ports = list(starts[unit]["ports"].values()) if unit in starts else []
-        return await anyio.to_thread.run_sync(self._ask, ports[0]) if ports else None
-
-    def _ask(self, port: int) -> Version | None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
-                return Version(answer.read().decode().split()[1])
-        except OSError:
-            return None
+        return await version_at(ports[0]) if ports else None
 
     # -- hands -------------------------------------------------------------------------------------------------------
 
@@ -154,15 +118,6 @@ class SystemdBench(Bench):
             self.machine.run("rm", f"{host.INSTALLED}/{unit}")
         (self.place(id) / "current").unlink()
         shutil.rmtree(self.place(id) / "releases")
-
-    async def wear(self, id: PlacementId, envelope: Envelope | None) -> None:
-        sticker = self.place(id) / "sticker.json"
-        sticker.unlink(missing_ok=True)
-        if envelope is not None:
-            sticker.write_bytes(codec.to_file(envelope))
-
-    async def garble(self, id: PlacementId) -> None:
-        (self.place(id) / "sticker.json").write_text("{")
 
     async def swap(self, id: PlacementId, version: Version) -> None:
         """A person unpacks the version over the tree from which the unit runs, and restarts it."""

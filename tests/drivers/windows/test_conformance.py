@@ -22,11 +22,11 @@ from drivers.process import render as plain
 from drivers.windows import render
 from drivers.windows.driver import WindowsDriver
 from stickers import codec
-from stickers.names import ActionKey, Artifact, Digest, EnvironmentId, PlacementId, target_id
+from stickers.names import ActionKey, Digest, EnvironmentId, PlacementId, target_id
 from stickers.signature import Envelope
+from tests.drivers.plain import PackedBench
 from tests.drivers.windows.world import Helper, Place, Service, World
-from tests.harness import apps, wsman
-from tests.harness.apps import Character
+from tests.harness import wsman
 
 POWERS = frozenset({Power.FIXED, Power.SWAPS, Power.SOURCE, Power.UNREACHABLE, Power.INTRUDES})
 ROOT = "C:\\holdfast\\kit"
@@ -54,7 +54,7 @@ def admitted_tools() -> Tools:
     return replace(proper_tools(), secret=secret)
 
 
-class WindowsBench(Bench):
+class WindowsBench(PackedBench):
     """One root on a Windows in memory; its hands reach into that memory."""
 
     pause = timedelta(milliseconds=5)
@@ -63,8 +63,6 @@ class WindowsBench(Bench):
     def __init__(self, world: World, server: wsman.Server, directory: Path) -> None:
         super().__init__(admitted_tools())
         self.world, self.server, self.images = world, server, directory / "images"
-        self.ports: dict[str, int] = {}
-        self.packed: dict[Version, Artifact] = {}
 
     @property
     def powers(self) -> frozenset[Power]:
@@ -85,17 +83,6 @@ class WindowsBench(Bench):
 
     def driver(self) -> WindowsDriver:
         return WindowsDriver(self.tools)
-
-    def artifact(self, version: Version) -> Artifact:
-        if version not in self.packed:
-            character = Character.BAD if version is Version.BAD else Character.GOOD
-            self.packed[version] = apps.pack(self.images, version, character)
-        return self.packed[version]
-
-    async def lose_source(self) -> None:
-        for version in Version:
-            self.artifact(version)
-        self.images.rename(self.images.with_name("lost"))
 
     def configuration(self, component: str, *, fixed: bool) -> Configuration:
         port = self.ports.setdefault(component, 8000 + len(self.ports))

@@ -20,7 +20,7 @@ from desired_state.health import CommandCheck, Health, HttpCheck
 from desired_state.model import Configuration, Port, Target
 from drivers.conformance import Bench, Conformance, Power, Raw, Version
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Look, Result
+from drivers.contract import Grade, Look, Result
 from drivers.errors import Busy
 from drivers.process import render as plain
 from drivers.script.connection import Connection
@@ -222,6 +222,51 @@ async def test_health_commands_are_run_there(bench: ScriptBench) -> None:
     assert seen.health.detail == "command C:\\nowhere.exe exits 0: exit code 127"
     assert any(said[0] == "health" for said in bench.tool.said)
     assert (await stage.one(await stage.deploy(Wish()))).result is Result.UNCHANGED
+    await stage.aclose()
+
+
+@pytest.mark.anyio
+async def test_the_doctor_looks_at_the_host_and_at_every_command(bench: ScriptBench) -> None:
+    stage = Stage(bench)
+    target = replace(bench.target, connection={**bench.target.connection, "remove": ["C:\\tools\\gone.exe"]})
+    bench.world.skew_ms, bench.world.administrator = 90_000, False
+    found = {one.about: one for one in await stage.driver.examine(Look(target=target))}
+    assert {about for about, one in found.items() if one.grade is Grade.OK} == {
+        *("powershell", "root", "disk", "version", "deploy", "restart"),
+    }
+    assert found["clock"].grade is Grade.WARNING
+    assert found["remove"].grade is Grade.MISSING
+    assert found["remove"].sentence == "C:\\tools\\gone.exe is no program that can be run on the target"
+    assert len(found) == 8
+    await stage.aclose()
+
+
+@pytest.mark.anyio
+async def test_the_doctor_tells_a_root_of_somebody_else(bench: ScriptBench) -> None:
+    stage = Stage(bench)
+    await stage.deployed(Wish())
+    other = replace(bench.target, id=target_id("default", "other"))
+    found = {one.about: one for one in await stage.driver.examine(Look(target=other))}
+    assert found["root"].grade is Grade.MISSING
+    assert "belongs to target default/kit" in found["root"].sentence
+    await stage.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("said", "grade", "remedy"),
+    [
+        ({"password": {"secret": "env:WRONG"}}, Grade.MISSING, "look at user, password and auth"),
+        ({"port": 1}, Grade.UNKNOWN, "look whether its winrm listens"),
+    ],
+)
+async def test_the_doctor_says_why_the_host_is_not_reached(
+    bench: ScriptBench, said: dict[str, Any], grade: Grade, remedy: str
+) -> None:
+    stage = Stage(bench)
+    found = await stage.driver.examine(Look(target=bench._target("kit", connection(bench.server, **said))))
+    assert [(one.about, one.grade) for one in found] == [("host", grade)]
+    assert str(found[0].remedy).startswith(remedy)
     await stage.aclose()
 
 

@@ -258,6 +258,7 @@ class World:
             "disk": {"free": 50 << 30, "size": 100 << 30},
             "root": found is not None,
             "owner": owner,
+            "lacking": [program for program in ask["programs"] if program not in self.programs],
         }
 
     # -- releases ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
@@ -14,10 +14,10 @@ from drivers.contract import Deploy, Stamp
 from reconciler.core.judge import Drift, Verdict
 from reconciler.core.known import Trust
 from reconciler.core.plan import Intent, JobKind, Plan, Wave
-from reconciler.store import environments, evidence, jobs, leases, people
+from reconciler.store import agents, environments, evidence, jobs, leases, people
 from reconciler.store.records import EvidenceRow, Good, Job, Lease, NewJob
 from reconciler.store.store import Store
-from stickers.names import EnvironmentId, EvidenceId
+from stickers.names import AgentName, EnvironmentId, EvidenceId
 from stickers.signature import Envelope, Statement
 from tests.reconciler.core.builders import NOW, PROD, fleet, standing, sticker, workload
 
@@ -127,3 +127,25 @@ def judged(of: Placement, verdict: Verdict = Verdict.IN_SYNC, **changes: object)
         rule="as declared",
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def invited(name: str) -> agents.Invite:
+    """An invitation of an agent, for a quarter of an hour."""
+    ends = NOW + timedelta(minutes=15)
+    return agents.Invite(
+        hash=f"token of {name}", agent=AgentName(name), created_at=NOW, created_by="joe", expires_at=ends
+    )
+
+
+def certified(wanted: agents.Wanted, key: str, at: datetime = NOW) -> agents.Certificate:
+    """What an authority would issue for that key."""
+    return agents.Certificate(
+        serial=int.from_bytes(f"{wanted.agent}{key}".encode()),
+        agent=wanted.agent,
+        generation=wanted.generation,
+        key=key,
+        issuer="a1",
+        pem=f"certificate of {wanted.agent} {wanted.generation}",
+        issued_at=at,
+        not_after=at + timedelta(hours=24),
+    )

@@ -18,6 +18,7 @@ from drivers.contract import Rendered, RenderedKind
 from reconciler.core import machine
 from reconciler.core.machine import JOB, JOB_TERMINAL, TASK, JobState, TaskState
 from reconciler.store import (
+    agents,
     artifacts,
     engines,
     environments,
@@ -31,9 +32,10 @@ from reconciler.store import (
     schema,
 )
 from reconciler.store.records import Decision, Direction, Wish
+from stickers.names import TargetId
 from tests.harness import postgres
 from tests.reconciler.core.builders import NOW, PROD, fleet
-from tests.reconciler.store.builders import LATER, held, judged, keep_good, new_job, token
+from tests.reconciler.store.builders import LATER, certified, held, invited, judged, keep_good, new_job, token
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -71,6 +73,18 @@ def _fill(c: Connection) -> None:
     people.revoke_token(c, "t1", "joe", NOW)
     ends = {"begun_at": NOW, "seen_at": NOW, "ends_at": LATER}
     people.begin(c, people.Session(hash="h", person=person.id, **ends), "ada", "password")
+    _fill_agents(c)
+
+
+def _fill_agents(c: Connection) -> None:
+    """One that has joined, and one that is only invited."""
+    for name in ("web-1", "web-2"):
+        asked = invited(name)
+        agents.invite(c, asked, [TargetId(f"default/{name}")], ["docker"])
+    keys = agents.Keys(key="k1", signing="aa", sealing="bb")
+    agents.join(c, invited("web-1").hash, keys, lambda wanted: certified(wanted, "k1"), by="", now=NOW)
+    agents.keep_authority(c, agents.Authority(id="a1", role="root", pem="", made_at=NOW), "joe")
+    agents.retire_authority(c, "a1", "joe", NOW)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,10 @@ class Case:
     before: str = "select 1"
 
 
+_MORE: Final = (
+    "insert into agent (name, granted, reported, invited_by, revision, invited_at, state)"
+    " select 'db', '[]', '[]', 'joe', 0, invited_at,"
+)
 CANCELLED: Final = "update job set wish = 'cancel', wished_by = 'joe'"
 CASES: Final = (
     Case("job_fixed", "update job set plan_hash = 'another'"),
@@ -120,6 +138,22 @@ CASES: Final = (
     Case("token_revoked_once", "update token set revoked_at = null, revoked_by = null"),
     Case("person_fixed", "update person set name = 'somebody else'"),
     Case("session_fixed", "update session set ends_at = '2099-01-01 00:00:00+00:00'"),
+    Case("agent_begins", f"{_MORE} 'locked' from agent where name = 'web-2'"),
+    Case("agent_fixed", "update agent set name = 'dc' where name = 'db'", f"{_MORE} 'invited' from agent limit 1"),
+    Case("agent_generation_rises", "update agent set generation = 0 where name = 'web-1'"),
+    Case("agent_generation_rises", "update agent set state = 'active' where name = 'web-1'",
+         "update agent set state = 'removed' where name = 'web-1'"),
+    Case("agent_no_delete", "delete from agent where name = 'db'", f"{_MORE} 'invited' from agent limit 1"),
+    Case("certificate_fixed", "update certificate set not_after = '2099-01-01 00:00:00+00:00'"),
+    Case("certificate_fixed", "update certificate set generation = 7"),
+    Case("certificate_revoked_once", "update certificate set revoked_at = null",
+         "update certificate set revoked_at = issued_at"),
+    Case("invite_fixed", "update invite set expires_at = '2099-01-01 00:00:00+00:00'"),
+    Case("invite_used_once", "update invite set used_at = null, certificate = null where agent = 'web-1'"),
+    Case("invite_used_once", "update invite set used_at = created_at, certificate = (select serial from certificate)"
+         " where agent = 'web-2'", "update invite set withdrawn_at = created_at where agent = 'web-2'"),
+    Case("authority_fixed", "update authority set pem = 'another'"),
+    Case("authority_retired_once", "update authority set retired_at = null"),
 )  # fmt: skip
 
 
