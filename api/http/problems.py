@@ -47,6 +47,7 @@ STATUS: Final[Mapping[str, int]] = {
     "ROOT_OFFLINE": 409,
     "NO_AGENTS": 404,
     "NO_SIGNER": 409,
+    "NOT_ROTATING": 409,
     "NAME_TAKEN": 409,
     "TOO_MANY_REQUESTS": 429,
     "TOO_MANY_STREAMS": 429,
