@@ -30,7 +30,9 @@ COPY deploy/healthcheck.py /opt/holdfast/healthcheck.py
 RUN echo 'holdfast:x:10001:10001::/var/lib/holdfast:/usr/sbin/nologin' >> /etc/passwd && \
     echo 'holdfast:x:10001:' >> /etc/group && \
     mkdir -m 0700 /var/lib/holdfast /var/lib/holdfast/keys && \
-    chown 10001:10001 /var/lib/holdfast /var/lib/holdfast/keys
+    chown 10001:10001 /var/lib/holdfast /var/lib/holdfast/keys && \
+    for program in git ssh; do command -v $program > /dev/null || \
+    echo "note: the base has no $program; sources in git need git, and over SSH an ssh client too" >&2; done
 ENV PATH=/opt/holdfast/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOLDFAST_STATE=/var/lib/holdfast \
     HOLDFAST_LISTEN=0.0.0.0:8420

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from anyio import to_thread
 
 from api.problem import Problem
@@ -55,11 +57,28 @@ async def take_again(house: House) -> None:
     if len(same) == len(found) == len(house.sources):
         house.reconciler.misdeclared = None
         return
+    tell_of_lacking(found)
     going = {name: house.reconciler.sources[name].followed for name in same}
     fresh = {name: said for name, said in found.items() if name not in going}
     house.sources.clear()
     house.sources.update(found)
     house.reconciler.follow(going | followed(fresh, house.settings, house.store, house.secret))
+
+
+def tell_of_lacking(sources: Mapping[str, declared.Source]) -> None:
+    for sentence in lacking(sources):
+        structlog.get_logger().warning("program_missing", problem=sentence)
+
+
+def lacking(sources: Mapping[str, declared.Source]) -> Iterator[str]:
+    """The programs that sources need and this host, or this image, has not: a sentence for each."""
+    for program, scheme in (("git", ""), ("ssh", "ssh://")):
+        wants = [name for name, said in sources.items() if said.git and said.git.repository.startswith(scheme)]
+        if wants and shutil.which(program) is None:
+            yield (
+                f"there is no {program} program here, which the source {', '.join(wants)} needs: install it "
+                "(Debian: openssh-client for ssh), or give the image a base that has it"
+            )
 
 
 def followed(

@@ -23,6 +23,10 @@ class Fenced(Store):
     def now(self) -> datetime:
         return self._store.now()
 
+    @property
+    def inline(self) -> bool:
+        return self._store.inline
+
     async def write(self, query: Query[T]) -> T:
         def fenced(c: Connection) -> T:
             leases.hold(c, self._lease)

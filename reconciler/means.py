@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
 
 from desired_state.model import DesiredState
 from drivers.contract import Capabilities, Driver, Look, Tools
@@ -27,6 +29,10 @@ from stickers.names import EnvironmentId, PlacementId
 
 if TYPE_CHECKING:
     from reconciler.leases import Leases
+
+T = TypeVar("T")
+
+LARGE: Final = 500  # placements from which computing takes more than a few milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,14 @@ class Means:
     tell_of: Callable[[EnvironmentId, Job | None], Mapping[str, Any]]
     notes: dict[EnvironmentId, Note] = field(default_factory=dict)
     sources: Mapping[str, Reading] = field(default_factory=dict)
+    computing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+
+    async def aside(self, size: int, work: Callable[[], T]) -> T:
+        """What is computed over so many placements, beside the event loop where that would take it long: meanwhile
+        others are answered. `work` is pure, or touches nothing that another task does."""
+        if size < LARGE or self.store.inline:
+            return work()
+        return await to_thread.run_sync(work, limiter=self.computing)
 
     def note(self, environment: EnvironmentId) -> Note:
         return self.notes.setdefault(environment, Note())

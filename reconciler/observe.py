@@ -28,7 +28,8 @@ from stickers.sticker import Sticker
 
 BATCH: Final = 512  # looks in one call
 LONGEST: Final = 3  # deadlines of one call that looking at everything may take
-BREATH: Final = 64  # signatures verified before the loop's other tasks get a turn
+BREATH: Final = 512  # sights compared with the last before the loop's other tasks get a turn
+VERIFYING: Final = 8  # times as long as that does it take to verify a signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ class Eyes:
         self, environment: EnvironmentId, looks: Sequence[Look], observations: Mapping[TargetId, Observation]
     ) -> dict[TargetId, Seen]:
         found: dict[TargetId, Seen] = {}
-        verified = 0
+        done = 0
         for look in looks:
             target = look.target.id
             observation = observations.get(target) or self._unanswered(target)
@@ -147,9 +148,9 @@ class Eyes:
                 continue
             seen = found[target] = self._sighted(environment, observation, before)
             self._remember(target, seen)
-            verified += before is None and len(observation.standings)
-            if verified >= BREATH:
-                verified = 0
+            done += 1 if before is not None else VERIFYING * len(observation.standings)
+            if done >= BREATH:
+                done = 0
                 await anyio.lowlevel.checkpoint()
         return found
 

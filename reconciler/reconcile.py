@@ -7,7 +7,7 @@ and the environment's conditions. A turn that finds nothing new extends the last
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -103,7 +103,7 @@ async def look(means: Means, environment: EnvironmentId) -> None:
             view = await load(means, environment)
             if view is not None:
                 surveyed = await survey(means, view)
-                plan = planned(means, surveyed)
+                plan = await _planned_aside(means, surveyed)
                 again = _again(means, surveyed, plan)
                 await _record(means, Ended(survey=surveyed, plan=plan, job=view.active, again=again), lease)
     except HeldElsewhere:
@@ -119,7 +119,7 @@ def _continued(note: Note, lease: Lease) -> None:
 async def _turn(means: Means, view: View, lease: Lease) -> float:
     began, note = anyio.current_time(), means.note(view.row.id)
     surveyed = await survey(means, view)
-    plan = planned(means, surveyed)
+    plan = await _planned_aside(means, surveyed)
     job = await _made(means, surveyed, plan, lease)
     ended = Ended(survey=surveyed, plan=plan, job=job, again=_again(means, surveyed, plan))
     await _record(means, ended, lease)
@@ -168,8 +168,8 @@ async def survey(means: Means, view: View) -> Survey:
     reached("before_look")
     seen = await means.eyes.look(environment, _looks(view, note))
     reached("after_look")
-    now = means.tools.now()
-    diffed = rediff(view.desired, seen, view.known, now=now, before=note.diffed)
+    now, before = means.tools.now(), note.diffed
+    diffed = await means.aside(len(seen), lambda: rediff(view.desired, seen, view.known, now=now, before=before))
     return Survey(view=view, seen=seen, diffed=diffed, at=now, acted=acted)
 
 
@@ -212,6 +212,10 @@ def planned(means: Means, surveyed: Survey, grant: Grant = NO_GRANT) -> Plan:
         now=surveyed.at,
         grant=grant,
     )
+
+
+async def _planned_aside(means: Means, surveyed: Survey) -> Plan:
+    return await means.aside(len(surveyed.seen), lambda: planned(means, surveyed))
 
 
 def powers(means: Means, view: View) -> dict[str, Capabilities]:
@@ -303,10 +307,14 @@ async def _record(means: Means, ended: Ended, lease: Lease) -> None:
     """Everything that a turn leaves behind, in one transaction."""
     surveyed, view = ended.survey, ended.survey.view
     environment, note = view.row.id, means.note(ended.survey.view.row.id)
-    news, before = _news(note.diffed, surveyed.diffed), note.diffed
-    sequences = _risen(news, surveyed)
-    held = _held_heals(surveyed)
-    said = conditions(_situation(means, ended), before=view.row.conditions, now=surveyed.at)
+    before = note.diffed
+
+    def prepared() -> tuple[_News, Mapping[PlacementId, int], Mapping[PlacementId, Memory], tuple[Condition, ...]]:
+        news = _news(before, surveyed.diffed)
+        said = conditions(_situation(means, ended), before=view.row.conditions, now=surveyed.at)
+        return news, _risen(news, surveyed), _held_heals(surveyed), said
+
+    news, sequences, held, said = await means.aside(len(surveyed.seen), prepared)
 
     def record(c: Connection) -> None:
         history.decide(c, environment, _decision(means, ended), lease, surveyed.at)

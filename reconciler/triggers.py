@@ -69,6 +69,7 @@ class Runtimes:
     def __init__(self, drivers: Mapping[str, Driver], ask: Ask) -> None:
         self._drivers, self._ask = drivers, ask
         self._wanted: dict[str, tuple[Target, ...]] = {}
+        self._ways: dict[TargetId, tuple[Target, str]] = {}
         self._changed = anyio.Event()
 
     def watch(self, targets: Iterable[Target]) -> None:
@@ -76,11 +77,20 @@ class Runtimes:
         groups: dict[str, list[Target]] = {}
         for target in targets:
             if self._tells(target.hands):
-                groups.setdefault(_way(target), []).append(target)
+                groups.setdefault(self._way(target), []).append(target)
         wanted = {way: tuple(group) for way, group in groups.items()}
+        self._ways = {target.id: self._ways[target.id] for group in wanted.values() for target in group}
         if wanted != self._wanted:
             self._wanted = wanted
             self._changed.set()
+
+    def _way(self, target: Target) -> str:
+        """Targets that are reached the same way share one stream; each agent is a way of its own. Told once for each,
+        since thousands are swept over and stay as they are."""
+        known = self._ways.get(target.id)
+        if known is None or known[0] is not target:
+            known = self._ways[target.id] = target, _way(target)
+        return known[1]
 
     def _tells(self, kind: str) -> bool:
         try:
@@ -120,7 +130,6 @@ class Runtimes:
 
 
 def _way(target: Target) -> str:
-    """Targets that are reached the same way share one stream. Each agent is a way of its own."""
     if target.hands != target.driver:
         return f"{target.hands} {target.id}"
     return f"{target.driver} {digest.short(digest.of(dict(target.connection)))}"

@@ -35,6 +35,7 @@ from reconciler.store.errors import StoreError
 ARCHIVE_SECONDS: Final = 24 * 3600
 ARCHIVE_ASKS: Final = 60  # seconds until a replica asks again whether it is the one that archives
 FAREWELL: Final = 5.0  # seconds for the servers to end
+SWITCH: Final = 0.001  # seconds after which a thread that computes lets the event loop go on
 
 
 def run(settings: Settings, given: Namespace) -> int:
@@ -55,7 +56,9 @@ async def _run(settings: Settings, where: address.Address | None) -> None:
 
     log = structlog.get_logger()
     thrift.begin()
+    sys.setswitchinterval(SWITCH)
     async with built(settings) as house, AsyncExitStack() as doors:
+        sources.tell_of_lacking(house.sources)
         watch = _watch(house)
         servers = [on_socket(gated(application(house, AtTheSocket()), Caps(), house.tracing), settings.socket)]
         if where is not None:

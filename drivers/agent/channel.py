@@ -142,7 +142,7 @@ class Fleet:
         newest = max((one for one in self._speaking.items() if one[0] != server), key=itemgetter(1), default=None)
         if newest is None or time.monotonic() - newest[1] > JUST_NOW:
             return False
-        _log.info("agent.channel.same_server", server=server, other=newest[0])
+        _log.info("%s and %s are the same server: one channel is enough", server, newest[0])
         while self._speaking.get(newest[0]) == newest[1]:
             await self._ended.wait()
         return True

@@ -31,14 +31,14 @@ def of_desired(desired: DesiredState) -> DesiredState:
 
 
 def of_placement(placement: Placement) -> Placement:
-    return Placement(
+    return replace(
+        placement,
         id=of_id(placement.id),
         environment=EnvironmentId(sys.intern(placement.environment)),
         release=ReleaseName(sys.intern(placement.release)),
         artifact=_one(placement.artifact),
         configuration=_one(placement.configuration),
         health=_one(placement.health),
-        running=placement.running,
         hooks=_one(placement.hooks),
         proxy=_one(placement.proxy),
     )
@@ -63,12 +63,11 @@ def _of_change(change: Change) -> Change:
 
 
 def of_target(target: Target) -> Target:
-    return Target(
+    return replace(
+        target,
         id=TargetId(sys.intern(target.id)),
         environment=EnvironmentId(sys.intern(target.environment)),
         driver=sys.intern(target.driver),
-        labels=target.labels,
-        connection=target.connection,
     )
 
 

@@ -91,6 +91,11 @@ class Store:
         return cls(writer, readers, lock=lock, now=now, patience=patience)
 
     @property
+    def inline(self) -> bool:
+        """Whether everything is done on the caller's own thread."""
+        return self._readers is None
+
+    @property
     def shared(self) -> bool:
         """Whether other processes may work on the same database."""
         return self._writer.dialect.name != "sqlite"

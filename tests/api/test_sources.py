@@ -80,3 +80,17 @@ def test_a_file_with_findings_begins_no_daemon(tmp_path: Path) -> None:
 def test_a_file_of_sources_and_a_directory_of_documents_are_not_both_set(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="both"):
         read({"HOLDFAST_SOURCES": "s.yaml", "HOLDFAST_DOCUMENTS": "d"})
+
+
+def test_a_program_that_a_source_needs_and_this_host_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, keys = tmp_path / "sources.yaml", str(tmp_path / "known_hosts")
+    over_ssh = {"repository": "ssh://git@git.example.com/shop.git", "known_hosts": keys}
+    file.write_text("\n---\n".join((source("shop", git=over_ssh), source("here", directory={"path": str(tmp_path)}))))
+    found = sources.read(Settings(sources=file))
+    assert list(sources.lacking(found)) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    git, ssh = sources.lacking(found)
+    assert git.startswith("there is no git program here, which the source shop needs")
+    assert ssh.startswith("there is no ssh program here")

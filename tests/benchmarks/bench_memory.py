@@ -1,10 +1,10 @@
 """What a replica that holds a large fleet takes of memory, with all its writes; the fleet is in another process.
 
-    python -m tests.benchmarks.bench_memory [targets] [sqlite postgresql]
+    python -m tests.benchmarks.bench_memory [targets]
 
 One process deploys the fleet for the first time, rests a while, and then finds nothing changed a few times; a second
-one is started on the same store and finds nothing changed either. Resident is all that the kernel says the process has,
-interpreter and imports included.
+one is started on the same store and finds nothing changed either, and a third on PostgreSQL, to which the store is
+moved as a backup is restored. Resident is all that the kernel says the process has, interpreter and imports included.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +24,7 @@ from api import thrift
 from drivers.memory import World
 from reconciler import reconcile
 from reconciler.core.judge import Verdict
-from reconciler.store import history
+from reconciler.store import backup, history, installations
 from reconciler.store.store import Store
 from tests.benchmarks.bench_turn import fleet, utc
 from tests.benchmarks.far_fleet import far_fleet, reached
@@ -41,40 +39,44 @@ AIM: Final = "256 MiB"
 MIB: Final = 1e6 / 2**20
 
 
-def main(targets: int, kinds: list[str]) -> None:
-    for kind in kinds:
-        try:
-            with tempfile.TemporaryDirectory(prefix="hf-bench-") as place, _address(kind, Path(place)) as address:
-                measure(kind, address, Path(place), targets)
-        except NoPostgres as reason:
-            print(f"not measured: {reason}")
-
-
-@contextmanager
-def _address(kind: str, place: Path) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{place / 'holdfast.db'}"
-        return
-    with given_postgres() as server, database(server) as address:
-        yield address
-
-
-def measure(kind: str, address: str, place: Path, targets: int) -> None:
-    with far_fleet(place) as fleet:
+def main(targets: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="hf-bench-") as name, far_fleet(Path(name)) as fleet:
+        place, address = Path(name), f"sqlite:///{name}/holdfast.db"
         first = _figures("first", address, fleet, targets)
+        show(f"Memory of one replica that deploys {targets:,} targets on SQLite, the fleet elsewhere", _deployed(first))
         again = _figures("again", address, fleet, targets)
-    show(
-        f"Memory of one replica that holds {targets:,} targets on {kind}, the fleet elsewhere",
-        [
-            Row(work="it has begun and holds nothing", ours=first[0], unit="MiB"),
-            Row(work="the most while it deploys for the first time", ours=first[3], unit="MiB"),
-            Row(work="right after that deployment", ours=first[1], unit="MiB"),
-            Row(work="after turns without a change", ours=first[2], unit="MiB", limit=AIM),
-            Row(work="begun again: after turns without a change", ours=again[2], unit="MiB", limit=AIM),
-            Row(work="begun again: the most", ours=again[3], unit="MiB", limit=AIM),
-            Row(work="CPU of such a turn", ours=again[4] * 1000, unit="ms", limit="2,000 ms"),
-        ],
-    )
+        show("Begun again", _steady(again))
+        anyio.run(_kept, address, place / "backup")
+        try:
+            with given_postgres() as server, database(server) as other:
+                backup.restore(other, place / "backup")
+                show("The same on PostgreSQL", _steady(_figures("again", other, fleet, targets)))
+        except NoPostgres as reason:
+            print(f"PostgreSQL is not measured: {reason}")
+
+
+def _deployed(figures: list[float]) -> list[Row]:
+    return [
+        Row(work="it has begun and holds nothing", ours=figures[0], unit="MiB"),
+        Row(work="the most while it deploys for the first time", ours=figures[3], unit="MiB"),
+        Row(work="right after that deployment", ours=figures[1], unit="MiB"),
+        Row(work="after turns without a change", ours=figures[2], unit="MiB", limit=AIM),
+    ]
+
+
+def _steady(figures: list[float]) -> list[Row]:
+    return [
+        Row(work="after turns without a change", ours=figures[2], unit="MiB", limit=AIM),
+        Row(work="the most", ours=figures[3], unit="MiB", limit=AIM),
+        Row(work="CPU of such a turn, the answers of the fleet included", ours=figures[4] * 1000, unit="ms"),
+    ]
+
+
+async def _kept(address: str, place: Path) -> None:
+    store = await Store.open(address, now=utc)
+    await store.write(lambda c: installations.settle(c, rig.HERE, utc()))
+    await store.read(lambda c: backup.write(c, place, utc()))
+    await store.aclose()
 
 
 def _figures(name: str, address: str, fleet: Path, targets: int) -> list[float]:
@@ -108,7 +110,7 @@ async def _alone(name: str, address: str, path: str, targets: str) -> None:
             group.start_soon(thrifty.run)
             await made.until(lambda: _in_sync(made), within=1_200)
             deployed = resident() * MIB
-            await anyio.sleep(CALM)
+            await anyio.sleep(CALM if name == "first" else 3)
             _, cpu = await timed(TURNS, lambda: reconcile.turn(made.reconciler._means, rig.PROD))
             steady = resident() * MIB
             group.cancel_scope.cancel()
@@ -135,5 +137,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
         anyio.run(_alone, *sys.argv[2:])
     else:
-        count = int(sys.argv[1]) if len(sys.argv) > 1 else TARGETS
-        main(count, sys.argv[2:] or ["sqlite", "postgresql"])
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else TARGETS)

@@ -90,9 +90,9 @@ async def _answer(path: str) -> None:
             while True:
                 try:
                     verb, what = await _heard(heard)
+                    await _said(stream, await _done(driver, verb, what))
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
                     return
-                await _said(stream, await _done(driver, verb, what))
 
     listener = await anyio.create_unix_listener(path)
     print("listening", flush=True)

@@ -24,6 +24,7 @@ from tests.harness.sshd import free_port
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SYSTEMD = "/lib/systemd/systemd"
+UNITS = "/etc/systemd/system"
 FLEET = """\
 apiVersion: holdfast/v1
 kind: Release
@@ -179,14 +180,14 @@ def test_the_unit_holds_what_is_declared_inside_its_walls(made: Shipped) -> None
         "systemd is up", lambda: do("systemctl", "is-system-running", check=False).strip() in ("running", "degraded")
     )
     do("mkdir", "-p", "/etc/holdfast")
-    unit = "/etc/systemd/system/holdfast.service"
+    units = [DEPLOY / f"{name}.service" for name in ("holdfast", "holdfast-signer", "holdfast-agent")]
     for path, to in (
         (settings, "/etc/holdfast/"),
         (made.directory, "/etc/holdfast/documents"),
-        (DEPLOY / "holdfast.service", unit),
+        *((unit, UNITS) for unit in units),
     ):
         made.docker("cp", str(path), f"{made.container}:{to}")
-    do("systemd-analyze", "verify", unit)
+    do("systemd-analyze", "verify", *(f"{UNITS}/{unit.name}" for unit in units))
     do("runuser", "-u", "holdfast", "--", "/opt/holdfast/bin/holdfast", "keys", "init", "--state=/var/lib/holdfast")
     do("systemctl", "daemon-reload")
     do("systemctl", "start", "holdfast")
@@ -194,6 +195,19 @@ def test_the_unit_holds_what_is_declared_inside_its_walls(made: Shipped) -> None
     eventually("what is declared stands", made.in_sync)
     do("systemctl", "stop", "holdfast")
     assert do("systemctl", "show", "--property=Result", "--value", "holdfast").strip() == "success"
+    signs(do)
+
+
+def signs(do: Callable[..., str]) -> None:
+    """The signer's unit signs, as a user of its own, and ends when it is told to."""
+    home, name = "/var/lib/holdfast-signer", "holdfast-signer"
+    do("useradd", "--system", f"--home-dir={home}", "--shell=/usr/sbin/nologin", name)
+    do("install", "-d", "-m", "0711", "-o", name, "-g", name, home)
+    do("runuser", "-u", name, "--", "/opt/holdfast/bin/holdfast", "signer", "init", f"--directory={home}")
+    do("systemctl", "start", name)
+    eventually("it listens", lambda: do("stat", "--format=%a %G", f"{home}/signer.sock").strip() == "660 holdfast")
+    do("systemctl", "stop", name)
+    assert do("systemctl", "show", "--property=Result", "--value", name).strip() == "success"
 
 
 def test_the_image_names_no_base_of_its_own() -> None:

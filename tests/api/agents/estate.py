@@ -1,0 +1,173 @@
+"""A fleet behind agents as people run one: a signer, a daemon that listens for agents, and an agent for each host, each
+a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api.signer.place import Place
+from examples.demo.fleet import free_port
+from tests.api.fleets import BuiltHere
+
+ROOT = Path(__file__).parents[3]
+POLICY = """\
+apiVersion: holdfast/v1
+kind: SignerPolicy
+ask: {{users: [{uid}]}}
+documents: {{directory: {documents}}}
+rules:
+  - name: staging
+    environments: [default/staging]
+    verbs: [deploy, rollback, write-sticker, inspect, read-log, examine, execute-command, upload-files, hold, trust]
+    commands: [greet]
+    uploads: [pages]
+    hold: 1h
+"""
+HOST = """\
+state: {state}
+kinds: [process]
+commands:
+  greet: {{argv: [/bin/echo, hello, "{{0}}"], arguments: ["[a-z]+"]}}
+  reboot: {{argv: [/bin/echo, "this host lets it, and the signer does not"]}}
+uploads:
+  pages: {{directory: {pages}}}
+"""
+STARTS = 30.0  # seconds
+
+
+@dataclass
+class Estate(BuiltHere):
+    """Every target has an agent of its own, called as the target."""
+
+    door: int = field(default_factory=free_port)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def signer(self) -> Place:
+        return Place(self.home / "signer")
+
+    def _placement(self, target: str, port: int) -> str:
+        return super()._placement(target, port).replace("via: local", "via: agent")
+
+    def build(self) -> None:
+        super().build()
+        self.signer.init()
+        self.pages.mkdir()
+        self.signer.policy.write_text(POLICY.format(uid=os.getuid(), documents=self.approved))
+        self.approve()
+
+    @property
+    def pages(self) -> Path:
+        return self.home / "pages"
+
+    @property
+    def approved(self) -> Path:
+        """The documents as the signer reads them, where the server cannot write."""
+        return self.home / "approved"
+
+    def approve(self) -> None:
+        shutil.copytree(self.documents, self.approved, dirs_exist_ok=True)
+
+    def released(self, release: str) -> None:
+        """As it is meant to go: what is declared is approved, too."""
+        self.declare("staging", release)
+        self.approve()
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Signer, daemon and agents; ended by process id, and with them all that they have started."""
+        try:
+            self.sign()
+            self.serve()
+            for target in self.ports:
+                self.join(target)
+                self.tend(target)
+            yield
+        finally:
+            for name in reversed(list(self.running)):
+                self.end(name, signal.SIGTERM)
+            self.end_workloads()
+
+    def sign(self) -> None:
+        self.begin("signer", "-m", "api.cli.main", "signer", "run", "--directory", str(self.signer.directory))
+        self.wait("the signer", self.signer.socket.exists, STARTS)
+
+    def sign_again(self) -> None:
+        self.end("signer", signal.SIGTERM)
+        self.sign()
+
+    def said(self, *words: str) -> str:
+        """What a command that fails says."""
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
+    def serve(self) -> None:
+        self.begin("daemon", *self.command("run")[1:])
+        self.wait("the daemon", (self.state / "holdfast.sock").exists, STARTS)
+        self.wait("the door", lambda: "listening_for_agents" in self.log("daemon"), STARTS)
+
+    def join(self, agent: str) -> None:
+        """As an operator and a host do it."""
+        settings = self.home / f"{agent}.yaml"
+        settings.write_text(HOST.format(state=self.home / "agents" / agent, pages=self.pages))
+        token = self.home / f"{agent}.token"
+        token.touch(mode=0o600)
+        token.write_text(self.ask("agent", "invite", agent, "--target", agent, "--kind", "process")["token"])
+        words = ["join", f"https://localhost:{self.door}", "--token-file", str(token), "--settings", str(settings)]
+        done = subprocess.run(self.agent(*words), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def tend(self, agent: str) -> None:
+        self.begin(agent, *self.agent("run", "--settings", str(self.home / f"{agent}.yaml"))[1:])
+
+    def agent(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "drivers.agent.host", *words]
+
+    def begin(self, name: str, *words: str) -> None:
+        environment = os.environ | {
+            "HOLDFAST_AGENTS_LISTEN": f"127.0.0.1:{self.door}",
+            "HOLDFAST_AGENTS_URL": f"https://localhost:{self.door}",
+            "HOLDFAST_SIGNER": str(self.signer.socket),
+        }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, env=environment
+            )
+
+    def end(self, name: str, by: signal.Signals) -> int:
+        process = self.running.pop(name)
+        process.send_signal(by)
+        try:
+            return process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(10)
+
+    def log(self, name: str) -> str:
+        path = self.home / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def in_sync(self, release: str) -> bool:
+        return set(self.verdicts().values()) == {"in sync"} and all(
+            self.serves(target).startswith(f"shop {release} ") for target in self.ports
+        )
+
+    def signed(self) -> list[dict[str, Any]]:
+        from api.signer import ledger
+
+        return [dict(line) for line in ledger.lines(self.signer.ledger) if line["outcome"] != "opened"]
