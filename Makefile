@@ -40,7 +40,7 @@ $(VENV)/runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/runtime
 

@@ -193,7 +193,7 @@ class Settings:
         default=None,
         metadata=_means(
             AGENTS,
-            "The socket of `holdfast signer`, which authorises each task of an agent.",
+            "The socket of the signer (`holdfast signer run`), which authorises each task of an agent.",
             example="/var/lib/holdfast-signer/signer.sock",
             file=True,
         ),

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Never, Protocol, cast
 
 import anyio
@@ -31,7 +30,9 @@ from api.agents.polling import Polls
 from api.agents.switchboard import Switchboard
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the system's own limit is often that
-ACCEPTED_AT_ONCE: Final = 512  # in a storm a turn of the loop is long, and the system's queue is short
+ON_THE_WAY: Final = 256  # handshakes and first requests at a time: so the first of a storm are not as late as the last
+BESIDE: Final = 4  # are let in all the same, each BREATH, that whoever dawdles on the way keeps nobody out
+BREATH: Final = 0.02  # seconds
 FULL_SECONDS: Final = 0.5  # until it is looked again for a free place
 SHUTDOWN_SECONDS: Final = 2.0  # for the peer's part in the end of TLS
 CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to it
@@ -57,38 +58,29 @@ class Limits:
     """What one door takes upon itself; spans in seconds."""
 
     connections: int = 20_000
-    handshake: float = 30.0  # for TLS: in a storm of thousands the last is served late
+    handshake: float = 60.0  # for TLS: in a storm of thousands the last is served late
     request: float = 15.0  # from the connection, or from a request's first byte, to its last
     idle: float = 60.0  # between an answer and the next request
     enrolments: int = 32  # joins and renewals under way
 
 
-def context(chain: Path, key: Path, authorities: str) -> ssl.SSLContext:
-    """TLS as the door wants it: 1.3, certificates of these authorities (PEM) for clients, no resumption."""
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    found.minimum_version = ssl.TLSVersion.TLSv1_3
-    found.options |= ssl.OP_NO_TICKET
-    found.num_tickets = 0
-    found.verify_mode = ssl.CERT_OPTIONAL  # who shows one that does not verify is not let in without it
-    found.load_cert_chain(chain, key)
-    found.load_verify_locations(cadata=authorities)
-    return found
-
-
 class Door:
-    """One listening socket. `tls` is asked for each connection, so that a new certificate serves from the next on."""
+    """One listening socket. `tls` is asked for each connection, so that a new certificate serves from the next on; what
+    it gives is as `api.agents.tls.context` makes it."""
 
     def __init__(
         self, switchboard: Switchboard, enrol: Enrol, tls: Callable[[], ssl.SSLContext], limits: Limits | None = None
     ) -> None:
         self.switchboard, self.enrol, self.limits = switchboard, enrol, limits or Limits()
         self.polls = Polls(switchboard)
+        self.patience = 0.0  # seconds, less those in which this process came to nothing: what waits is nobody's delay
         self.due: dict[Connection, float] = {}  # who is broken off when, unless something happens before
         self.enrolling = 0
         self.tasks: TaskGroup
         self._tls = tls
         self._connections: set[Connection] = set()
         self._arriving: set[asyncio.Task[None]] = set()
+        self._fresh: set[Connection] = set()  # have yet to say what they came for
         self._came = self._came_before = 0  # since memory was given back; at the sweep before
         self._given_back = 0.0
         self._left, self._closing = anyio.Event(), False  # all have
@@ -122,9 +114,9 @@ class Door:
 
     def _accept(self, listener: socket.socket) -> None:
         """Let some in. Where there is no place, whoever comes waits in the system's queue and is not refused."""
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(max(ON_THE_WAY - len(self._arriving) - len(self._fresh), BESIDE)):
             if len(self._connections) + len(self._arriving) >= self.limits.connections:
-                self._pause(listener)
+                self._pause(listener, FULL_SECONDS)
                 return
             try:
                 sock, _ = listener.accept()
@@ -134,17 +126,18 @@ class Door:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 _log.warning("agents.door.full", error=str(error))
-                self._pause(listener)
+                self._pause(listener, FULL_SECONDS)
                 return
             sock.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._arrive(sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
+        self._pause(listener, BREATH)
 
-    def _pause(self, listener: socket.socket) -> None:
+    def _pause(self, listener: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        loop.call_later(FULL_SECONDS, self._listen, listener)
+        loop.call_later(seconds, self._listen, listener)
 
     async def _arrive(self, sock: socket.socket) -> None:
         """TLS with one peer; afterwards its connection lives by what it is called back with."""
@@ -161,22 +154,32 @@ class Door:
 
     def came(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._fresh.add(connection)
         self._came += 1
-        self.due[connection] = time.monotonic() + self.limits.request
+        connection.until(self.limits.request)
+
+    def settled(self, connection: Connection) -> None:
+        """It has said what it came for, and takes its time from now on."""
+        self.due.pop(connection, None)
+        self._fresh.discard(connection)
 
     def went(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._fresh.discard(connection)
         if self._closing and not self._connections:
             self._left.set()
         self.due.pop(connection, None)
 
     async def _sweeping(self) -> None:
+        before = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
-            for connection in [one for one, due in self.due.items() if due <= now]:
+            self.patience += min(now - before, 2 * SWEEP)
+            for connection in [one for one, due in self.due.items() if due <= self.patience]:
                 connection.abort()
             self.polls.sweep(now)
+            before = now
             self._tidy()
 
     def _tidy(self) -> None:
@@ -251,9 +254,9 @@ class Connection(asyncio.Protocol):
     def until(self, seconds: float | None) -> None:
         """Break the connection off after so many seconds, unless something is said of it before; None: not at all."""
         if seconds is None:
-            self.door.due.pop(self, None)
+            self.door.settled(self)
         else:
-            self.door.due[self] = time.monotonic() + seconds
+            self.door.due[self] = self.door.patience + seconds
 
     def certificate(self) -> bytes | None:
         """As it was shown, DER."""

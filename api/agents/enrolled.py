@@ -23,12 +23,13 @@ from reconciler.store.agents import SPEAKING, Agent, Bound, Certificate, Changed
 from reconciler.store.errors import StoreError
 from reconciler.store.records import AgentState
 from reconciler.store.store import Store
-from stickers.names import AgentName, TargetId
+from stickers.names import AgentName, KeyId, TargetId
 from stickers.signature import PublicKey, Statement, key_id
 
 POLL: Final = 3.0  # seconds between two looks that nobody asked for
 GLANCE: Final = 0.2  # seconds at least between two looks
 SPEAKS_OF: Final = (Statement.STICKER, Statement.EVIDENCE, Statement.RESULT)
+OF_THE_PAST: Final = (Statement.EVIDENCE, Statement.RESULT)  # of targets that are somebody else's by now
 
 
 @dataclass(slots=True, eq=False)
@@ -243,8 +244,11 @@ class Enrolled:
     # -- keys ---------------------------------------------------------------------------------------------------------
 
     def _believe(self) -> None:
-        found = (_key(agent, self._bound[name]) for name, agent in sorted(self._agents.items()))
-        keys = tuple(key for key in found if key is not None)
+        found: dict[KeyId, PublicKey] = {}
+        for name, agent in sorted(self._agents.items()):
+            for key in _keys(agent, self._bound[name]):
+                found[key.id] = _both(found[key.id], key) if key.id in found else key
+        keys = tuple(found.values())
         if keys != self._keys:
             self._keys = keys
             self.believes(keys)
@@ -252,7 +256,12 @@ class Enrolled:
     def _told_to(self, member: Member) -> tuple[Key, ...]:
         """The installation's keys, and those of the agents that share a target with it."""
         sharing = {other.agent for target in member.targets for other in self.serves(target)} - {member.agent}
-        theirs = [key for name in sorted(sharing) if (key := _key(self._agents[name], self._bound[name])) is not None]
+        theirs = [
+            key
+            for name in sorted(sharing)
+            for key in _keys(self._agents[name], self._bound[name])
+            if any(subject.startswith(Statement.STICKER) for subject in key.subjects)
+        ]
         return tuple(Key(public=key.public.hex(), subjects=key.subjects) for key in (*self._base(), *theirs))
 
     def _is_old(self, member: Member) -> bool:
@@ -294,14 +303,27 @@ def _member(agent: Agent, bound: Iterable[Bound], generation: int) -> Member:
     )
 
 
-def _key(agent: Agent, bound: Iterable[Bound]) -> PublicKey | None:
-    """What an agent signs with, believed about its own targets, in whichever environment they are; None where there is
-    nothing that it could speak of. A locked one signs no more, and what it signed before is still what it was."""
-    subjects = tuple(f"{statement}:{_anywhere(each.target)}" for each in bound for statement in SPEAKS_OF)
-    if agent.signing is None or not subjects:
-        return None
-    public = bytes.fromhex(agent.signing)
-    return PublicKey(id=key_id(public), public=public, subjects=subjects, retired=agent.state not in SPEAKING)
+def _keys(agent: Agent, bound: Sequence[Bound]) -> list[PublicKey]:
+    """What an agent signs with, believed about its own targets, in whichever environment they are; and what it signed
+    with before, of targets that were its own, believed as evidence only. A locked one signs no more, and what it signed
+    before is still what it was."""
+    found = [_key(public, targets, OF_THE_PAST, retired=True) for public, targets in agent.former.items()]
+    if agent.signing is not None and bound:
+        targets = [each.target for each in bound]
+        found.insert(0, _key(agent.signing, targets, SPEAKS_OF, retired=agent.state not in SPEAKING))
+    return found
+
+
+def _key(public: str, targets: Iterable[TargetId], of: Sequence[Statement], *, retired: bool) -> PublicKey:
+    raw = bytes.fromhex(public)
+    subjects = tuple(f"{statement}:{_anywhere(target)}" for target in targets for statement in of)
+    return PublicKey(id=key_id(raw), public=raw, subjects=subjects, retired=retired)
+
+
+def _both(one: PublicKey, other: PublicKey) -> PublicKey:
+    """A host may have been an agent by two names, with one key."""
+    subjects = tuple(dict.fromkeys((*one.subjects, *other.subjects)))
+    return replace(one, subjects=subjects, retired=one.retired and other.retired)
 
 
 def _anywhere(target: TargetId) -> str:

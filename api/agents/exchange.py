@@ -1,4 +1,4 @@
-"""A connection before its upgrade: requests to join, to renew, and to poll, and the one that makes it a channel."""
+"""A connection before its upgrade: requests of those who join, renew or poll, and the one that makes it a channel."""
 
 from __future__ import annotations
 

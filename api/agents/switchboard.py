@@ -72,6 +72,7 @@ class Switchboard:
         self._reported: set[int] = set()  # serials whose misuse has been reported
         self._tasks: TaskGroup | None = None
         self._revised = anyio.Event()
+        self._came = anyio.Event()  # somebody has, since contacts were last noted
 
     # -- while the process runs ----------------------------------------------------------------------------------------
 
@@ -139,6 +140,7 @@ class Switchboard:
             self._lost(session)
         session.member, session.serial, session.way = member, serial, way
         session.greeted(hello, now)
+        self._came.set()
         session.welcome = 0
         self._welcome(session, agreed)
         for task in session.unwanted:
@@ -411,9 +413,13 @@ class Switchboard:
             _log.error("agent.misused.not_kept", agent=agent, error=repr(error))
 
     async def _sweeping(self) -> Never:
+        before = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP)
-            self.sweep()
+            now = time.monotonic()
+            if now - before < 2 * SWEEP:  # or this process stood still, and has yet to read what came meanwhile
+                self.sweep()
+            before = now
 
     def sweep(self) -> None:
         """Turn away the silent, and whoever may speak no more."""
@@ -430,7 +436,10 @@ class Switchboard:
     async def _noting(self) -> Never:
         noted = self._now()
         while True:
-            await asyncio.sleep(NOTED)
+            with anyio.move_on_after(NOTED):
+                await self._came.wait()
+                await asyncio.sleep(SWEEP)  # those that come together are noted together
+            self._came = anyio.Event()
             now = self._now()
             heard = {agent: s.contact(now) for agent, s in self._sessions.items() if s.heard >= noted}
             try:

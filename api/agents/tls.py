@@ -10,9 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from api.agents.authority import Authority, Served
+import structlog
+
+from api.agents.authority import SOON, Authority, Served
 
 RENEWS: Final = 2 / 3  # of its life a certificate is shown
+
+_log: Final = structlog.get_logger("agents")
 
 
 class Tls:
@@ -37,9 +41,16 @@ class Tls:
         of, now = tuple(each.id for each in trusted), self._now()
         if self._context is None or self._until is None or now >= self._until or of != self._made_of:
             served = self._authority.server(self._names, now)
+            self._warn(now)
             self._context = context(served, "".join(each.pem for each in trusted))
             self._made_of, self._until = of, now + (served.not_after - now) * RENEWS
         return self._context
+
+    def _warn(self, now: datetime) -> None:
+        """With each certificate that is made, so every few days."""
+        issuer = self._authority.issuing
+        if issuer.not_after - now < SOON:
+            _log.warning("authority_ends_soon", issuer=issuer.id, ends=issuer.not_after, do="holdfast authority rotate")
 
 
 def context(served: Served, issuers: str) -> ssl.SSLContext:

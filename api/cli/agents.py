@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Final
 
 from api import client
 from api.cli import show
-from api.problem import FAILED, OK
+from api.problem import FAILED, OK, Problem
 from api.settings import Settings
 
 COLOURS: Final = {"online": "32", "degraded": "33", "offline": "31", "locked": "31"}
@@ -152,6 +154,54 @@ def take(settings: Settings, given: Namespace) -> int:
 
 def hold(settings: Settings, given: Namespace) -> int:
     return _told(given, client.ask(settings, "agent_hold", **{"target": given.target, "for": given.span}))
+
+
+def run(settings: Settings, given: Namespace) -> int:
+    asked = {"target": given.target, "name": given.name, "arguments": given.arguments}
+    answer = client.ask(settings, "agent_run", **asked)
+    if given.output == "json":
+        show.as_json(answer)
+    else:
+        for line in answer["said"].splitlines():
+            print(show.clean(line))
+        print(f"{show.clean(answer['name'])}: {show.clean(answer['why'])}", file=sys.stderr)
+    return OK if answer["exit_code"] == 0 else FAILED
+
+
+def upload(settings: Settings, given: Namespace) -> int:
+    files = dict(_file(text) for text in given.files)
+    answer = client.ask(settings, "agent_upload", target=given.target, name=given.name, files=files)
+    if given.output == "json":
+        show.as_json(answer)
+    else:
+        print(f"{len(answer['files'])} files are in {show.clean(answer['name'])} of {show.clean(answer['target'])}")
+    return OK
+
+
+def _file(text: str) -> tuple[str, dict[str, Any]]:
+    """`FILE`, or `PATH=FILE` where it is to be called otherwise there."""
+    from stickers import digest
+
+    name, _, place = text.rpartition("=")
+    try:
+        content = Path(place).read_bytes()
+    except OSError as error:
+        raise Problem("NO_FILE", f"{place}: {error.strerror}") from None
+    name = name or Path(place).name
+    plain = {"path": name, "content": base64.b64encode(content).decode(), "digest": digest.of_bytes(content)}
+    return name, plain
+
+
+def trust(settings: Settings, given: Namespace) -> int:
+    answer = client.ask(settings, "agent_trust")
+    left = [each for each in answer["agents"] if each["problem"]]
+    if given.output == "json":
+        show.as_json(answer)
+    else:
+        for each in left:
+            print(f"{show.clean(each['name'])}: {show.clean(each['problem'])}")
+        print(f"{len(answer['agents']) - len(left)} of {len(answer['agents'])} agents believe the new key")
+    return FAILED if left else OK
 
 
 def declare_dead(settings: Settings, given: Namespace) -> int:

@@ -175,11 +175,12 @@ async def _asked(reference: str, insecure: frozenset[str], login: SecretRef | No
     from contextlib import aclosing
 
     from drivers.oci import registry
+    from drivers.oci.credentials import Credentials
     from drivers.secrets.resolver import Resolver
     from stickers.redaction import Redactor
 
     async with aclosing(Resolver(Redactor())) as secret:
-        credentials = registry.Credentials.parse(await secret(login)) if login else None
+        credentials = Credentials.parse(await secret(login)) if login else None
     return await registry.resolve_tag(reference, registry.Access(credentials=credentials, insecure=insecure))
 
 

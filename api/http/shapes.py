@@ -569,6 +569,30 @@ class TargetHeld(BaseModel):
     message: str
 
 
+class CommandEnded(BaseModel):
+    target: str
+    name: str
+    exit_code: int | None
+    why: str
+    said: str
+
+
+class FilesUploaded(BaseModel):
+    target: str
+    name: str
+    files: list[str]
+
+
+class AgentTrusts(BaseModel):
+    name: str
+    problem: str | None
+
+
+class KeyTrusted(BaseModel):
+    public: str
+    agents: list[AgentTrusts]
+
+
 class Root(BaseModel):
     id: str
     not_after: datetime
@@ -659,6 +683,23 @@ class BindAsked(Asked):
 
 class HoldAsked(Asked):
     span: str = Field(min_length=1, max_length=10, description="`30m`, `12h`, `7d`, or `0` to end it")
+
+
+class CommandAsked(Asked):
+    name: str = Field(min_length=1, max_length=63, description="as the host's settings name it")
+    arguments: list[str] = Field(default_factory=list, max_length=100)
+
+
+class FileAsked(Asked):
+    path: str = Field(min_length=1, max_length=1000, description="below the directory")
+    content: str = Field(description="base64")
+    digest: str = Field(description="of the file, sha256:…")
+    mode: int = Field(default=0o644, ge=0, le=0o777)
+
+
+class UploadAsked(Asked):
+    name: str = Field(min_length=1, max_length=63, description="as the host's settings name it")
+    files: list[FileAsked] = Field(min_length=1, max_length=200)
 
 
 class RetireAsked(Asked):

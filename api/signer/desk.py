@@ -81,7 +81,8 @@ class Desk:
         fenced = task.verb not in READS
         said = {**self._said(task, peer), "rule": grant.rule, "fenced": fenced}
         sequence = self._ledger.signed((task.target, task.fence) if fenced else None, said)
-        self._signed[grant.rule].append(time.monotonic())
+        if fenced:
+            self._signed[grant.rule].append(time.monotonic())
         return protocol.sealed(replace(task, sequence=sequence), self._signer.sign)
 
     def _note(self, task: Task, peer: Peer, refusal: Refusal) -> None:

@@ -74,7 +74,7 @@ Who = Annotated[list[str | Annotated[int, Field(ge=0)]], Field(max_length=100)]
 
 class Rule(Strict):
     """What may be signed for which targets. `hold` is the longest that an agent may go on by itself; `commands` and
-    `uploads` are names that hosts have given to theirs."""
+    `uploads` are names that hosts have given to theirs. `per_minute` bounds what changes something."""
 
     name: scalars.Name
     environments: Patterns

@@ -41,6 +41,7 @@ LARGEST: Final = 4 * LARGEST_BODY  # characters of a line: a body within JSON
 READ_EVERY: Final = 10.0  # seconds between two looks at the documents
 FAREWELL: Final = 2.0  # seconds for what is being answered, when it ends
 CONNECTIONS: Final = 64
+PIECE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,7 @@ class _Desks:
         try:
             if peer not in self._may_ask:
                 structlog.get_logger().warning("stranger_asked", uid=peer.uid, gid=peer.gid)
-                await _tell(writer, {"refused": f"uid {peer.uid} may not ask this signer", "code": "STRANGER"})
+                await _turn_away(reader, writer, peer)
             elif len(self._writers) < CONNECTIONS:
                 self._writers.add(writer)
                 await self._converse(reader, writer, peer)
@@ -178,6 +179,16 @@ class _Desks:
 async def _tell(writer: asyncio.StreamWriter, answer: Mapping[str, str]) -> None:
     writer.write(json.dumps(answer).encode() + b"\n")
     await writer.drain()
+
+
+async def _turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    """What a stranger asks is let go unread, but not before he has his answer: a socket that is closed with something
+    left in it takes that along."""
+    await _tell(writer, {"refused": f"uid {peer.uid} may not ask this signer", "code": "STRANGER"})
+    writer.write_eof()
+    with anyio.move_on_after(FAREWELL):
+        while await reader.read(PIECE):
+            pass
 
 
 # -- who asks ----------------------------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ class Agent:
             carrier=self.carrier,
             read=self._reader,
             silent=self.silent,
+            may=self._may,
         )
         do.update(AboutTargets(self._locals, journal, secrets).verbs)
         do.update(Errands(settings).verbs)
@@ -113,7 +114,8 @@ class Agent:
         do[Verb.UPGRADE] = _no_upgrade if parts.upgrade is None else parts.upgrade
         self._links: list[_Link] = []
         self._askers: dict[str, list[_Link]] = {}
-        self._judging = anyio.Lock()
+        self._told_as: dict[str, str] = {}  # answers that were given to a newer authorisation, by that one's id
+        self._judging, self._ready = anyio.Lock(), anyio.Event()
         self._last_heard = clock.at()
         self._welcome = journal.welcome() or Welcome(protocol=VERSIONS[1], targets=parts.targets)
         self._reader.know(self._welcome.keys)
@@ -165,7 +167,8 @@ class Agent:
         try:
             async with anyio.create_task_group() as group:
                 await group.start(self.carrier.run)
-                group.start_soon(self.orders.run)
+                await group.start(self.orders.run)
+                self._ready.set()
                 group.start_soon(self.holding.run)
                 group.start_soon(self._remind)
         finally:
@@ -192,6 +195,7 @@ class Agent:
     async def met(self, channel: Channel, welcome: Welcome) -> None:
         """One channel, from its welcome until it is lost."""
         link = _Link(channel)
+        await self._ready.wait()
         await self._welcomed(welcome)
         self._links.append(link)
         try:
@@ -199,7 +203,7 @@ class Agent:
                 group.start_soon(link.write, group)
                 await self._send_unacknowledged(link)
                 async for frame in channel.frames():
-                    await self._take(frame, link)
+                    await self._take_or_say(frame, link)
                 group.cancel_scope.cancel()
         finally:
             self._links.remove(link)
@@ -216,6 +220,13 @@ class Agent:
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
+    async def _take_or_say(self, frame: FromServer, link: _Link) -> None:
+        """One frame that cannot be dealt with ends neither the channel nor what runs."""
+        try:
+            await self._take(frame, link)
+        except Exception:
+            _log.exception("a frame of %s could not be dealt with: %s", link.server, frame.frame)
+
     async def _take(self, frame: FromServer, link: _Link) -> None:
         match frame:
             case Assign():
@@ -225,7 +236,7 @@ class Agent:
                 self.orders.ask(frame, link.put)
             case Acknowledge():
                 self._askers.pop(frame.task, None)
-                await self._acknowledged(frame.task)
+                await self._acknowledged(self._told_as.pop(frame.task, frame.task))
             case Cancel():
                 await self.carrier.cancel(frame.task)
             case Welcome():
@@ -286,6 +297,7 @@ class Agent:
         elif again.task.id == again.id:
             link.put(answer)
         else:
+            self._told_as[again.task.id] = again.id
             code = self._journal.known[again.id].code
             link.put(self.carrier.answered(again.task, code, "done before under this key", answer.body).answer)
 

@@ -28,10 +28,11 @@ from drivers.contract import Action, Progress, Receipt, Step
 from drivers.errors import DriverError, OutcomeUnknown, Refused
 from stickers.names import ActionKey, AgentName, TargetId
 from stickers.redaction import Redactor
-from stickers.signature import Sign
+from stickers.signature import MAX_ENVELOPE, Sign
 
 ORDER: Final = tuple(Priority)
 LINES_EVERY: Final = 0.2  # seconds in which lines of progress are gathered, to be sent together
+BESIDE_A_LOG: Final = protocol.LARGEST_FRAME - 2 * protocol.LARGEST_LOG - 2 * MAX_ENVELOPE
 SENTENCE: Final = 2000  # characters of a detail
 
 _log: Final = logging.getLogger("holdfast.agent")
@@ -65,7 +66,7 @@ class Job:
 
     def report(self, progress: Progress) -> None:
         """A line of progress, in which no secret is shown."""
-        said = replace(progress, message=self.clean(progress.message))
+        said = replace(progress, message=self.clean(progress.message)[:SENTENCE])
         self.lines.append(json.loads(protocol.body(said)))
         self.log.append(f"{said.id}: {said.step}: {said.message}")
         self._turn(progress.step)
@@ -294,16 +295,15 @@ class Carrier:
     async def _within(self, job: Job, do: Do) -> Done:
         seconds = job.task.within.total_seconds()
         try:
-            with anyio.fail_after(seconds):
+            with anyio.move_on_after(seconds):
                 return await do(job)
-        except TimeoutError:
-            raise OutcomeUnknown(f"not done within {seconds:g} s; what it did is to be looked at") from None
         except DriverError:
             raise
         except Exception as error:  # a fault of ours or of a driver's must not take the other targets along
             said = job.clean(f"{type(error).__name__}: {str(error)[:200]}")
             _log.error("task %s %s on %s: %s", job.task.verb, job.task.id, job.task.target, said)
             raise OutcomeUnknown(f"the agent itself failed ({said}); what it did is to be looked at") from None
+        raise OutcomeUnknown(f"not done within {seconds:g} s; what it did is to be looked at")
 
     async def _speak(self, job: Job) -> None:
         while True:
@@ -352,8 +352,8 @@ class Carrier:
         self, task: Task, code: Code, detail: str, body: str = "null", metrics: Metrics | None = None, log: str = ""
     ) -> Kept:
         """The answer to one task, signed. One too large to travel says so instead."""
-        if len(body) > protocol.LARGEST_BODY:
-            too_large = f"the answer has {len(body)} characters, at most {protocol.LARGEST_BODY} are sent"
+        if not travels(body):
+            too_large = f"the answer has {len(body)} characters, and that is more than is sent"
             return self.failed(task, Refused.code, too_large, metrics, log)
         result = Result(
             task=task.id,
@@ -371,6 +371,13 @@ class Carrier:
         )
         answer = Answer(task=task.id, envelope=protocol.sealed(result, self._sign), body=body, log=log)
         return Kept(id=task.id, key=task.key, verb=task.verb, content=task.content, code=code, answer=answer)
+
+
+def travels(text: str) -> bool:
+    """Whether it fits into a frame, as a text within JSON, beside a log and an envelope."""
+    if len(text) > protocol.LARGEST_BODY:
+        return False
+    return 2 * len(text) < BESIDE_A_LOG or len(json.dumps(text, ensure_ascii=False)) < BESIDE_A_LOG
 
 
 def no_room(error: Full) -> str:

@@ -46,6 +46,7 @@ from stickers.names import Digest, PlacementId, TargetId
 from stickers.observation import Observation
 
 LOOK_WITHIN: Final = timedelta(seconds=20)  # for one target; then it is unseen
+ARRIVAL: Final = 5.0  # seconds after our start in which agents are waited for
 PATIENCE: Final = timedelta(seconds=5)  # beyond an action's deadline, until its answer is not waited for any more
 FOLLOW: Final = 2.0  # seconds between two questions for new lines of a log
 OVERLAP: Final = 500  # lines that are asked for to find out which are new
@@ -99,6 +100,7 @@ class AgentDriver:
         self._sights: dict[TargetId, _Sight] = {}
         self._locks: dict[TargetId, anyio.Lock] = {}
         self._renders: Rendering | None = None
+        self._since: float | None = None  # we look
 
     async def aclose(self) -> None:
         """The link is closed by whoever opened it."""
@@ -136,7 +138,7 @@ class AgentDriver:
         return known
 
     async def _seen(self, order: _Order, at: datetime) -> Observation:
-        self._asking.serving(order.look.target)
+        await self._served(order.look.target)
         for _ in range(TRIES):
             last = self._sights.get(order.look.target.id)
             known = last if last is not None and last.order == order.digest else None
@@ -150,6 +152,19 @@ class AgentDriver:
             else:
                 self._sights.pop(order.look.target.id, None)
         raise Unreachable("the order to look did not stand on its agent: other servers ask it otherwise")
+
+    async def _served(self, target: Target) -> None:
+        """Raises what keeps the target from being served. Just after our own start its agent may be on its way here."""
+        if self._since is None:
+            self._since = anyio.current_time()
+        while True:
+            try:
+                self._asking.serving(target)
+                return
+            except Unreachable:
+                if anyio.current_time() > self._since + ARRIVAL:
+                    raise
+            await anyio.sleep(0.1)
 
     async def _stand(self, order: _Order) -> None:
         wanted = Wanted(target=order.look.target, verb=Verb.INSPECT, body=order.body, priority=Priority.URGENT)

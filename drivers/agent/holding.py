@@ -39,7 +39,8 @@ _log: Final = logging.getLogger("holdfast.agent")
 
 
 class Holding:
-    """`silent` answers for how many seconds no server has been heard of."""
+    """`silent` answers for how many seconds no server has been heard of, `may` whether a runtime may still be worked
+    with on a target."""
 
     def __init__(
         self,
@@ -51,9 +52,11 @@ class Holding:
         carrier: Carrier,
         read: Callable[[Envelope], Sticker | None],
         silent: Callable[[], float],
+        may: Callable[[TargetId, str], bool],
     ) -> None:
         self._agent, self._journal, self._clock = agent, journal, clock
-        self._locals, self._carrier, self._read, self._silent = locals, carrier, read, silent
+        self._locals, self._carrier, self._read = locals, carrier, read
+        self._silent, self._may = silent, may
         self._pauses: dict[TargetId, tuple[float, float]] = {}  # until when, and how long it was
 
     async def grant(self, job: Job) -> Done:
@@ -79,7 +82,10 @@ class Holding:
                 kept = anyio.current_time()
                 await anyio.to_thread.run_sync(self.renew)
             if self._silent() >= OFFLINE:
-                await self.hold_all()
+                try:
+                    await self.hold_all()
+                except Exception:  # what cannot be held now is tried again, and what is asked for goes on
+                    _log.exception("could not hold")
 
     def renew(self) -> None:
         """Keep how long each grant lasts, and let go of those that do not. Blocking."""
@@ -99,9 +105,12 @@ class Holding:
         lasting = [grant for grant in self._journal.holds.values() if self._clock.left(grant.span) > 0]
         for grant in lasting:
             proven = self._journal.proven.get(grant.target)
-            until, _ = self._pauses.get(grant.target, (0.0, 0.0))
-            if proven is not None and anyio.current_time() >= until and not self._carrier.is_busy(grant.target):
+            if proven is not None and self._may(grant.target, proven.target.driver) and self._is_due(grant.target):
                 await self._hold(grant, proven)
+
+    def _is_due(self, target: TargetId) -> bool:
+        until, _ = self._pauses.get(target, (0.0, 0.0))
+        return anyio.current_time() >= until and not self._carrier.is_busy(target)
 
     async def _hold(self, grant: Grant, proven: Proven) -> None:
         look = Look(target=proven.target, placements=proven.placements)

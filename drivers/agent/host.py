@@ -281,6 +281,9 @@ class _Run:
         before = os.umask(0o177)
         try:
             listener = await anyio.create_unix_listener(path)
+        except OSError as error:  # such as a path that is too long for one
+            _log.error("nobody can ask how this agent stands: %s: %s", path, error.strerror or error)
+            return
         finally:
             os.umask(before)
 

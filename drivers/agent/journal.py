@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -80,11 +81,17 @@ class Entry:
 
     @property
     def task(self) -> Task:
-        return protocol.unverified_task(self.envelope)
+        return _task(self.envelope)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return (self.task, *map(protocol.unverified_task, self.others))
+        return (self.task, *map(_task, self.others))
+
+
+@lru_cache(maxsize=256)
+def _task(envelope: Envelope) -> Task:
+    """What was believed when it was accepted."""
+    return protocol.unverified_task(envelope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +128,12 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Proven:
-    """What was last authorised and proven on a target, and under which authorisation."""
+    """What was last authorised and proven on a target, and for which job."""
 
     target: Target
     environment: EnvironmentId
     job: JobId
     revision: str
-    fence: int
     placements: tuple[Placement, ...]
 
 

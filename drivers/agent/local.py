@@ -5,6 +5,7 @@ A target that an agent serves is, here, a target of this very machine: its conne
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -34,13 +35,15 @@ from drivers.contract import (
     Result,
     Tools,
 )
-from drivers.errors import Conflict, InvalidAction, Refused
+from drivers.errors import Conflict, DriverError, InvalidAction, Refused
 from stickers.names import Digest, PlacementId, TargetId
 from stickers.observation import Observation
 
 Make = Callable[[str, Tools], Driver]
 
 LINE: Final = 4096  # characters of one line of a log that is sent
+
+_log: Final = logging.getLogger("holdfast.agent")
 
 
 def made(kind: str, tools: Tools) -> Driver:
@@ -89,7 +92,9 @@ class Locals:
         async def ask(kind: str) -> None:
             try:
                 found.update(await (await self.driver(kind)).observe(by_kind[kind]))
-            except Refused as error:
+            except Exception as error:  # whatever a driver does, the others' targets are seen
+                if not isinstance(error, DriverError):
+                    _log.exception("%s could not look", kind)
                 at, ids = self._tools.now(), [look.target.id for look in by_kind[kind]]
                 found.update({id: Observation(target=id, at=at, unseen=str(error)) for id in ids})
 
@@ -235,7 +240,6 @@ def remember(journal: Journal, action: Action, receipt: Receipt) -> None:
         environment=action.environment,
         job=action.job,
         revision=action.revision,
-        fence=action.fence,
         placements=tuple(placements[id] for id in sorted(placements)),
     )
     try:

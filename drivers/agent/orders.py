@@ -9,9 +9,12 @@ from contextlib import aclosing
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
 
+from desired_state.model import Target
 from drivers.agent import protocol, seen
+from drivers.agent.carry import travels
 from drivers.agent.journal import Journal
 from drivers.agent.local import Locals
 from drivers.agent.protocol import Changed, LookAt, Seen
@@ -44,19 +47,28 @@ class Orders:
         self._asked: list[tuple[LookAt, Reply]] = []
         self._group: TaskGroup | None = None
         self._pending: set[TargetId] = set()
+        self._watching: dict[str, tuple[tuple[Target, ...], anyio.CancelScope]] = {}
         self._stirred = anyio.Event()
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Until it is cancelled: answers looks, and listens to the runtimes of all targets with an order."""
         async with anyio.create_task_group() as group:
             self._group = group
+            task_status.started()
             while True:
                 self._stirred = anyio.Event()
-                async with anyio.create_task_group() as watching:
-                    for kind, looks in _by_kind(self.standing()).items():
-                        watching.start_soon(self._watch, kind, looks)
-                    await self._stirred.wait()
-                    watching.cancel_scope.cancel()
+                self._watch_all(group)
+                await self._stirred.wait()
+
+    def _watch_all(self, group: TaskGroup) -> None:
+        """Listen to each runtime about exactly the targets with an order; where those are the same, go on listening."""
+        wanted = {kind: tuple(look.target for look in looks) for kind, looks in _by_kind(self.standing()).items()}
+        for kind in [kind for kind, (targets, _) in self._watching.items() if wanted.get(kind) != targets]:
+            self._watching.pop(kind)[1].cancel()
+        for kind in wanted.keys() - self._watching.keys():
+            scope = anyio.CancelScope()
+            self._watching[kind] = wanted[kind], scope
+            group.start_soon(self._watch, kind, wanted[kind], scope)
 
     def standing(self) -> list[Look]:
         """Every order that stands and may be followed."""
@@ -121,23 +133,26 @@ class Orders:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    async def _watch(self, kind: str, looks: Sequence[Look]) -> None:
+    async def _watch(self, kind: str, targets: Sequence[Target], scope: anyio.CancelScope) -> None:
         pause = AGAIN[0]
-        while True:
-            try:
-                driver = await self._locals.driver(kind)
-                if not isinstance(driver, Watcher):
-                    return
-                targets = [self._locals.here(look.target) for look in looks]
-                async with aclosing(driver.watch(targets)) as events:  # type: ignore[type-var]
-                    async for target in events:
-                        pause = AGAIN[0]
-                        self._heard(target)
-            except DriverError as error:
-                _log.warning("events of %s are lost, asked for again in %g s: %s", kind, pause, error)
-            await anyio.sleep(pause)
-            pause = min(2 * pause, AGAIN[1])
-            self._tell(Changed(targets=tuple(look.target.id for look in looks)))
+        with scope:
+            while True:
+                try:
+                    driver = await self._locals.driver(kind)
+                    if not isinstance(driver, Watcher):
+                        return
+                    here = [self._locals.here(target) for target in targets]
+                    async with aclosing(driver.watch(here)) as events:  # type: ignore[type-var]
+                        async for target in events:
+                            pause = AGAIN[0]
+                            self._heard(target)
+                except Exception as error:
+                    _log.warning("events of %s are lost, asked for again in %g s: %s", kind, pause, error)
+                    if not isinstance(error, DriverError):
+                        _log.exception("%s could not listen", kind)
+                await anyio.sleep(pause)
+                pause = min(2 * pause, AGAIN[1])
+                self._tell(Changed(targets=tuple(target.id for target in targets)))
 
     def _heard(self, target: TargetId) -> None:
         assert self._group is not None
@@ -160,7 +175,7 @@ def _by_kind(looks: Iterable[Look]) -> dict[str, list[Look]]:
 
 def _text(observation: Observation) -> str:
     text = seen.text(observation)
-    if len(text) <= protocol.LARGEST_BODY:
+    if travels(text):
         return text
-    why = f"what was seen has {len(text)} characters, at most {protocol.LARGEST_BODY} are sent"
+    why = f"what was seen has {len(text)} characters, and that is more than is sent"
     return seen.text(Observation(target=observation.target, at=observation.at, unseen=why))

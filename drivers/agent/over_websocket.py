@@ -18,7 +18,7 @@ from drivers.agent.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, T
 
 PATH: Final = "/agent/v1/channel"
 CONNECT_WITHIN: Final = 30.0  # seconds, for TCP, proxy, TLS and upgrade together: in a storm of thousands it takes long
-WELCOME_WITHIN: Final = 20.0
+WELCOME_WITHIN: Final = 30.0
 SEND_WITHIN: Final = 20.0
 CLOSE_WITHIN: Final = 2.0
 
@@ -49,7 +49,7 @@ async def open_websocket(server: str, context: ssl.SSLContext, proxy: Proxy) -> 
         raise _refused(error.response) from None
     except ProxyError as error:
         raise OSError(f"the proxy does not let through: {error}") from None
-    except InvalidHandshake as error:
+    except (InvalidHandshake, TimeoutError) as error:
         raise Broken(f"no answer to the upgrade: {error}") from None
     except WebSocketException as error:
         raise OSError(str(error)) from None
@@ -65,7 +65,7 @@ class OverWebSocket(Speaking):
             async with asyncio.timeout(WELCOME_WITHIN):
                 await self._connection.send(written(hello))
                 return welcome_in(_text(await self._connection.recv()))
-        except ConnectionClosed as error:
+        except (ConnectionClosed, TimeoutError) as error:
             raise Broken(f"no answer to the hello: {error}") from None
 
     async def send(self, frame: FromAgent) -> None:

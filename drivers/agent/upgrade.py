@@ -172,7 +172,12 @@ def watched(settings: UpgradeFrom, trial: Trial, arguments: Sequence[str]) -> tu
     place, ends = Place(Path(settings.directory)), time.monotonic() + settings.within.total_seconds()
     program = f"{trial.to}/{PROGRAM}"
     try:
-        new = subprocess.Popen([program, *arguments], env=os.environ | {VARIABLE: trial.task}, start_new_session=True)
+        new = subprocess.Popen(
+            [program, *arguments],
+            env=os.environ | {VARIABLE: trial.task},
+            start_new_session=True,
+            preexec_fn=_ends_with_us,
+        )
     except OSError as error:
         return _undone(place, trial, f"it cannot be started: {error.strerror}")
     with _told_to_end() as told:
@@ -189,6 +194,11 @@ def watched(settings: UpgradeFrom, trial: Trial, arguments: Sequence[str]) -> tu
         place.switch(trial.to)
         _end(new)
     return (str(place.directory / "current" / PROGRAM), *arguments)
+
+
+def _ends_with_us() -> None:
+    """Where the watcher is ended, nobody could undo the new one, and the former one is to have its journal."""
+    files.prctl(files.PDEATHSIG, signal.SIGKILL)
 
 
 def _undone(place: Place, trial: Trial, why: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from drivers.docker import files, look
 from drivers.docker.connection import Connection
 from drivers.docker.engine import OLDEST, Engine
 from drivers.errors import DriverError, Refused
-from drivers.oci.registry import Credentials
+from drivers.oci.credentials import Credentials
 from stickers.names import Artifact
 
 Room = Callable[[str], Awaitable[Mapping[str, int]]]  # of the file system at a path

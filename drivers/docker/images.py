@@ -10,7 +10,7 @@ from drivers.docker import compare
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
 from drivers.errors import Refused
-from drivers.oci.registry import Credentials
+from drivers.oci.credentials import Credentials
 
 Secret = Callable[[SecretRef], Awaitable[str]]
 

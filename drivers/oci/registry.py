@@ -7,13 +7,12 @@ where another try may help, `Refused` where it cannot.
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ import httpx2
 
 from drivers.errors import Refused, Unreachable
 from drivers.oci import layout, manifest
+from drivers.oci.credentials import Credentials
 from drivers.oci.layout import Layout, Resolved
 from drivers.oci.manifest import MAX_DOCUMENT, Descriptor, Index, Platform, Verifier
 from stickers import digest, names
@@ -36,24 +36,6 @@ MAX_TOKEN: Final = 64 * 1024  # bytes of an answer to a login
 PIECE: Final = 1024 * 1024
 SLOWEST: Final = 32 * 1024  # bytes a second; a blob that comes slower is given up
 AGENT: Final = "holdfast"
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    username: str
-    password: str = field(repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> Credentials:
-        """From ``username:password``, as a secret holds them."""
-        username, colon, password = text.strip().partition(":")
-        if not colon or not username:
-            raise Refused("registry credentials are expected as username:password")
-        return cls(username, password)
-
-    @property
-    def basic(self) -> str:
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,8 @@ async def _artifact(connection: Connection, placement: Placement, tools: Tools, 
 
 
 async def _from_registry(placement: Placement, tools: Tools, machine: Platform) -> None:
-    from drivers.oci.registry import Access, Credentials, Registry  # 140 ms, only where a registry is asked
+    from drivers.oci.credentials import Credentials
+    from drivers.oci.registry import Access, Registry  # 140 ms, only where a registry is asked
 
     secret = placement.configuration.registry_credentials
     login = Credentials.parse(await tools.secret(secret)) if secret else None

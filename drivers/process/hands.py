@@ -223,7 +223,8 @@ class Hands:
         return fetched.config.argv
 
     async def _access(self, placement: Placement) -> Access | None:
-        from drivers.oci.registry import Access, Credentials  # only where a registry is asked
+        from drivers.oci.credentials import Credentials
+        from drivers.oci.registry import Access  # only where a registry is asked
 
         reference = placement.configuration.registry_credentials
         if reference is None:

@@ -1563,10 +1563,24 @@ def source() -> bytes:
         return file.read()
 
 
+IMPORTED = """\
+import sys
+sys.path.append(sys.argv[1].rpartition("/")[0])
+import host
+sys.exit(host.main(sys.argv[2:]))
+"""
+
+
 def own_file(place: Place) -> str:
     """The file that a supervisor is started from: this one, or where another machine brought it, a copy below the
     placement's own root, which later sessions are started from too."""
     return keep_own_file(os.path.dirname(os.path.dirname(place.path)))
+
+
+def started_by(path: str) -> list[str]:
+    """What an interpreter runs that file by. Where it is, it is imported, since what is compiled of it is kept then; of
+    a program's own file nothing is, and compiling it takes longer than all that a supervisor has to do."""
+    return ["-c", IMPORTED, path] if path.endswith("/host.py") else [path]  # a copy there has another name
 
 
 def keep_own_file(root: str) -> str:
@@ -1674,7 +1688,7 @@ def spawn(place: Place, python: str) -> None:
     found = on_path(python, os.environ.get("PATH", PATH))
     if found is None:
         raise Trouble("refused", f"there is no {python[:80]} on the target")
-    argv = [found, "-I", "-S", own_file(place), "supervise", place.path]
+    argv = [found, "-I", "-S", *started_by(own_file(place)), "supervise", place.path]
     try:
         done = subprocess.run(
             argv,

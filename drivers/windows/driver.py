@@ -45,7 +45,8 @@ class WindowsDriver:
     capabilities: ClassVar[Capabilities] = Capabilities(unit=Unit.COMPONENT)
     verified: ClassVar[Verified] = Verified(
         against=Against.CONTRACT,
-        by="a server of WS-Management and of the helper's protocol; its PowerShell was not run on Windows",
+        by="a server of WS-Management and of the helper's protocol, by NTLM, certificate, and Kerberos with MIT's KDC; "
+        "its PowerShell was not run on Windows",
     )
 
     def __init__(self, tools: Tools) -> None:

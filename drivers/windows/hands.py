@@ -300,7 +300,8 @@ class Hands:
         return await artifacts.fetch(placement.artifact, source, into, access, machine)
 
     async def _access(self, placement: Placement) -> Access:
-        from drivers.oci.registry import Access, Credentials  # only where a registry is asked
+        from drivers.oci.credentials import Credentials
+        from drivers.oci.registry import Access  # only where a registry is asked
 
         secret = placement.configuration.registry_credentials
         return Access(credentials=Credentials.parse(await self.tools.secret(secret)) if secret else None)

@@ -23,6 +23,7 @@ from drivers.winrm.connection import WinRm
 from drivers.winrm.errors import Cut, NotWindows, Silent
 
 CLOSED_WITHIN: Final = 5.0
+OPENS_BEYOND: Final = 2.0  # seconds; a KDC that is silent is waited for by a library that knows no deadline of ours
 TOGETHER: Final = 4  # programs kept on one host for those who only look
 FIRST_REST: Final = 1.0  # seconds that a host which gave no answer is not tried again, twice as long each time
 LONGEST_REST: Final = 30.0
@@ -113,7 +114,11 @@ class WinRmChannel:
         }
         shell = self._shell = Shell(self._winrm, secrets)
         within = self._winrm.answers_within
-        await self._left_alone(partial(shell.open, program.POWERSHELL, program.arguments(), within))
+        try:
+            async with asyncio.timeout(within + OPENS_BEYOND):
+                await self._left_alone(partial(shell.open, program.POWERSHELL, program.arguments(), within))
+        except TimeoutError:
+            raise Silent(f"{self._winrm}: no shell stands after {within:g} s") from None
 
     async def exchange(self, sent: bytes, within: float) -> bytes:
         return await self._left_alone(partial(self._shell.exchange, sent, within))

@@ -40,6 +40,10 @@ class NameInUse(StoreError):
     code = "AGENT_LOCKED"
 
 
+class NoAgent(Missing):
+    code = "NO_AGENT"
+
+
 class TargetTaken(StoreError):
     code = "TARGET_TAKEN"
 
@@ -58,14 +62,16 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """`granted` are the runtimes the operator grants, `reported` those it says it can work with. `server` is the place
-    of the process that heard it last, `way` how it was connected there."""
+    """`granted` are the runtimes the operator grants, `reported` those it says it can work with. `former` says of which
+    targets it spoke with which key and does no more: what it signed then is still evidence. `server` is the place of
+    the process that heard it last, `way` how it was connected there."""
 
     name: AgentName
     state: AgentState
     generation: int
     signing: str | None
     sealing: str | None
+    former: Mapping[str, tuple[TargetId, ...]]
     granted: tuple[str, ...]
     reason: str
     invited_at: datetime
@@ -317,6 +323,8 @@ def join(c: Connection, hash: str, keys: Keys, issue: Issue, *, by: str, now: da
     _revoke(c, name, now)
     made = _issued(c, agent, issue, now)
     c.execute(update(invite_table).where(invite_table.c.hash == hash).values(used_at=now, certificate=_hex(made)))
+    if agent.signing != keys.signing:
+        _remember(c, name, _targets(c, name))
     state = agent.state if agent.state in SPEAKING else AgentState.ACTIVE
     values = {"state": state, "signing": keys.signing, "sealing": keys.sealing, "joined_at": now, "reason": ""}
     c.execute(update(table).where(table.c.name == name).values(values))
@@ -617,6 +625,7 @@ def _bind(c: Connection, name: AgentName, target: TargetId, shared: bool) -> boo
 
 def _unbind(c: Connection, each: Bound) -> None:
     """Where others share the target, one of them holds it from now on."""
+    _remember(c, each.agent, [each.target])
     mine = and_(bound_table.c.agent == each.agent, bound_table.c.target == each.target)
     heir = _heir(c, each) if each.holder else None
     c.execute(delete(bound_table).where(mine))
@@ -625,6 +634,16 @@ def _unbind(c: Connection, each: Bound) -> None:
     if heir is not None:
         _hold(c, heir, each.target)
         _raised(c, [heir])
+
+
+def _remember(c: Connection, name: AgentName, targets: Sequence[TargetId]) -> None:
+    """It speaks of these targets with the key it has no more from now on."""
+    agent = _now(c, name)
+    if agent.signing is None or not targets:
+        return
+    kept = {public: list(of) for public, of in agent.former.items()}
+    kept[agent.signing] = sorted({*kept.get(agent.signing, ()), *targets})
+    c.execute(update(table).where(table.c.name == name).values(former=kept))
 
 
 def _hold(c: Connection, name: AgentName, target: TargetId) -> None:
@@ -724,7 +743,7 @@ def _insisted(c: Connection, name: AgentName) -> Agent:
     _alone(c)
     found = by_name(c, name)
     if found is None:
-        raise Missing(f"there is no agent {name}")
+        raise NoAgent(f"there is no agent {name}; `holdfast agent list` shows them")
     return found
 
 
@@ -778,6 +797,7 @@ def _agent(row: Row[Any]) -> Agent:
         **found
         | {
             "state": AgentState(found["state"]),
+            "former": {public: tuple(map(TargetId, targets)) for public, targets in found["former"].items()},
             "granted": tuple(found["granted"]),
             "reported": tuple(found["reported"]),
         }

@@ -657,6 +657,7 @@ agent = Table(
     _number("generation", default=0),
     _text("signing", null=True),
     _text("sealing", null=True),
+    Column("former", Plain, nullable=False, server_default="{}"),
     Column("granted", Plain, nullable=False),
     Column("reason", Sentence, nullable=False, server_default=""),
     _instant("invited_at"),

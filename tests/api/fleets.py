@@ -10,6 +10,7 @@ from typing import Final
 
 from api.cli.main import main
 from examples.demo.fleet import Fleet
+from tests.reconciler.stores import lay
 
 BUILDING: Final = {("artifact", "pack"), ("keys", "init")}  # have tests of their own
 
@@ -33,4 +34,5 @@ def built(home: Path, targets: int) -> Fleet:
     """So many targets of one environment."""
     made = BuiltHere(home, environments={"staging": targets})
     made.build()
+    lay(made.state / "holdfast.db")
     return made

@@ -8,24 +8,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import structlog
 
-from api.agents.door import BACKLOG, Door, Limits, context
+from api.agents.authority import Served
+from api.agents.door import BACKLOG, Door
 from api.agents.roll import Contact, Member, State, Terms
 from api.agents.switchboard import Switchboard
+from api.agents.tls import context
 from drivers.agent import protocol
 from drivers.agent.protocol import Acknowledge, Answer, Result
 from stickers.names import AgentName, Digest, TargetId
 
 ORDER: Final = Digest("sha256:" + "0" * 64)
-PATIENCE: Final = 240.0  # seconds for a handshake, on a machine that does much else
 TOLD: Final = Acknowledge(task="0" * 64)  # about as long as a look
 
 
@@ -63,8 +66,13 @@ def _member(number: int) -> Member:
     )
 
 
+def shown(directory: Path) -> ssl.SSLContext:
+    served = Served(pem=(directory / "server.pem").read_text(), not_after=datetime.now(UTC), issuer="")
+    return context(served, (directory / "authority.pem").read_text())
+
+
 async def serve(directory: Path, port: int) -> None:
-    tls = context(directory / "server.pem", directory / "key.pem", (directory / "authority.pem").read_text())
+    tls = shown(directory)
 
     async def keep(result: Result, answer: Answer) -> None: ...
 
@@ -80,7 +88,7 @@ async def serve(directory: Path, port: int) -> None:
         looks = [board.look(target, ORDER, ORDER) for target in rows.targets]
         return len(await asyncio.gather(*looks))
 
-    door = Door(board, enrol, lambda: tls, Limits(handshake=PATIENCE))
+    door = Door(board, enrol, lambda: tls)
     async with anyio.create_task_group() as tasks:
         await tasks.start(board.run)
         print(await tasks.start(door.serve, "127.0.0.1", port), flush=True)
@@ -106,10 +114,10 @@ class Echo(asyncio.Protocol):
 
 
 async def echo(directory: Path, port: int) -> None:
-    tls = context(directory / "server.pem", directory / "key.pem", (directory / "authority.pem").read_text())
+    tls = shown(directory)
     everybody: set[Any] = set()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=PATIENCE
+        lambda: Echo(everybody), "127.0.0.1", port, ssl=tls, backlog=BACKLOG
     )
     print(server.sockets[0].getsockname()[1], flush=True)
 

@@ -27,6 +27,7 @@ UPGRADE: Final = (
 MASK: Final = b"\x11\x22\x33\x44"
 SOON: Final = 2.0  # as `drivers.agent.channel` has it
 AT_A_TIME: Final = 50
+LIFE: Final = 20.0
 PATIENCE: Final = 240.0
 
 
@@ -66,9 +67,13 @@ class Player:
 
     async def _connect(self, first: int, to: int) -> dict[str, Any]:
         """So many at a time, however long the machine makes them wait."""
-        began = time.monotonic()
+        began = lived = time.monotonic()
         for number in range(first, to):
-            await self._until(lambda number=number: len(self.there) > number - AT_A_TIME)  # type: ignore[misc]
+            if time.monotonic() - lived > LIFE:  # on a slow machine, or they would be taken for silent
+                lived = time.monotonic()
+                for agent in list(self.there.values()):
+                    agent.beat()
+            await self._until(lambda number=number: len(self.there) > number - AT_A_TIME)
             self._come(number, 0)
         await self._until(lambda: len(self.there) >= to)
         return {"took": time.monotonic() - began, "there": len(self.there), "failed": self.failed}

@@ -76,6 +76,13 @@ SHOWN = {
         r"staging:3 rolled_back: .*shop@1\.0\.0 stands again",
         r"staging:4 completed: 1 targets",
     ),
+    "14-agent": (
+        r"agent web-1 of .* serves default/web-1",
+        r"web-1 +online .*process .*default/web-1\nshop 1\.0\.0 on web-1",
+        r"1 in sync .*\n(.*\n)*?.*1 online",
+        r"the signer refused \(UNDECLARED\)",
+        r"shop 1\.1\.0 on web-1\n$",
+    ),
 }
 ON_AN_ENGINE = {
     "08-docker": (

@@ -27,7 +27,7 @@ from tests.harness import again
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-WORKERS = str(1 + max(2, os.cpu_count() or 2))  # much of it is waiting
+WORKERS = str(2 + max(2, os.cpu_count() or 2))  # much of it is waiting
 
 CHECKS = (
     ("style", ("ruff", "check", ".")),

@@ -23,7 +23,7 @@ def _mentions(pid: int, mention: bytes) -> bool:
     return False
 
 
-def end(root: Path, within: float = 10.0) -> list[int]:
+def end(root: Path, within: float = 30.0) -> list[int]:
     """End supervisors first, since they take their workloads along; answers who had to be killed after all."""
     _signal([pid for pid in of(root) if _supervises(pid)], signal.SIGTERM)
     _wait(root, within)
@@ -46,6 +46,10 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
 
 
 def _wait(root: Path, within: float) -> None:
-    until = time.monotonic() + within
-    while of(root) and time.monotonic() < until:
-        time.sleep(0.02)
+    """Looks for others only when all that it knows of are gone: there may be hundreds that it has no business with."""
+    mention, until = os.fsencode(root), time.monotonic() + within
+    while left := of(root):
+        while left := [pid for pid in left if _mentions(pid, mention)]:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)

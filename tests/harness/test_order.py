@@ -49,3 +49,17 @@ def test_a_file_keeps_its_order() -> None:
 
 def test_what_is_called_dear_is_there() -> None:
     assert [path for path in DEAREST if not (ROOT / path).exists()] == []
+
+
+def test_who_has_the_dearest_is_dealt_nothing_else_until_the_others_have_as_much() -> None:
+    files = (
+        "tests/simulation/test_simulation.py",
+        "tests/drivers/compose/test_conformance.py",
+        "tests/api/test_push.py",
+    )
+    tests = [Named(f"{file}::test") for file in (*files, "tests/stickers/test_names.py")]
+    assert [one.nodeid.partition("::")[0] for one in dealt(tests, 2)] == [
+        files[0],
+        "tests/stickers/test_names.py",
+        *files[1:],
+    ]

@@ -1,4 +1,4 @@
-"""Stores in memory, with the schema and nothing else: a copy costs a hundredth of a migration."""
+"""Stores with the schema and nothing else: a copy costs a hundredth of a migration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
@@ -17,8 +18,9 @@ _let_go: Final[list[Engine]] = []  # what one has compiled, the next store need 
 
 
 def fresh_store(now: Callable[[], datetime]) -> Store:
+    """One in memory."""
     engine = _let_go.pop() if _let_go else _made()
-    raw(engine.raw_connection()).deserialize(_blank())
+    raw(engine.raw_connection()).deserialize(blank())
     return Store(engine, None, lock=None, now=now)
 
 
@@ -42,9 +44,17 @@ def _keep(engine: Engine) -> None:
 
 
 @cache
-def _blank() -> bytes:
+def blank() -> bytes:
     engine = engines.memory()
     schema.bring_up_to_date(engine)
-    blank = raw(engine.raw_connection()).serialize()
+    content = raw(engine.raw_connection()).serialize()
     engine.dispose()
-    return blank
+    return content
+
+
+def lay(file: Path) -> None:
+    """The same as a file, where there is none yet."""
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_bytes(blank())

@@ -112,6 +112,23 @@ def _targets(router: APIRouter, house: House) -> None:
         words = {"target": f"{project}/{target}", "for": asked.span}
         return await shown(house, request, "agent_hold", **words)
 
+    @router.post(TARGET + "/run", response_model=shapes.CommandEnded, dependencies=KEEPERS)
+    async def run(project: Project, target: TargetName, request: Request, asked: shapes.CommandAsked) -> Response:
+        """Run a command that the target's host has given a name, through its agent."""
+        return await shown(house, request, "agent_run", target=f"{project}/{target}", **asked.model_dump())
+
+    @router.post(TARGET + "/upload", response_model=shapes.FilesUploaded, dependencies=KEEPERS)
+    async def upload(project: Project, target: TargetName, request: Request, asked: shapes.UploadAsked) -> Response:
+        """Put files into a directory that the target's host has given a name, through its agent."""
+        files = {file.path: file.model_dump() for file in asked.files}
+        words = {"target": f"{project}/{target}", "name": asked.name, "files": files}
+        return await shown(house, request, "agent_upload", **words)
+
+    @router.post("/signer/trust", response_model=shapes.KeyTrusted, dependencies=KEEPERS)
+    async def trust(request: Request) -> Response:
+        """Have every agent believe the key that a rotation of the signer has made."""
+        return await shown(house, request, "agent_trust")
+
 
 def _authority(router: APIRouter, house: House) -> None:
     @router.get("/authority", response_model=shapes.Authority, dependencies=KEEPERS)

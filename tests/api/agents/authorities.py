@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from api.agents.authority import Served
+from api.agents.tls import context
+
 
 @dataclass(frozen=True)
 class Papers:
@@ -55,6 +58,12 @@ class Authority:
             names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+    def server(self) -> ssl.SSLContext:
+        """The door's side of TLS."""
+        papers = self.papers("server", server=True)
+        served = Served(pem=papers.path.read_text(), not_after=datetime.now(UTC) + timedelta(days=1), issuer="")
+        return context(served, self.pem)
 
     def client(self, papers: Papers | None) -> ssl.SSLContext:
         """An agent's side of TLS, or that of somebody without papers."""

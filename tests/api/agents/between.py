@@ -93,7 +93,7 @@ async def _joined(box: Box, reader: asyncio.StreamReader, writer: asyncio.Stream
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        back.transport.abort()
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        back.transport.abort()

@@ -27,7 +27,19 @@ documents: {{directory: {documents}}}
 rules:
   - name: staging
     environments: [default/staging]
-    verbs: [deploy, rollback, write-sticker, inspect, read-log, examine]
+    verbs: [deploy, rollback, write-sticker, inspect, read-log, examine, execute-command, upload-files, hold, trust]
+    commands: [greet]
+    uploads: [pages]
+    hold: 1h
+"""
+HOST = """\
+state: {state}
+kinds: [process]
+commands:
+  greet: {{argv: [/bin/echo, hello, "{{0}}"], arguments: ["[a-z]+"]}}
+  reboot: {{argv: [/bin/echo, "this host lets it, and the signer does not"]}}
+uploads:
+  pages: {{directory: {pages}}}
 """
 STARTS = 30.0  # seconds
 
@@ -49,8 +61,13 @@ class Estate(BuiltHere):
     def build(self) -> None:
         super().build()
         self.signer.init()
+        self.pages.mkdir()
         self.signer.policy.write_text(POLICY.format(uid=os.getuid(), documents=self.approved))
         self.approve()
+
+    @property
+    def pages(self) -> Path:
+        return self.home / "pages"
 
     @property
     def approved(self) -> Path:
@@ -86,6 +103,16 @@ class Estate(BuiltHere):
         self.begin("signer", "-m", "api.cli.main", "signer", "run", "--directory", str(self.signer.directory))
         self.wait("the signer", self.signer.socket.exists, STARTS)
 
+    def sign_again(self) -> None:
+        self.end("signer", signal.SIGTERM)
+        self.sign()
+
+    def said(self, *words: str) -> str:
+        """What a command that fails says."""
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
     def serve(self) -> None:
         self.begin("daemon", *self.command("run")[1:])
         self.wait("the daemon", (self.state / "holdfast.sock").exists, STARTS)
@@ -94,7 +121,7 @@ class Estate(BuiltHere):
     def join(self, agent: str) -> None:
         """As an operator and a host do it."""
         settings = self.home / f"{agent}.yaml"
-        settings.write_text(f"state: {self.home / 'agents' / agent}\nkinds: [process]\n")
+        settings.write_text(HOST.format(state=self.home / "agents" / agent, pages=self.pages))
         token = self.home / f"{agent}.token"
         token.touch(mode=0o600)
         token.write_text(self.ask("agent", "invite", agent, "--target", agent, "--kind", "process")["token"])

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from websockets.asyncio.client import ClientConnection, connect
 
-from api.agents.door import Door, Limits, context
+from api.agents.door import Door, Limits
 from api.agents.roll import Contact, Member, State, Terms
 from api.agents.switchboard import Switchboard
 from drivers.agent import protocol
@@ -88,7 +88,7 @@ class House:
     clock: Clock
     port: int
     kept: list[tuple[Result, Answer]]
-    enrolled: list[tuple[str, str, bytes, bytes | None]]
+    enrolled: list[tuple[str, str, bytes, bytes | None, str]]
     stop: Callable[[], None] = lambda: None
     signers: dict[AgentName, Signer] = field(default_factory=dict)
 
@@ -214,7 +214,7 @@ async def opened(
 ) -> AsyncIterator[House]:
     """The same installation may be opened twice, one after the other, as a server is started again."""
     kept: list[tuple[Result, Answer]] = []
-    enrolled: list[tuple[str, str, bytes, bytes | None]] = []
+    enrolled: list[tuple[str, str, bytes, bytes | None, str]] = []
 
     async def keep(result: Result, answer: Answer) -> None:
         kept.append((result, answer))
@@ -222,11 +222,10 @@ async def opened(
     async def enrol(
         method: str, path: str, body: bytes, certificate: bytes | None, peer: str
     ) -> tuple[int, Mapping[str, Any]]:
-        enrolled.append((method, path, body, certificate))
+        enrolled.append((method, path, body, certificate, peer))
         return 200, {"name": "web-1"}
 
-    papers = authority.papers("server", server=True)
-    tls = context(papers.path, papers.path, authority.pem)
+    tls = authority.server()
     board = Switchboard(roll, switchboard.pop("keep", keep), now=clock, **switchboard)
     door = Door(board, enrol, lambda: tls, limits)
     scope = anyio.CancelScope()

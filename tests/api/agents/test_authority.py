@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from anyio import to_thread
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -143,6 +144,16 @@ def test_the_listener_shows_a_new_certificate_before_the_old_one_ends(authority:
     assert tls() is first
     clock.on(days=1)
     assert tls() is not first
+
+
+def test_the_log_says_when_the_issuer_ends_soon(authority: Authority, clock: Clock) -> None:
+    tls = Tls(authority, ["127.0.0.1"], clock, frozenset)
+    with structlog.testing.capture_logs() as said:
+        tls()
+        assert said == []
+        clock.on(days=306)
+        tls()
+    assert [(each["event"], each["do"]) for each in said] == [("authority_ends_soon", "holdfast authority rotate")]
 
 
 # -- rotation, with those that are away -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -159,7 +160,7 @@ async def test_without_a_certificate_only_joins_are_heard(open_house: House, pat
     async with raw(open_house, None) as peer:
         peer.write(request("/agent/v1/join", b'{"token": "x"}'))
         assert await peer.answer() == (200, {"name": "web-1"})
-    assert open_house.enrolled == [("POST", "/agent/v1/join", b'{"token": "x"}', None)]
+    assert open_house.enrolled == [("POST", "/agent/v1/join", b'{"token": "x"}', None, "127.0.0.1")]
 
 
 async def test_a_renewal_hands_on_the_certificate_that_was_shown(open_house: House) -> None:
@@ -168,7 +169,7 @@ async def test_a_renewal_hands_on_the_certificate_that_was_shown(open_house: Hou
         peer.write(request("/agent/v1/renew", b"{}"))
         assert (await peer.answer())[0] == 200
     shown = ssl.PEM_cert_to_DER_cert(papers.path.read_text().partition("-----BEGIN PRIVATE")[0])
-    assert open_house.enrolled == [("POST", "/agent/v1/renew", b"{}", shown)]
+    assert open_house.enrolled == [("POST", "/agent/v1/renew", b"{}", shown, "127.0.0.1")]
 
 
 REFUSED = {State.LOCKED: "LOCKED", State.REMOVED: "REMOVED", State.SUPERSEDED: "SUPERSEDED", None: "UNKNOWN"}
@@ -297,6 +298,18 @@ async def test_a_body_that_comes_by_drops_is_broken_off(quick_house: House) -> N
             except ConnectionError:
                 break
         assert asyncio.get_running_loop().time() - began < 4
+
+
+async def test_nobody_is_broken_off_for_the_time_in_which_this_process_came_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.agents.door.SWEEP", 0.1)
+    async with house(tmp_path, Limits(request=0.7)) as home, raw(home, home.invited()) as peer:
+        peer.write(UPGRADE)
+        await peer.answer()
+        time.sleep(1.0)  # noqa: ASYNC251 - the loop itself stands still
+        peer.write(frame(HELLO))
+        await peer.reader.readuntil(b"welcome")
 
 
 @pytest.mark.parametrize(
@@ -429,6 +442,19 @@ async def test_where_there_is_no_place_one_waits_and_is_not_refused(tmp_path: Pa
     async with house(tmp_path, Limits(connections=20)) as small, asyncio.timeout(20):
         papers = [small.invited(f"web-{number}") for number in range(25)]
         await asyncio.gather(*(_stays(small, one) for one in papers))
+
+
+async def test_those_who_dawdle_on_the_way_in_keep_nobody_out(
+    open_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.agents.door.ON_THE_WAY", 5)
+    papers = open_house.invited()
+    idle = [await asyncio.open_connection("127.0.0.1", open_house.port) for _ in range(40)]
+    async with open_house.agent(papers) as agent:
+        await agent.say(Beat(at=5))
+        await agent.hear(Beat)
+    for _, writer in idle:
+        writer.transport.abort()
 
 
 async def _stays(home: House, papers: Papers) -> None:

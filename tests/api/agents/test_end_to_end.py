@@ -85,5 +85,41 @@ def test_a_bad_release_is_rolled_back(estate: Estate) -> None:
     assert all(estate.serves(target).startswith("shop 1.1.0 ") for target in estate.ports)
 
 
+def test_a_command_is_run_once_by_the_name_and_the_pattern_of_its_host(estate: Estate) -> None:
+    assert estate.ask("agent", "run", FIRST, "greet", "world")["said"] == "hello world\n"
+    refused = estate.said("agent", "run", FIRST, "greet", "; reboot")
+    assert "NOT_ALLOWED" in refused
+
+
+def test_a_command_that_the_policy_does_not_name_is_not_signed(estate: Estate) -> None:
+    assert "the signer refused (NOT_LET): rule staging: the command 'reboot' is not let" in estate.said(
+        "agent", "run", FIRST, "reboot"
+    )
+
+
+def test_a_target_is_held_no_longer_than_the_policy_lets(estate: Estate) -> None:
+    assert estate.ask("agent", "hold", FIRST, "--for", "30m")["agent"] == FIRST
+    assert "to hold for 7200 s is longer than 1:00:00" in estate.said("agent", "hold", FIRST, "--for", "2h")
+    estate.ask("agent", "hold", FIRST, "--for", "0")
+
+
+def test_files_are_put_where_the_host_says(estate: Estate) -> None:
+    page = estate.home / "index.html"
+    page.write_text("hello")
+    estate.ask("agent", "upload", FIRST, "pages", f"a/index.html={page}")
+    assert (estate.pages / "a/index.html").read_text() == "hello"
+
+
+def test_a_key_of_the_signer_follows_another_without_a_host_being_visited(estate: Estate) -> None:
+    estate.signer.rotate()
+    estate.sign_again()
+    assert {each["problem"] for each in estate.ask("agent", "trust")["agents"]} == {None}
+    estate.signer.finish()
+    estate.sign_again()
+    estate.kill(FIRST)
+    estate.wait("it to be healed under the new key", lambda: estate.in_sync("1.1.0"))
+    assert estate.ask("agent", "run", FIRST, "greet", "again")["exit_code"] == 0
+
+
 def test_the_signers_log_is_whole(estate: Estate) -> None:
     assert "whole:" in estate.holdfast("signer", "log", "--verify", "--directory", str(estate.signer.directory))

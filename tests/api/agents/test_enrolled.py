@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -25,6 +25,7 @@ from tests.api.agents.offices import Clock
 from tests.api.agents.test_channel import until
 from tests.harness import postgres
 
+Now = Callable[[], datetime]
 WEB, DB = AgentName("web"), AgentName("db")
 T1, T2 = TargetId("default/t1"), TargetId("default/t2")
 
@@ -49,7 +50,7 @@ def signing(name: str) -> str:
 
 
 async def enrolled(
-    store: Store, clock: Clock, name: AgentName, *targets: TargetId, shared: bool = False, key: str = "1"
+    store: Store, clock: Now, name: AgentName, *targets: TargetId, shared: bool = False, key: str = "1"
 ) -> int:
     """The number of the certificate that it joins with."""
     now, hash = clock(), f"{name}{key}"
@@ -61,7 +62,7 @@ async def enrolled(
     return done.certificate.serial
 
 
-def issued(wanted: Wanted, key: str, clock: Clock) -> Certificate:
+def issued(wanted: Wanted, key: str, clock: Now) -> Certificate:
     return Certificate(
         serial=int.from_bytes(key.encode()),
         agent=wanted.agent,
@@ -143,7 +144,31 @@ async def test_a_removed_agent_serves_nothing(store: Store, clock: Clock, roll: 
     await roll.refresh()
     assert roll.serves(T1) == ()
     assert state(roll, serial) is State.REMOVED
-    assert roll.keys == ()
+
+
+async def test_what_a_removed_agent_signed_is_still_evidence_and_its_stickers_are_believed_no_more(
+    store: Store, clock: Clock, roll: Enrolled
+) -> None:
+    await enrolled(store, clock, WEB, T1)
+    await store.write(lambda c: agents.remove(c, WEB, "ann", clock()))
+    await roll.refresh()
+    [key] = roll.keys
+    assert key.retired
+    assert key.allows("evidence:default/prod/t1")
+    assert key.allows("result:default/prod/t1")
+    assert not key.allows("sticker:default/prod/t1")
+
+
+async def test_a_key_speaks_of_no_target_that_was_taken_from_the_agent(
+    store: Store, clock: Clock, roll: Enrolled
+) -> None:
+    await enrolled(store, clock, WEB, T1, T2)
+    await store.write(lambda c: agents.unbind(c, WEB, T2, "ann", clock()))
+    await roll.refresh()
+    [key] = roll.keys
+    assert key.allows("sticker:default/prod/t1")
+    assert key.allows("evidence:default/prod/t2")
+    assert not key.allows("sticker:default/prod/t2")
 
 
 async def test_an_old_certificate_is_to_be_renewed_at_once(store: Store, clock: Clock, roll: Enrolled) -> None:

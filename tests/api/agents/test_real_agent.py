@@ -4,6 +4,7 @@ through mutual TLS, a switchboard, and the driver of agents."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,14 +23,16 @@ from anyio.abc import TaskStatus
 from api.agents.door import Door
 from api.agents.switchboard import Switchboard
 from api.agents.tls import Tls
+from desired_state.model import Target
 from drivers import registry
 from drivers.agent import protocol
 from drivers.agent.driver import over_agents
 from drivers.agent.own import public_key
 from drivers.agent.protocol import Answer, Result, Task
-from drivers.contract import Tools
+from drivers.contract import Look, Tools
 from drivers.errors import DriverError
 from stickers import codec
+from stickers.names import EnvironmentId
 from stickers.signature import Envelope, Keyring, SignatureError, Signer
 from stickers.sticker import Phase, Sticker
 from tests.api.agents.offices import T1, WEB_1, Office
@@ -113,9 +116,9 @@ def installed(tmp_path: Path) -> Installed:
     return Installed(folder)
 
 
-async def joined(here: Office, installed: Installed, url: str, tmp_path: Path) -> None:
+async def joined(here: Office, installed: Installed, url: str, tmp_path: Path, kind: str = "process") -> None:
     token = tmp_path / "token"
-    token.write_text(str(await here.invited(WEB_1, T1, kinds=("process",))))
+    token.write_text(str(await here.invited(WEB_1, T1, kinds=(kind,))))
     done = await installed.call("join", url, "--token-file", str(token))
     assert done.returncode == 0, done.stderr
     await here.roll.refresh()
@@ -172,6 +175,32 @@ class Ours(Yard):
             return codec.verified(envelope, self.keyring)
         except (SignatureError, codec.Unreadable):
             return None
+
+
+async def test_it_stays_small_with_docker(here: Office, installed: Installed, tmp_path: Path) -> None:
+    """Run with -s, the numbers are shown."""
+    installed.settings.write_text(SETTINGS.format(state=installed.state).replace("[process]", "[docker]"))
+    signer = Signer(here.signer, public_key(here.signer.public_key().public_bytes_raw().hex(), ("task:*",)))
+
+    async def authorise(task: Task, body: str, /) -> Envelope:
+        return protocol.sealed(replace(task, sequence=1), signer.sign)
+
+    async with door(here) as (board, url):
+        await joined(here, installed, url, tmp_path, "docker")
+        async with installed.running() as process:
+            await until(lambda: board.serving(T1))
+            ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+            connection = {"via": "agent", "engine": f"unix://{tmp_path}/none.sock"}
+            target = Target(id=T1, environment=EnvironmentId("default/e"), driver="docker", connection=connection)
+            driver = over_agents(registry.load("docker"))(Yard(tmp_path, tmp_path).tools, board, authorise)
+            seen = (await driver.observe([Look(target=target)]))[T1]
+            assert "the engine does not answer" in (seen.unseen or "")
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            resident = int(status["VmRSS"].split()[0]) / 1024
+            print(f"{seconds:.2f} s of processor time until it was welcomed, {resident:.1f} MiB resident with Docker")
+            assert resident < 62
+            await driver.aclose()
 
 
 async def test_who_has_not_joined_is_told_so(installed: Installed) -> None:

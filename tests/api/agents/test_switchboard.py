@@ -140,6 +140,17 @@ async def test_last_contacts_are_kept_together(home: House, monkeypatch: pytest.
     assert (contact.version, contact.queue, contact.way, contact.peer) == ("1.0", 3, "websocket", "127.0.0.1")
 
 
+async def test_who_has_come_is_kept_at_once(home: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(switchboard, "NOTED", 3600)
+    monkeypatch.setattr(switchboard, "SWEEP", 0.01)
+    other = tmp_path / "other"
+    other.mkdir()
+    async with house(other) as quick, quick.agent(quick.invited("web-1")), asyncio.timeout(5):
+        while not quick.roll.kept:  # noqa: ASYNC110 - a timer of the switchboard
+            await asyncio.sleep(0.01)
+    assert set(quick.roll.kept[-1]) == {WEB_1}
+
+
 # -- looks and events --------------------------------------------------------------------------------------------------
 
 

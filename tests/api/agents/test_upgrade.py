@@ -149,7 +149,6 @@ async def test_the_end_of_the_watcher_leaves_the_former_one(here: Office, fleet:
                 await anyio.sleep(1)
                 process.kill()
                 await anyio.to_thread.run_sync(process.wait)
-            leftovers.end(fleet.directory, 0.1)
             began = time.monotonic()
             async with fleet.installed.running():
                 await until(lambda: found)
@@ -157,3 +156,4 @@ async def test_the_end_of_the_watcher_leaves_the_former_one(here: Office, fleet:
     assert found[0].code is Code.FAILED
     assert "ended before it had reported" in found[0].detail
     assert fleet.current is None
+    assert not leftovers.end(fleet.directory, 0.1)

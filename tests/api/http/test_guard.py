@@ -106,6 +106,9 @@ GOLDEN = {
     ("DELETE", V1 + "/agents/{name}/targets/{project}/{target}"): "agent.admin installation",
     ("POST", V1 + "/agents/{name}/targets/{project}/{target}/take"): "agent.admin installation",
     ("POST", TARGET + "/hold"): "agent.admin installation",
+    ("POST", TARGET + "/run"): "agent.admin installation",
+    ("POST", TARGET + "/upload"): "agent.admin installation",
+    ("POST", V1 + "/signer/trust"): "agent.admin installation",
     ("GET", V1 + "/authority"): "agent.admin installation",
     ("POST", V1 + "/authority/rotate"): "agent.admin installation",
     ("POST", V1 + "/authority/{id}/retire"): "agent.admin installation",
@@ -134,6 +137,8 @@ BODIES = {
     "/kinds": {"kinds": ["docker"]},
     "{name}/targets": {"target": "prod-0"},
     "/hold": {"span": "7d"},
+    "/run": {"name": "reload"},
+    "/upload": {"name": "pages", "files": [{"path": "a", "content": "", "digest": "sha256:" + "0" * 64}]},
     "/tokens": {"name": "ci", "scopes": ["freeze"], "places": ["default/prod"]},
 }
 # where a grant in another environment does not reach, the thing is not there or the verb is missing
@@ -269,6 +274,9 @@ CARRIED = {
     "agent_take": ("POST", V1 + "/agents/{name}/targets/{project}/{target}/take"),
     "agent_declare_dead": ("POST", V1 + "/agents/{name}/declare-dead"),
     "agent_hold": ("POST", TARGET + "/hold"),
+    "agent_run": ("POST", TARGET + "/run"),
+    "agent_upload": ("POST", TARGET + "/upload"),
+    "agent_trust": ("POST", V1 + "/signer/trust"),
     "authority": ("GET", V1 + "/authority"),
     "authority_rotate": ("POST", V1 + "/authority/rotate"),
     "authority_retire": ("POST", V1 + "/authority/{id}/retire"),

@@ -55,6 +55,7 @@ SIGNED: Final[dict[str, tuple[tuple[Task, str], Facts]]] = {
     ),
     "a removal of what nobody declares": (asked(action(removal())), facts(declared=Said(gone=True))),
     "an order to look": (asked(look(), verb=Verb.INSPECT), facts(fence=9)),
+    "an order to look, however much was signed": (asked(look(), verb=Verb.INSPECT), facts(recent=lambda rule: 99)),
     "an examination": (asked(look(), verb=Verb.EXAMINE), facts()),
     "lines of a log": (asked(Excerpt(target=WEB, id=placement().id, tail=5), verb=Verb.READ_LOG), facts()),
     "a command that is let": (asked(Errand(name="collect-logs"), verb=Verb.EXECUTE_COMMAND), facts(WIDE)),

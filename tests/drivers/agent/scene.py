@@ -76,7 +76,7 @@ class MemoryChannel:
         self.server = server
         self.heard: list[FromAgent] = []
         self._send, self._receive = anyio.create_memory_object_stream[FromServer](1000)
-        self._stirred = anyio.Event()
+        self._waiting: list[anyio.Event] = []
         self.lost = False
 
     async def send(self, frame: FromAgent, /) -> None:
@@ -84,7 +84,9 @@ class MemoryChannel:
         if self.lost:
             raise Lost
         self.heard.append(protocol.from_agent(protocol.text(frame)))
-        self._stirred.set()
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.set()
 
     async def frames(self) -> AsyncIterator[FromServer]:
         async with self._receive:
@@ -109,8 +111,8 @@ class MemoryChannel:
                 found = next((frame for frame in self.heard if holds(frame)), None)
                 if found is not None:
                     return found
-                self._stirred = anyio.Event()
-                await self._stirred.wait()
+                self._waiting.append(stirred := anyio.Event())
+                await stirred.wait()
 
     def of(self, kind: type[F]) -> list[F]:
         return [frame for frame in self.heard if isinstance(frame, kind)]

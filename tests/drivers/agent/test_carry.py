@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -259,6 +262,17 @@ async def test_what_is_cancelled_before_its_turn_is_not_begun(scene: Scene, stag
     assert (await scene.answered(first[0].id))[0].code is Code.DONE
 
 
+async def test_an_answer_that_would_not_fit_into_a_frame_says_so(scene: Scene) -> None:
+    task = scene.task(Verb.READ_LOG, "{}")
+    for body in ('"' + "x" * protocol.LARGEST_BODY + '"', json.dumps('"' * (protocol.LARGEST_FRAME // 3))):
+        kept = scene.agent.carrier.answered(task, Code.DONE, "", body, log="\n" * protocol.LARGEST_LOG)
+        assert kept.code is Code.FAILED
+        assert len(protocol.text(kept.answer)) <= protocol.LARGEST_FRAME
+    kept = scene.agent.carrier.answered(task, Code.DONE, "", '"' + "x" * (protocol.LARGEST_BODY - 2) + '"')
+    assert kept.code is Code.DONE
+    assert len(protocol.text(kept.answer)) <= protocol.LARGEST_FRAME
+
+
 # -- what is lost ------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +434,35 @@ async def test_a_full_disk_refuses_and_nothing_is_half_accepted(
         assert await stage.raw() == ()
     again, body = scene.deploying(action(scene.target, await stage.deploy(Wish())))
     assert (await scene.answer(again, body))[0].code is Code.DONE
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(place)]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+async def test_a_disk_that_is_really_full_refuses_and_works_again_when_there_is_room(
+    bench: MemoryBench, stage: Stage, small: Path
+) -> None:
+    async with on(bench, small) as scene:
+        with (small / "fill").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        result, answer = await scene.answer(*scene.deploying(action(scene.target, await stage.deploy(Wish()))))
+        assert (result.code, failure(answer).error) == (Code.FAILED, errors.Refused.code)
+        assert str(small) in result.detail
+        assert await stage.raw() == ()
+        (small / "fill").unlink()
+        assert not [path for path in small.rglob(".*") if path.is_file()]
+        again = action(scene.target, await stage.deploy(Wish()), key="b")
+        assert (await scene.answer(*scene.deploying(again)))[0].code is Code.DONE
 
 
 async def test_an_answer_for_which_there_is_no_room_is_told_all_the_same(

@@ -14,7 +14,7 @@ from desired_state.model import Target
 from desired_state.secrets import SecretRef
 from drivers.agent.driver import AgentDriver, over_agents, references
 from drivers.agent.protocol import Code, Verb
-from drivers.conformance import Bench, Conformance, Version
+from drivers.conformance import Version
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Action, Deploy, Driver, Examiner, Look, Narrator, Rendering, Restart, Result, Watcher
 from drivers.errors import (
@@ -53,12 +53,6 @@ class AgentBench(MemoryBench):
     def driver(self) -> Driver:
         made: Driver = over_agents(load("memory"))(self.tools, self.agent, self.signer)
         return made
-
-
-class TestMemoryThroughAnAgent(Conformance):
-    @pytest.fixture
-    def bench(self) -> Bench:
-        return AgentBench()
 
 
 @pytest.fixture
@@ -148,6 +142,27 @@ async def test_a_look_is_dated_by_our_clock_when_it_began(bench: AgentBench) -> 
 async def test_a_silent_agent_leaves_its_target_unseen_with_its_sentence(bench: AgentBench, stage: Stage) -> None:
     bench.agent.away.add(bench.target.id)
     assert (await stage.observe()).unseen == "agent a1 was last heard of 2 min ago"
+
+
+async def test_an_agent_that_comes_back_just_after_our_start_is_waited_for(bench: AgentBench, stage: Stage) -> None:
+    bench.agent.away.add(bench.target.id)
+    async with anyio.create_task_group() as group:
+
+        async def comes_back() -> None:
+            await anyio.sleep(2)
+            bench.agent.away.clear()
+
+        group.start_soon(comes_back)
+        assert (await stage.observe()).unseen is None
+
+
+async def test_later_nobody_waits_for_an_agent_that_is_gone(bench: AgentBench, stage: Stage) -> None:
+    await stage.observe()
+    await anyio.sleep(6)
+    bench.agent.away.add(bench.target.id)
+    before = anyio.current_time()
+    assert (await stage.observe()).unseen is not None
+    assert anyio.current_time() - before < 0.1
 
 
 async def test_an_order_the_signer_refuses_leaves_the_target_unseen(bench: AgentBench, stage: Stage) -> None:

@@ -112,6 +112,17 @@ async def test_a_grant_of_nothing_takes_it_away(scene: Scene, stage: Stage, benc
     assert not await up(stage)
 
 
+async def test_a_target_that_was_taken_away_is_not_held(scene: Scene, stage: Stage, bench: MemoryBench) -> None:
+    await deployed(scene, stage)
+    await grant(scene, 3600)
+    scene.channel.say(Welcome(protocol=1, targets=(), kinds=("memory",)))
+    await anyio.sleep(1)
+    scene.channel.lose()
+    await bench.stop(stage.id())
+    await anyio.sleep(LONG)
+    assert not await up(stage)
+
+
 async def test_what_was_never_proven_is_not_held(scene: Scene, stage: Stage, bench: MemoryBench) -> None:
     await grant(scene, 3600)
     scene.channel.lose()

@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
+from desired_state.model import Target
 from drivers.agent import protocol
-from drivers.agent.protocol import Changed, Code, Seen, Verb
+from drivers.agent.protocol import Changed, Code, Seen, Verb, Welcome
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Look
 from drivers.memory import MemoryDriver
@@ -133,6 +134,31 @@ async def test_what_the_runtime_tells_is_passed_on(scene: Scene, stage: Stage, b
     assert scene.channel.of(Changed)[-1] == Changed(targets=(scene.target.id,))
 
 
+async def test_who_is_listened_to_is_listened_to_without_a_break(
+    bench: MemoryBench, stage: Stage, tmp_path: Path
+) -> None:
+    begun: list[int] = []
+
+    class Counts(MemoryDriver):
+        async def watch(self, targets: Sequence[Target]) -> Any:
+            begun.append(len(targets))
+            async for target in super().watch(targets):
+                yield target
+
+    near = through_agent(bench.target)
+    other = replace(near, id=type(near.id)("default/m2"))
+    welcome = {"targets": (near.id, other.id)}
+    async with running(tmp_path, near, make=lambda kind, tools: Counts(tools, bench.world), welcome=welcome) as scene:
+        await scene.order()
+        await scene.order(stage.placement(Wish()))  # looked at otherwise, and the same target
+        await anyio.sleep(0.1)
+        assert begun == [1]
+        scene.target = other
+        await scene.order()
+        await anyio.sleep(0.1)
+    assert begun == [1, 2]
+
+
 async def test_lost_events_are_asked_for_again_and_the_target_is_to_be_looked_at(
     scene: Scene, bench: MemoryBench
 ) -> None:
@@ -144,12 +170,28 @@ async def test_lost_events_are_asked_for_again_and_the_target_is_to_be_looked_at
 
 
 async def test_a_target_that_was_taken_away_is_not_looked_at(bench: MemoryBench, tmp_path: Path) -> None:
-    from drivers.agent.protocol import Welcome
-
     async with on(bench, tmp_path) as scene:
         asked = await scene.order()
         scene.channel.say(Welcome(protocol=1, targets=(), kinds=("memory",)))
         assert (await scene.look(asked)).lacking
+
+
+async def test_a_driver_that_breaks_leaves_its_target_unseen_and_nothing_else(
+    bench: MemoryBench, tmp_path: Path
+) -> None:
+    class Breaks(MemoryDriver):
+        async def observe(self, looks: Sequence[Look]) -> Any:
+            raise ZeroDivisionError("a fault")
+
+        async def watch(self, targets: Sequence[Target]) -> Any:
+            raise ZeroDivisionError("a fault")
+            yield
+
+    near = through_agent(bench.target)
+    async with running(tmp_path, near, make=lambda kind, tools: Breaks(tools, bench.world)) as scene:
+        asked = await scene.order()
+        assert observed(await scene.look(asked)).unseen == "a fault"
+        assert observed(await scene.look(asked)).unseen == "a fault"
 
 
 async def test_a_single_look_needs_no_order_and_leaves_none(scene: Scene) -> None:

@@ -4,6 +4,7 @@ action that is cut off gone on with, nothing doubled."""
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
@@ -15,12 +16,14 @@ import pytest
 
 from desired_state.hooks import Hook, Hooks, Where
 from desired_state.model import Target
+from desired_state.secrets import SecretFile, SecretRef
 from drivers.compose.driver import ComposeDriver
 from drivers.conformance import Bench, Clause
 from drivers.conformance.bench import Version
 from drivers.conformance.mixin import checks
 from drivers.conformance.stage import Stage, Wish
-from drivers.contract import Driver, Errand, Grade, Look, Progress, Run, Step
+from drivers.contract import Driver, Errand, Grade, Look, Progress, Result, Run, Step
+from drivers.docker.files import IN_MEMORY, file_system
 from drivers.process import journey
 from drivers.secrets import file
 from stickers.names import target_id
@@ -100,6 +103,28 @@ async def test_version_one_is_run_there_too(bench: FarBench) -> None:
     wish = Wish()
     await stage.deployed(wish)
     await stage.must_stand(stage.placement(wish))
+
+
+async def test_a_secret_as_a_file_is_kept_in_the_memory_of_the_host(
+    bench: FarBench, yard: Yard, tmp_path: Path
+) -> None:
+    memory = Path(f"/dev/shm/holdfast-{yard.mark}")
+    if file_system(str(memory), Path("/proc/self/mounts").read_text()) not in IN_MEMORY:
+        pytest.skip("/dev/shm is not in memory here")
+    (tmp_path / "secret").write_text("c4nary")
+    yard.memory, stage = str(memory), Stage(bench)
+    try:
+        change = await stage.deploy(Wish())
+        token = SecretFile(name="token", secret=SecretRef(reference=f"file:{tmp_path}/secret"))
+        configuration = replace(change.placement.configuration, secrets=(token,))
+        outcome = await stage.one(replace(change, placement=replace(change.placement, configuration=configuration)))
+        assert outcome.result is Result.CHANGED, outcome.detail
+        (own,) = yard.running()
+        made = yard.client.exec_create(own["Id"], ["/bin/busybox", "cat", token.inside])
+        assert yard.client.exec_start(made["Id"]) == b"c4nary"
+    finally:
+        await stage.aclose()
+        shutil.rmtree(memory, ignore_errors=True)
 
 
 class Calls:

@@ -25,8 +25,9 @@ from cryptography.x509.oid import NameOID
 from drivers.errors import DriverError, Refused, Unreachable
 from drivers.oci import layout, manifest
 from drivers.oci import registry as registry_module
+from drivers.oci.credentials import Credentials
 from drivers.oci.manifest import Descriptor, Platform
-from drivers.oci.registry import Access, Credentials, Registry, resolve_tag
+from drivers.oci.registry import Access, Registry, resolve_tag
 from stickers import digest, names
 from stickers.names import Artifact, Digest
 from tests.harness import registry as harness

@@ -37,7 +37,7 @@ class Far:
             "slot": "live",
             "fence": 1,
         }
-        argv = [python, "-I", "-S", str(HOST), "session"]
+        argv = [python, "-I", "-S", *host.started_by(str(HOST)), "session"]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={}, umask=0o077
         )

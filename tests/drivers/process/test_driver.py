@@ -25,7 +25,8 @@ from desired_state.secrets import SecretFile, SecretRef
 from drivers.contract import Deploy, Driver, Look, Narrator, Result, Stamp, Watcher
 from drivers.errors import Busy, Conflict, InvalidAction, OutcomeUnknown, Refused, StaleFence
 from drivers.oci import layout
-from drivers.oci.registry import Access, Credentials, Registry
+from drivers.oci.credentials import Credentials
+from drivers.oci.registry import Access, Registry
 from drivers.process import host
 from drivers.process.driver import ProcessDriver
 from drivers.process.line import Line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,9 +11,13 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from desired_state.load import load
 from desired_state.model import Target
+from desired_state.sources.base import Tree
+from drivers import registry
 from drivers.contract import Result
 from drivers.systemd.driver import SystemdDriver
+from stickers.names import EnvironmentId
 from stickers.observation import HealthState, WorkloadState
 from tests.drivers.process.far import eventually
 from tests.drivers.systemd.ground import Ground
@@ -21,6 +26,7 @@ from tests.harness.machine import Machine
 from tests.harness.sshd import Sshd
 
 pytestmark = pytest.mark.anyio
+EXAMPLE = Path(__file__).parents[3] / "examples" / "systemd.yaml"
 
 
 class Inside(Sshd):
@@ -88,6 +94,32 @@ async def test_a_release_is_brought_started_replaced_and_taken_away(far: Far) ->
     assert not far.root.exists()
     assert (await far.remove(two)).result is Result.CHANGED
     assert "holdfast-web" not in far.machine.run("systemctl", "list-unit-files", "--no-legend")
+
+
+async def test_the_example_runs_as_it_declares(far: Far) -> None:
+    """With the program, the port and the secret of these tests: the example's are its reader's own."""
+    models = {"systemd": registry.connection_model("systemd")}
+    what = load(Tree(files={"fleet.yaml": EXAMPLE.read_bytes()}, revision="1"), models)
+    desired = what.environments[EnvironmentId("default/production")]
+    example = next(one for one in desired.placements if one.id.component == "web").configuration
+    far.secrets["file:/etc/holdfast/db-password"] = "correct horse"
+    plain = far.placement("1.0")
+    own = {name: getattr(plain.configuration, name) for name in ("command", "ports", "environment")}
+    wanted = replace(plain, configuration=replace(example, **own))
+    outcome = await far.deploy(wanted)
+    assert outcome.result is Result.CHANGED, outcome.detail
+    seen = await far.workload(wanted)
+    assert (seen.state, seen.health.state, seen.differences) == (WorkloadState.RUNNING, HealthState.HEALTHY, ())
+    shown = far.machine.run(
+        "systemctl", "show", "--property=User,MemoryMax,CPUQuotaPerSecUSec,Restart", "holdfast-web-*"
+    )
+    assert set(shown.split()) == {
+        "User=www-data",
+        "MemoryMax=268435456",
+        "CPUQuotaPerSecUSec=1.500000s",
+        "Restart=always",
+    }
+    assert (await far.remove(wanted)).result is Result.CHANGED
 
 
 async def test_what_is_not_proven_is_put_back(far: Far) -> None:

@@ -7,6 +7,8 @@ import base64
 import gzip
 import os
 import re
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,12 +22,15 @@ from desired_state.health import CommandCheck, Health, HttpCheck, TcpCheck
 from desired_state.model import Placement, RestartPolicy, Target, Volume
 from desired_state.secrets import SecretRef
 from drivers import registry
+from drivers.blocking import Threads
 from drivers.conformance import Version
 from drivers.conformance.stage import ENVIRONMENT, Stage, Wish
 from drivers.contract import Against, Diagnosis, Grade, Look, Result, Step
 from drivers.errors import InvalidAction, OutcomeUnknown
-from drivers.windows import program, render
+from drivers.windows import program, render, wire
 from drivers.windows.driver import WindowsDriver
+from drivers.winrm.connection import WinRm
+from drivers.winrm.errors import Silent
 from stickers.names import target_id
 from stickers.observation import HealthState
 from tests.drivers.windows import world as worlds
@@ -425,6 +430,25 @@ def test_the_list_of_drivers_says_that_no_windows_was_there() -> None:
     assert found is not None
     assert found.against is Against.CONTRACT
     assert "not run on Windows" in found.by
+
+
+async def test_a_shell_that_does_not_come_to_stand_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kerberos does where no KDC answers: its library waits for 25 s, whatever it is told."""
+    ended = threading.Event()
+    monkeypatch.setattr("drivers.winrm.shell.Shell.open", lambda *_: ended.wait(10))
+    monkeypatch.setattr(wire, "OPENS_BEYOND", 0.1)
+
+    async def resolve(reference: SecretRef) -> str:
+        return "secret"
+
+    winrm = WinRm(host="127.0.0.1", auth="kerberos", command_timeout="1s")
+    channel = wire.WinRmChannel(winrm, resolve, Threads("test"))
+    began = time.monotonic()
+    with pytest.raises(Silent, match="no shell stands after 1 s"):
+        await channel.open()
+    assert time.monotonic() - began < 5
+    ended.set()
+    await channel.aclose()
 
 
 # -- the doctor --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from reconciler.store.store import Store
 from stickers import digest
 from stickers.names import EnvironmentId
 from tests.reconciler.core.builders import NOW
+from tests.reconciler.store.ended import all_told
 
 TICKET = Ticket(actor="ada", key="k", request=digest.of("sync prod"))
 HERE = EnvironmentId("default/prod")
@@ -71,6 +72,7 @@ async def test_of_many_replicas_at_once_one_has_the_effect(postgresql: str) -> N
                 group.start_soon(ask, stores[number % 3], number)
         assert len(made) == 1
         assert await found(stores[0]) == {"n": made[0]}
+        await all_told(stores[0])
         assert len(await stores[0].read(lambda c: chronicle.after(c, BEGINNING))) == 1
     finally:
         for store in stores:

@@ -13,6 +13,7 @@ from reconciler.store.chronicle import BEGINNING, Cursor, Kind
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, JobId
 from tests.reconciler.core.builders import NOW
+from tests.reconciler.store.ended import all_told
 
 HERE = EnvironmentId("default/prod")
 THERE = EnvironmentId("default/other")
@@ -24,6 +25,11 @@ def told(c: Connection, text: str, environment: EnvironmentId = HERE, job: JobId
 
 
 async def texts(store: Store, after: Cursor = BEGINNING, **which: object) -> list[str]:
+    await all_told(store)
+    return await seen(store, after, **which)
+
+
+async def seen(store: Store, after: Cursor = BEGINNING, **which: object) -> list[str]:
     found = await store.read(lambda c: chronicle.after(c, after, **which))  # type: ignore[arg-type]
     return [entry.content["text"] for entry in found]
 
@@ -31,6 +37,7 @@ async def texts(store: Store, after: Cursor = BEGINNING, **which: object) -> lis
 async def test_entries_come_in_their_order_and_behind_a_cursor(store: Store) -> None:
     for text in "abcde":
         await store.write(lambda c, text=text: told(c, text))  # type: ignore[misc]
+    await all_told(store)
     first = await store.read(lambda c: chronicle.after(c, BEGINNING, limit=2))
     assert await texts(store, Cursor.parsed(str(first[-1].cursor))) == ["c", "d", "e"]
     assert await texts(store, await store.read(chronicle.end)) == []
@@ -62,7 +69,7 @@ async def test_a_transaction_that_ends_late_is_not_passed_by(postgresql: str) ->
         with slow.connect() as late, late.begin():
             told(late, "late", job=JOB)
             await store.write(lambda c: told(c, "early"))
-            assert await texts(store) == []  # else a follower's cursor would be behind `early`, and `late` lost
+            assert await seen(store) == []  # else a follower's cursor would be behind `early`, and `late` lost
             assert await store.read(chronicle.end) == BEGINNING
         assert await texts(store) == ["late", "early"]
         assert await store.read(lambda c: chronicle.all_told(c, JOB))
@@ -85,13 +92,14 @@ async def test_followers_of_many_writers_miss_nothing_and_meet_nothing_twice(pos
         with ThreadPoolExecutor(4) as threads:
             running = [threads.submit(write, name) for name in range(4)]
             go.set()
-            seen, cursor, done = [], BEGINNING, False
+            met, cursor, done = [], BEGINNING, False
             while not done or (await store.read(chronicle.end)) > cursor:
-                done = all(each.done() for each in running)
+                if done := all(each.done() for each in running):
+                    await all_told(store)
                 for entry in await store.read(lambda c, after=cursor: chronicle.after(c, after, limit=7)):  # type: ignore[misc]
-                    seen.append(entry.content["text"])
+                    met.append(entry.content["text"])
                     cursor = entry.cursor
-        assert len(seen) == len(set(seen)) == 200
+        assert len(met) == len(set(met)) == 200
     finally:
         for writer in writers:
             writer.dispose()

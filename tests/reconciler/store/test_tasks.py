@@ -20,6 +20,7 @@ from reconciler.store.tasks import LINES
 from stickers.names import TaskId
 from tests.reconciler.core.builders import NOW, fleet
 from tests.reconciler.store.builders import LATER, new_job, plan_of, proof, settled, working
+from tests.reconciler.store.ended import all_told
 
 
 async def _one(store: Store) -> tuple[Lease, Task]:
@@ -211,14 +212,19 @@ async def test_a_job_cannot_lose_its_tasks_while_it_is_active(store: Store) -> N
 
 async def test_the_pulse_of_a_job_beats_with_every_step_and_line_and_only_then(store: Store) -> None:
     lease, task = await _one(store)
-    seen = [await store.read(lambda c: overview.pulse_of_job(c, task.job))]
-    assert await store.read(lambda c: overview.pulse_of_job(c, task.job)) == seen[0]
+    seen = [await _pulse(store, task)]
+    assert await _pulse(store, task) == seen[0]
     await _advanced(store, lease, task, TaskEvent.QUEUE)
-    seen.append(await store.read(lambda c: overview.pulse_of_job(c, task.job)))
+    seen.append(await _pulse(store, task))
     for since in (0, 1):
         await store.write(lambda c, since=since: tasks.note(c, task.id, _lines(task, 1, since=since)))  # type: ignore[misc]
-        seen.append(await store.read(lambda c: overview.pulse_of_job(c, task.job)))
+        seen.append(await _pulse(store, task))
     assert len(set(seen)) == 4
+
+
+async def _pulse(store: Store, task: Task) -> str:
+    await all_told(store)
+    return await store.read(lambda c: overview.pulse_of_job(c, task.job))
 
 
 async def test_the_pulse_of_a_job_counts_no_line(store: Store) -> None:

@@ -33,6 +33,7 @@ def _agent() -> None:
         sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("signing", sa.Text(), nullable=True),
         sa.Column("sealing", sa.Text(), nullable=True),
+        sa.Column("former", sa.Text(), server_default="{}", nullable=False),
         sa.Column("granted", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("invited_at", sa.DateTime(timezone=True), nullable=False),

@@ -1,0 +1,113 @@
+"""What people ask of an agent beside deployments: a command or files by the names that its host has given them, and the
+signer's next key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection
+
+from api.commands.given import Given
+from api.house import House
+from api.problem import Problem
+from drivers.agent.protocol import Errand, Lines, Malformed, Trust, Upload, UploadedFile, Verb, from_plain
+from drivers.contract import Ended
+from drivers.errors import DriverError
+from reconciler.store import agents, audit
+from reconciler.store.agents import SPEAKING
+from stickers import names
+from stickers.names import TargetId
+
+if TYPE_CHECKING:
+    from api.agents.station import Station
+
+Events = AsyncGenerator[dict[str, Any], None]
+
+OVERLAP: Final = 24 * 3600  # seconds in which the signer's former key is still believed
+
+
+async def run(house: House, given: Given) -> Events:
+    """A command that the target's host names. It is run once, whatever is lost meanwhile."""
+    target, name, station = given.target(), _named(given), _station(house)
+    await _audited(house, given, "agent.run", target, {"name": name, "arguments": len(given.texts("arguments"))})
+    errand = Errand(name=name, arguments=given.texts("arguments"))
+    ended = await station.ask(target, Verb.EXECUTE_COMMAND, errand, Ended)
+    said = house.redactor.clean(ended.said)
+    yield {"result": {"target": target, "name": name, "exit_code": ended.exit_code, "why": ended.why, "said": said}}
+
+
+async def upload(house: House, given: Given) -> Events:
+    """Files for a directory that the target's host names; all of them, or none."""
+    target, name, station = given.target(), _named(given), _station(house)
+    files = _files(given)
+    said = {"name": name, "files": {file.path: file.digest for file in files}}
+    await _audited(house, given, "agent.upload", target, said)
+    lines = await station.ask(target, Verb.UPLOAD_FILES, Upload(name=name, files=files), Lines)
+    yield {"result": {"target": target, "name": name, "files": list(lines.lines)}}
+
+
+async def trust(house: House, given: Given) -> Events:
+    """Have every agent believe the key that the signer's rotation has made, vouched for by the one before."""
+    station, office = _station(house), house.agents
+    keys = office.signers() if office is not None else ()
+    if len(keys) < 2:
+        raise Problem("NOT_ROTATING", "the signer has no key that is to follow; `holdfast signer rotate` makes one")
+    rows = await house.store.read(_serving)
+    await _audited(house, given, "agent.trust", keys[1], {"agents": len(rows)})
+    told: dict[str, str | None] = {}
+    for agent, target in rows.items():
+        try:
+            await station.ask(target, Verb.TRUST, Trust(public=keys[1], overlap=OVERLAP), object)
+            told[agent] = None
+        except (DriverError, Problem) as error:
+            told[agent] = house.redactor.clean(str(error))
+    yield {"result": {"public": keys[1], "agents": [{"name": name, "problem": why} for name, why in told.items()]}}
+
+
+def _serving(c: Connection) -> dict[str, TargetId]:
+    """Every agent that may speak, with one of the targets that it holds."""
+    found: dict[str, TargetId] = {}
+    for agent in agents.all(c):
+        held = [bound.target for bound in agents.bindings(c, agent.name) if bound.holder]
+        if agent.state in SPEAKING and held:
+            found[agent.name] = held[0]
+    return found
+
+
+def _station(house: House) -> Station:
+    if house.station is None:
+        raise Problem("NO_AGENTS", "this process listens for no agents: HOLDFAST_AGENTS_LISTEN")
+    return house.station
+
+
+def _named(given: Given) -> str:
+    try:
+        return names.name(given.text("name"), "name that a host gives")
+    except names.InvalidName as error:
+        raise Problem("BAD_ARGUMENT", str(error)) from None
+
+
+def _files(given: Given) -> tuple[UploadedFile, ...]:
+    try:
+        found = from_plain(tuple[UploadedFile, ...], list(given.map("files").values()))
+    except Malformed as error:
+        raise Problem("BAD_ARGUMENT", f"files: {error}") from None
+    if not found:
+        raise Problem("BAD_ARGUMENT", "files: nothing to upload")
+    return found
+
+
+async def _audited(house: House, given: Given, action: str, subject: str, detail: Mapping[str, object]) -> None:
+    """Before it is asked: whatever becomes of it, somebody wanted it."""
+    await house.store.write(
+        lambda c: audit.append(
+            c,
+            environment=None,
+            actor=given.actor,
+            action=action,
+            subject=subject,
+            detail=detail,
+            now=house.now(),
+        )
+    )
