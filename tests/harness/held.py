@@ -22,7 +22,7 @@ from api.settings import Settings
 from reconciler import failpoints
 from stickers.names import Artifact
 
-PATIENCE: Final = 120.0  # seconds; the machine may be loaded
+PATIENCE: Final = 180.0  # seconds; the machine may be loaded
 ENVIRONMENT: Final = "fleet"
 
 
@@ -126,7 +126,8 @@ class Held:
         """Its id, as labels bear it; None when no daemon has ever run."""
         database = self.settings.state / "holdfast.db"
         with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            return str(connection.execute("SELECT id FROM installation").fetchone()[0])
+            row = connection.execute("SELECT id FROM installation").fetchone()
+            return str(row[0]) if row else None
         return None
 
     def wait(self, what: str, ready: Callable[[], bool], seconds: float = PATIENCE) -> float:
@@ -135,7 +136,7 @@ class Held:
         while not ready():
             if time.monotonic() - began > seconds:
                 raise AssertionError(f"waited {seconds:g} s for {what}: {self.placements()} {self.jobs()}\n{self.log}")
-            time.sleep(0.05)
+            time.sleep(0.2)  # asking costs the daemon what it needs for its work
         return time.monotonic() - began
 
     @property

@@ -122,14 +122,14 @@ class Estate:
         """The version is served everywhere, and no job is under way."""
         return self.served == {version} and self.asked("select count(*) from job where ended_at is null") == [(0,)]
 
-    def wait(self, what: str, ready: Callable[[], bool], seconds: float = 90) -> float:
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float = 180) -> float:
         began = time.monotonic()
         while not ready():
             if time.monotonic() - began > seconds:
                 raise AssertionError(
                     f"waited {seconds:g} s for {what}: {self.served}\n{self.first.log}\n{self.second.log}"
                 )
-            time.sleep(0.03)
+            time.sleep(0.1)
         return time.monotonic() - began
 
     def instances(self) -> Mapping[str, int]:

@@ -78,7 +78,7 @@ class Stand:
     def read(self, query: Callable[[Connection], T]) -> T:
         return self.portal.call(self.rig.store.read, query)
 
-    def until(self, true: Callable[[], Any], within: float = 60.0) -> None:
+    def until(self, true: Callable[[], Any], within: float = 180.0) -> None:
         end = time.monotonic() + within
         while not true():
             if time.monotonic() > end:
