@@ -330,7 +330,7 @@ async def _record(means: Means, ended: Ended, lease: Lease) -> None:
     await means.store.write(record)
     reached("after_record")
     note.diffed = surveyed.diffed
-    means.tell(*_changes(surveyed, news, before))
+    means.tell(*await means.aside(len(surveyed.seen), lambda: _changes(surveyed, news, before)))
 
 
 def _tell_environment(c: Connection, ended: Ended, said: tuple[Condition, ...], lease: Lease) -> None:

@@ -15,6 +15,7 @@ import hashlib
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +32,7 @@ from api.agents.switchboard import Switchboard
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; the system's own limit is often that
 ON_THE_WAY: Final = 256  # handshakes and first requests at a time: so the first of a storm are not as late as the last
-BESIDE: Final = 4  # are let in all the same, each BREATH, that whoever dawdles on the way keeps nobody out
-BREATH: Final = 0.02  # seconds
+BESIDE: Final = 100  # are begun with all the same, each SWEEP, that whoever dawdles on the way keeps nobody out
 FULL_SECONDS: Final = 0.5  # until it is looked again for a free place
 SHUTDOWN_SECONDS: Final = 2.0  # for the peer's part in the end of TLS
 CLOSING_SECONDS: Final = 5.0  # for a peer that takes nothing of what is sent to it
@@ -79,6 +79,7 @@ class Door:
         self.tasks: TaskGroup
         self._tls = tls
         self._connections: set[Connection] = set()
+        self._queue: deque[socket.socket] = deque()  # have come, and are yet to be begun with
         self._arriving: set[asyncio.Task[None]] = set()
         self._fresh: set[Connection] = set()  # have yet to say what they came for
         self._came = self._came_before = 0  # since memory was given back; at the sweep before
@@ -113,26 +114,35 @@ class Door:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        """Let some in. Where there is no place, whoever comes waits in the system's queue and is not refused."""
-        for _ in range(max(ON_THE_WAY - len(self._arriving) - len(self._fresh), BESIDE)):
-            if len(self._connections) + len(self._arriving) >= self.limits.connections:
-                self._pause(listener, FULL_SECONDS)
-                return
-            try:
+        """Take all who wait, for the system's own queue is short, and begin with as many as can be served at a time.
+        Where there is no place for more, whoever comes waits in the system's queue and is not refused."""
+        try:
+            while len(self._connections) + len(self._arriving) + len(self._queue) < self.limits.connections:
                 sock, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                _log.warning("agents.door.full", error=str(error))
-                self._pause(listener, FULL_SECONDS)
-                return
-            sock.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._arrive(sock))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
-        self._pause(listener, BREATH)
+                sock.setblocking(False)
+                self._queue.append(sock)
+            self._pause(listener, FULL_SECONDS)
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            _log.warning("agents.door.full", error=str(error))
+            self._pause(listener, FULL_SECONDS)
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._queue and len(self._arriving) + len(self._fresh) < ON_THE_WAY and not self._closing:
+            self._begin()
+
+    def _begin(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._arrive(self._queue.popleft()))
+        self._arriving.add(task)
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        self._admit()
 
     def _pause(self, listener: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -162,10 +172,12 @@ class Door:
         """It has said what it came for, and takes its time from now on."""
         self.due.pop(connection, None)
         self._fresh.discard(connection)
+        self._admit()
 
     def went(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._fresh.discard(connection)
+        self._admit()
         if self._closing and not self._connections:
             self._left.set()
         self.due.pop(connection, None)
@@ -179,6 +191,8 @@ class Door:
             for connection in [one for one, due in self.due.items() if due <= self.patience]:
                 connection.abort()
             self.polls.sweep(now)
+            for _ in range(min(BESIDE, len(self._queue))):
+                self._begin()
             before = now
             self._tidy()
 
@@ -192,6 +206,8 @@ class Door:
 
     async def _close(self) -> None:
         """Say goodbye to all, and let go of whoever does not hear it."""
+        while self._queue:
+            self._queue.popleft().close()
         arriving = list(self._arriving)
         for task in arriving:
             task.cancel()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -28,6 +29,7 @@ from stickers.signature import PublicKey, Statement, key_id
 
 POLL: Final = 3.0  # seconds between two looks that nobody asked for
 GLANCE: Final = 0.2  # seconds at least between two looks
+AT_ONCE: Final = 100  # first uses in one transaction
 SPEAKS_OF: Final = (Statement.STICKER, Statement.EVIDENCE, Statement.RESULT)
 OF_THE_PAST: Final = (Statement.EVIDENCE, Statement.RESULT)  # of targets that are somebody else's by now
 
@@ -160,7 +162,7 @@ class Enrolled:
             await anyio.sleep(GLANCE)
             with anyio.move_on_after(POLL - GLANCE):
                 await self._nudged.wait()
-            self._nudged = anyio.Event()
+            self._nudged = anyio.Event()  # what comes from now on is looked for once more
 
     async def refresh(self) -> None:
         """What has changed is known when this returns."""
@@ -171,10 +173,13 @@ class Enrolled:
                 self._take(changed)
 
     async def _write_uses(self) -> None:
-        used, now = frozenset(self._used), self._now()
+        """Some at a time: whoever else writes waits for them."""
+        used, now = frozenset(islice(self._used, AT_ONCE)), self._now()
         if used:
             await self._store.write(lambda c: agents.used(c, used, now))
             self._used -= used
+        if self._used:
+            self.nudge()
 
     def _first_use(self, held: _Held, now: datetime) -> None:
         """From now on the generations before it count for a while yet, here at once and elsewhere soon."""

@@ -116,14 +116,11 @@ class Switchboard:
     # -- what doors ask ------------------------------------------------------------------------------------------------
 
     def member(self, serial: int) -> Member:
-        """Whose certificate this is, if he may speak; else `Turn`."""
+        """Whose certificate this is that somebody shows, if he may speak; else `Turn`."""
         member = self._roll.by_serial(serial)
-        if member is None:
-            raise Turn(Why.UNKNOWN, "no agent of this installation has this certificate; join with a new invitation")
-        if not member.state.speaks:
+        if member is not None:
             self._report(serial, member)
-            raise _turned_by(member)
-        return member
+        return _speaking(member)
 
     def greet(self, way: Way, serial: int, hello: Hello) -> Session:
         """A new channel of an agent takes the place of the one it had. What it was sent and has not answered is sent
@@ -395,8 +392,9 @@ class Switchboard:
             way.close(turn)
 
     def _recheck(self, session: Session) -> None:
+        """What it came with may have been renewed since, elsewhere. That is no misuse: only who shows it now is one."""
         try:
-            session.member = self.member(session.serial)
+            session.member = _speaking(self._roll.by_serial(session.serial))
         except Turn as turn:
             self._turn(session, turn)
 
@@ -504,6 +502,14 @@ def _agreed(hello: Hello) -> int:
             f" {latest}: upgrade the server before its agents",
         )
     return min(newest, latest)
+
+
+def _speaking(member: Member | None) -> Member:
+    if member is None:
+        raise Turn(Why.UNKNOWN, "no agent of this installation has this certificate; join with a new invitation")
+    if not member.state.speaks:
+        raise _turned_by(member)
+    return member
 
 
 def _turned_by(member: Member) -> Turn:

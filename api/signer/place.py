@@ -112,19 +112,24 @@ class Place:
         os.rename(self.keys, former)
         os.rename(self.next, self.keys)
         appended.settle(self.directory)
-        shutil.rmtree(former)
-        self._publish()
+        self._tidy()
         return key
 
     def signer(self) -> Signer:
-        """The key that signs. A rotation that was cut off between two names is finished first."""
+        """The key that signs. A rotation that was cut off anywhere is finished first."""
         if not self.keys.exists() and self.next.exists():
             os.rename(self.next, self.keys)
-            self._publish()
+        self._tidy()
         return keys.load_signer(self.keys)
 
     def next_key(self) -> str | None:
         return keys.load_signer(self.next).key.public.hex() if self.next.exists() else None
+
+    def _tidy(self) -> None:
+        """No former key is left, and what is said of the others is so."""
+        for former in self.directory.glob("former-*"):
+            shutil.rmtree(former)
+        self._publish()
 
     def _publish(self) -> None:
         """For everybody to read: they are public."""

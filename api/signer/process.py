@@ -15,7 +15,7 @@ import pwd
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -224,7 +224,7 @@ def _warn(may_ask: MayAsk) -> None:
 
 
 @contextlib.contextmanager
-def _bound(path: Path, group: str | None):  # type: ignore[no-untyped-def]  # a listening socket
+def _bound(path: Path, group: str | None) -> Iterator[socket.socket]:
     """A socket at the path, 0660 from its first instant; one that a dead signer left is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)

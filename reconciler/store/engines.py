@@ -84,7 +84,7 @@ def _prepare(engine: Engine, *, begin: str, pragmas: dict[str, str]) -> None:
 def _postgresql(url: URL, *, connections: int, begin: str, patience: Patience | None) -> Engine:
     if url.get_backend_name() == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    given = {"autocommit": True, "prepare_threshold": None, "connect_timeout": _CONNECT}
+    given = {"autocommit": True, "prepare_threshold": None, "connect_timeout": _CONNECT, "client_encoding": "utf8"}
     engine = create_engine(url, pool_size=connections, max_overflow=0, hide_parameters=True, connect_args=given)
     longest = f"set local statement_timeout={int(patience.seconds * 900)};" if patience else ""
 

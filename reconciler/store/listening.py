@@ -45,7 +45,7 @@ async def heard(address: str) -> AsyncIterator[tuple[str, ...]]:
     import psycopg
 
     with anyio.fail_after(ANSWERS):
-        line = await psycopg.AsyncConnection.connect(autocommit=True, **_plain(address))
+        line = await psycopg.AsyncConnection.connect(autocommit=True, client_encoding="utf8", **_plain(address))
     try:
         with anyio.fail_after(ANSWERS):
             await line.execute(f"listen {CHANNEL}".encode())

@@ -690,6 +690,7 @@ bound = Table(
     CheckConstraint("shared in (0, 1) and holder in (0, 1)", name="bound_yes_or_no"),
     CheckConstraint("shared = 1 or holder = 1", name="bound_alone_holds"),
 )
+Index("bound_by_target", bound.c.target)
 HOLDS: Final[ColumnElement[bool]] = literal_column("holder = 1")
 one_holder = Index("one_holder", bound.c.target, unique=True, sqlite_where=HOLDS, postgresql_where=HOLDS)
 

@@ -21,7 +21,7 @@ OF_COMPOSE = {"HOLDFAST_IMAGE", "HOLDFAST_DATABASE_PASSWORD"}
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_it_shows_exists(page: Path) -> None:
     known = {" ".join(command.path) for command in COMMANDS}
-    for line in re.findall(r"^(?:docker .* |\$ )?holdfast ([a-z]+(?: [a-z]+)?)", _code(page), re.MULTILINE):
+    for line in re.findall(r"^(?:docker .* |\$ )?holdfast ([a-z]+(?: [a-z][a-z-]*)?)", _code(page), re.MULTILINE):
         words = line.split()
         assert words[0] in known or " ".join(words[:2]) in known, line
 

@@ -10,10 +10,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from api import client
+from api.cli.main import main
+from api.settings import Settings
 from api.signer.place import Place
 from examples.demo.fleet import free_port
 from tests.api.fleets import BuiltHere
@@ -90,9 +96,8 @@ class Estate(BuiltHere):
         try:
             self.sign()
             self.serve()
-            for target in self.ports:
-                self.join(target)
-                self.tend(target)
+            with ThreadPoolExecutor() as hosts:
+                list(hosts.map(self.come, list(self.ports)))
             yield
         finally:
             for name in reversed(list(self.running)):
@@ -107,16 +112,25 @@ class Estate(BuiltHere):
         self.end("signer", signal.SIGTERM)
         self.sign()
 
+    def holdfast(self, *words: str, check: bool = True) -> str:
+        """As a person types it, without an interpreter for each line."""
+        with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained:
+            code = main(self.command(*words)[3:])
+        assert not check or code in (0, 10), complained.getvalue()
+        return said.getvalue() if check else said.getvalue() + complained.getvalue()
+
     def said(self, *words: str) -> str:
-        """What a command that fails says."""
-        done = subprocess.run(self.command(*words), capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode != 0
-        return done.stdout + done.stderr
+        """What a command says, whatever comes of it."""
+        return self.holdfast(*words, check=False)
 
     def serve(self) -> None:
         self.begin("daemon", *self.command("run")[1:])
         self.wait("the daemon", (self.state / "holdfast.sock").exists, STARTS)
         self.wait("the door", lambda: "listening_for_agents" in self.log("daemon"), STARTS)
+
+    def come(self, agent: str) -> None:
+        self.join(agent)
+        self.tend(agent)
 
     def join(self, agent: str) -> None:
         """As an operator and a host do it."""
@@ -124,7 +138,8 @@ class Estate(BuiltHere):
         settings.write_text(HOST.format(state=self.home / "agents" / agent, pages=self.pages))
         token = self.home / f"{agent}.token"
         token.touch(mode=0o600)
-        token.write_text(self.ask("agent", "invite", agent, "--target", agent, "--kind", "process")["token"])
+        asked = {"name": agent, "targets": [agent], "kinds": ["process"], "shared": False}
+        token.write_text(client.ask(Settings(state=self.state), "agent_invite", **asked)["token"])
         words = ["join", f"https://localhost:{self.door}", "--token-file", str(token), "--settings", str(settings)]
         done = subprocess.run(self.agent(*words), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -77,6 +77,19 @@ async def test_who_serves_a_target_is_told_as_it_said_hello(home: House) -> None
     assert (serving.kinds, serving.resolves) == (frozenset({"docker"}), frozenset({"env"}))
 
 
+async def test_one_that_is_away_here_and_has_renewed_elsewhere_is_not_taken_for_a_copy(home: House) -> None:
+    """Another replica renewed it while no channel led here; what it came with long ago is shown by nobody now."""
+    papers = home.invited()
+    async with home.agent(papers):
+        pass
+    await lost(home)
+    home.roll.members[papers.serial] = replace(home.roll.members[papers.serial], state=State.SUPERSEDED)
+    home.switchboard.revised()
+    home.switchboard.sweep()
+    await asyncio.sleep(0.05)
+    assert home.roll.reported == []
+
+
 async def test_nobody_serves_a_target_without_a_row(home: House) -> None:
     with pytest.raises(Refused, match="no agent was invited for target default/t1"):
         home.switchboard.serving(T1)

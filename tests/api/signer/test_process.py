@@ -240,6 +240,8 @@ def test_a_rotation_that_was_cut_off_between_two_names_is_finished(place: Place)
     new = place.rotate()
     os.rename(place.keys, place.directory / "former-x")
     assert place.signer().key.id == new.id
+    assert place.public.read_text().split() == [new.public.hex()]
+    assert not list(place.directory.glob("former-*"))
 
 
 def test_a_second_rotation_waits_for_the_first(place: Place) -> None:

@@ -1,6 +1,6 @@
 """An agent to be killed: frames as lines over a socket of this machine, the drivers for real.
 
-python -m tests.drivers.agent.drive STATE SOCKET KIND
+python -m tests.drivers.agent.drive STATE SOCKET KIND INSTALLATION
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from drivers.agent.clock import Clock
 from drivers.agent.journal import Journal
 from drivers.agent.protocol import FromAgent, FromServer, Welcome
 from drivers.agent.settings import Settings
+from stickers.names import InstallationId
 from tests.drivers.agent.scene import OWN
-from tests.drivers.process.yard import INSTALLATION
 
 
 class LineChannel:
@@ -49,11 +49,11 @@ class LineChannel:
 
 
 async def main(*arguments: str) -> None:
-    state, socket, kind = arguments
+    state, socket, kind, installation = arguments
     clock = Clock()
     journal = Journal(Path(state))
     parts = Parts(
-        own=replace(OWN, installation=INSTALLATION),
+        own=replace(OWN, installation=InstallationId(installation)),
         settings=Settings(kinds=[kind]),
         journal=journal,
         clock=clock,

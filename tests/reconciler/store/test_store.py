@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import psycopg
@@ -331,6 +333,20 @@ def _cut(address: str) -> None:
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
+
+
+async def test_a_database_without_an_encoding_of_its_own_is_spoken_to_in_utf_8(postgresql: str) -> None:
+    name = f"holdfast_ascii_{uuid4().hex[:8]}"
+    with psycopg.connect(postgresql.replace("+psycopg", ""), autocommit=True) as c:
+        c.execute(
+            f"create database {name} encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0".encode()
+        )
+        try:
+            store = await Store.open(re.sub(r"/holdfast_\w+", f"/{name}", postgresql))
+            assert await store.read(lambda c: c.execute(text("select :said"), {"said": "größer"}).scalar()) == "größer"
+            await store.aclose()
+        finally:
+            c.execute(f"drop database {name} with (force)".encode())
 
 
 async def test_a_lost_connection_is_made_again_for_the_next_transaction(postgresql: str) -> None:

@@ -71,6 +71,7 @@ def _bound() -> None:
         sa.ForeignKeyConstraint(["agent"], ["agent.name"], name=op.f("bound_agent_known")),
         sa.PrimaryKeyConstraint("agent", "target", name=op.f("bound_key")),
     )
+    op.create_index("bound_by_target", "bound", ["target"])
     holds = sa.text("holder = 1")
     op.create_index("one_holder", "bound", ["target"], unique=True, sqlite_where=holds, postgresql_where=holds)
 
