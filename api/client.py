@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from api.imports import imported
 from api.problem import Problem
 from api.settings import Settings
 from api.telemetry.asking import asking
@@ -106,9 +107,8 @@ def _events(
 ) -> Iterator[dict[str, Any]]:
     stream = _from_server(settings, command, arguments, more) or _from_daemon(settings, command, arguments, more)
     if stream is None:
-        from api.alone import events as alone  # builds the whole house; only where no daemon runs
-
-        stream = alone(settings, command, arguments)
+        alone = imported("api.alone")  # builds the whole house; only where no daemon runs
+        stream = alone.events(settings, command, arguments)
     yield from _told(stream)
 
 

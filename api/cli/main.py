@@ -12,10 +12,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from api.imports import imported
 from api.problem import CHANGES, ERROR, FAILED, OK, Problem
 from api.settings import ROLES, BadSetting, Gathered, gather
 
@@ -959,7 +959,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gathered = _settings(arguments)
         arguments.origins = gathered.origins  # for `holdfast settings`, which says where each comes from
         module, _, function = arguments.run.partition(":")
-        return int(getattr(import_module(module), function)(gathered.settings, arguments))
+        return int(getattr(imported(module), function)(gathered.settings, arguments))
     except BadSetting as error:
         return _report(_bad(error), arguments.output)
     except Problem as problem:

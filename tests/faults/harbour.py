@@ -154,8 +154,8 @@ class Harbour:
         watch = Watch(self.asks)
         with watch.keeping():
             yield
-        assert all(watch.seen.values())
-        assert watch.wrong() == []
+        assert all(watch.seen.values()), f"somebody was never asked: {list(watch.seen)}"
+        assert watch.wrong() == [], f"no good version answered: {watch.wrong()} of {watch.seen}"
 
     def _ask(self, target: str) -> Ask:
         if self.ports:

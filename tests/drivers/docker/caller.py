@@ -20,7 +20,8 @@ import time
 from collections import Counter
 
 RESOLVER = ("127.0.0.11", 53)  # the engine's own, in every container of a named network
-PATIENCE = 6.0
+PATIENCE = 20.0  # seconds; the machine may be loaded
+STALE = 1.0  # seconds; who was not let run for longer knows the address of something that may be drained by now
 
 
 def resolve(name: str) -> list[str]:
@@ -49,6 +50,16 @@ def _after_name(answer: bytes, at: int) -> int:
     while answer[at] and answer[at] < 192:
         at += 1 + answer[at]
     return at + (2 if answer[at] >= 192 else 1)
+
+
+def looked_up(name: str) -> list[str]:
+    """The addresses it has now, not those it had before this process was kept from running."""
+    for _ in range(5):
+        began = time.monotonic()
+        found = resolve(name)
+        if time.monotonic() - began < STALE:
+            break
+    return found
 
 
 def ask(address: str, port: int, path: str) -> str:
@@ -81,7 +92,7 @@ class Load:
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                self.seen[ask(random.choice(resolve(self.name)), self.port, self.path)] += 1
+                self.seen[ask(random.choice(looked_up(self.name)), self.port, self.path)] += 1
             except OSError as error:
                 self.lost.append(f"{began - self.began:.3f} after {time.monotonic() - began:.3f} s: {error}")
             self.longest = max(self.longest, time.monotonic() - began)
@@ -111,7 +122,7 @@ def main() -> None:
 
 def _asked(kept: dict[str, str], name: str, port: int, path: str) -> str | None:
     with contextlib.suppress(OSError):
-        addresses = resolve(name)
+        addresses = looked_up(name)
         if kept.get(name) not in addresses:
             kept[name] = addresses[0]
         return ask(kept[name], port, path)
