@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.agent.clock import Clock
+from drivers.agent.duty.clock import Clock
 from drivers.conformance import Bench, Conformance, Power
 from drivers.conformance.clause import Clause
 from drivers.docker import hands

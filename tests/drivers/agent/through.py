@@ -12,10 +12,10 @@ import anyio
 import pytest
 
 from desired_state.model import Target
-from drivers.agent.clock import Clock
 from drivers.agent.driver import over_agents
-from drivers.agent.local import Make, made
-from drivers.agent.own import Reader
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.local import Make, made
+from drivers.agent.duty.own import Reader
 from drivers.conformance import Bench, Power
 from drivers.conformance.clause import Clause
 from drivers.contract import Driver
