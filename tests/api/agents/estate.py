@@ -55,6 +55,8 @@ class Estate(BuiltHere):
     """Every target has an agent of its own, called as the target."""
 
     door: int = field(default_factory=free_port)
+    listen: str = "127.0.0.1"
+    called: str = "localhost"
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -105,7 +107,8 @@ class Estate(BuiltHere):
             self.end_workloads()
 
     def sign(self) -> None:
-        self.begin("signer", "-m", "api.cli.main", "signer", "run", "--directory", str(self.signer.directory))
+        words = ("-m", "api.cli.main", "signer", "run", "--directory", str(self.signer.directory))
+        self.begin("signer", sys.executable, *words)
         self.wait("the signer", self.signer.socket.exists, STARTS)
 
     def sign_again(self) -> None:
@@ -124,7 +127,7 @@ class Estate(BuiltHere):
         return self.holdfast(*words, check=False)
 
     def serve(self) -> None:
-        self.begin("daemon", *self.command("run")[1:])
+        self.begin("daemon", *self.command("run"))
         self.wait("the daemon", (self.state / "holdfast.sock").exists, STARTS)
         self.wait("the door", lambda: "listening_for_agents" in self.log("daemon"), STARTS)
 
@@ -140,27 +143,31 @@ class Estate(BuiltHere):
         token.touch(mode=0o600)
         asked = {"name": agent, "targets": [agent], "kinds": ["process"], "shared": False}
         token.write_text(client.ask(Settings(state=self.state), "agent_invite", **asked)["token"])
-        words = ["join", f"https://localhost:{self.door}", "--token-file", str(token), "--settings", str(settings)]
-        done = subprocess.run(self.agent(*words), cwd=ROOT, capture_output=True, text=True)
+        words = ("join", self.url, "--token-file", str(token), "--settings", str(settings))
+        done = subprocess.run(self.program(agent, *words), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def tend(self, agent: str) -> None:
-        self.begin(agent, *self.agent("run", "--settings", str(self.home / f"{agent}.yaml"))[1:])
+        self.begin(agent, *self.program(agent, "run", "--settings", str(self.home / f"{agent}.yaml")))
 
-    def agent(self, *words: str) -> list[str]:
+    @property
+    def url(self) -> str:
+        """As agents reach the daemon."""
+        return f"https://{self.called}:{self.door}"
+
+    def program(self, agent: str, *words: str) -> list[str]:
+        """The agent's own, as it is started on its host."""
         return [sys.executable, "-m", "drivers.agent.host", *words]
 
     def begin(self, name: str, *words: str) -> None:
         environment = os.environ | {
-            "HOLDFAST_AGENTS_LISTEN": f"127.0.0.1:{self.door}",
-            "HOLDFAST_AGENTS_URL": f"https://localhost:{self.door}",
+            "HOLDFAST_AGENTS_LISTEN": f"{self.listen}:{self.door}",
+            "HOLDFAST_AGENTS_URL": self.url,
             "HOLDFAST_SIGNER": str(self.signer.socket),
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.home / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, env=environment
-            )
+            self.running[name] = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, env=environment)
 
     def end(self, name: str, by: signal.Signals) -> int:
         process = self.running.pop(name)

@@ -1,0 +1,111 @@
+"""A host that is cut off in mid-deploy: its agent carries out what it has accepted, nobody else does it meanwhile, and what
+comes of it when the wire is whole again is what is declared by then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.api.agents.estate import Estate
+from tests.harness.netns import Namespace, NoNamespace, namespace
+
+FAR, NEAR = "staging-1", "staging-2"
+ASK = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=2).read().decode().strip())"
+
+
+@dataclass
+class Apart(Estate):
+    """The first target's host is a namespace of its own. A shop is proven slowly, so that there is a middle."""
+
+    wire: Namespace = field(kw_only=True)
+
+    def _placement(self, target: str, port: int) -> str:
+        return super()._placement(target, port).replace("successes: 3, deadline: 5s", "successes: 15, deadline: 30s")
+
+    def program(self, agent: str, *words: str) -> list[str]:
+        own = super().program(agent, *words)
+        return self.wire.command(*own) if agent == FAR else own
+
+    def serves(self, target: str) -> str:
+        if target != FAR:
+            return super().serves(target)
+        argv = self.wire.command(sys.executable, "-c", ASK, f"http://127.0.0.1:{self.ports[target]}/")
+        return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+
+    def deployments(self, target: str) -> list[dict[str, Any]]:
+        """What was signed for the target that changes something."""
+        return [
+            line for line in self.signed() if line["outcome"] == "signed" and line["fenced"] and line["agent"] == target
+        ]
+
+    def sticker(self, target: str) -> bytes:
+        return next(self.root(target).glob("*/*/sticker.json")).read_bytes()
+
+    def job(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask("job", "list", "staging")["jobs"][0]
+        return found
+
+    def cut_in_mid_deploy(self, release: str) -> None:
+        """What it wears is marked in transit, and not proven yet."""
+        before = self.sticker(FAR)
+        self.released(release)
+        self.wait("the deployment to have begun there", lambda: self.sticker(FAR) != before)
+        self.wire.cut()
+
+
+@pytest.fixture(scope="module")
+def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+    try:
+        with namespace() as wire:
+            made = Apart(
+                tmp_path_factory.mktemp("apart"),
+                environments={"staging": 2},
+                listen=wire.here,
+                called=wire.here,
+                wire=wire,
+            )
+            made.build()
+            with made.whole():
+                made.wait("the first deployment", lambda: made.in_sync("1.0.0"))
+                yield made
+    except NoNamespace as reason:
+        pytest.skip(f"no network namespace: {reason}")
+
+
+def test_who_is_cut_off_in_mid_deploy_finishes_and_nobody_does_it_again(estate: Apart) -> None:
+    signed = len(estate.deployments(FAR))
+    estate.cut_in_mid_deploy("1.1.0")
+    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith("shop 1.1.0 "))
+    estate.wait("it to be unknown", lambda: estate.verdicts().get(FAR) == "unknown")
+    assert estate.job()["state"] == "running", "the job waits for what it has sent"
+    assert estate.serves(NEAR).startswith("shop 1.0.0 "), "the next wave waits for the one before"
+    estate.wire.heal()
+    estate.wait("peace", lambda: estate.in_sync("1.1.0"))
+    assert estate.job()["state"] == "completed"
+    assert len(estate.deployments(FAR)) == signed + 1, "it was done by the one task that it had"
+
+
+def test_what_is_taken_back_meanwhile_is_undone_by_what_is_declared_then(estate: Apart) -> None:
+    estate.cut_in_mid_deploy("1.0.0")
+    cancelled = estate.job()["id"]
+    estate.ask("job", "cancel", cancelled)
+    estate.declare("staging", "1.1.0")
+    estate.wire.heal()
+    estate.wait("peace under what is declared", lambda: estate.in_sync("1.1.0"))
+    jobs = {job["id"]: job["state"] for job in estate.ask("job", "list", "staging")["jobs"]}
+    assert jobs[cancelled] == "cancelled"
+
+
+def test_a_host_that_was_declared_dead_meanwhile_is_heard_no_more(estate: Apart) -> None:
+    estate.cut_in_mid_deploy("1.0.0")
+    estate.ask("agent", "declare-dead", FAR)
+    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith("shop 1.0.0 "))
+    estate.wire.heal()
+    estate.wait("it to be turned away", lambda: "LOCKED" in estate.log(FAR))
+    assert estate.verdicts()[FAR] == "unknown"
+    assert estate.ask("agent", "show", FAR)["agent"]["state"] == "locked"
