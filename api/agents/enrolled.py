@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 
 from api.agents.roll import Contact, Member, State, Terms
-from drivers.agent.identity import RENEWS
+from drivers.agent.duty.identity import RENEWS
 from drivers.agent.protocol import Key
 from reconciler.events import AgentLocked, Sink
 from reconciler.store import agents

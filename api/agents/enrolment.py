@@ -24,7 +24,7 @@ from api.agents import authority as authorities
 from api.agents.authority import Authority
 from api.people.limits import Limit, network
 from api.problem import Problem
-from drivers.agent.identity import AUTHORITY, JOIN, RENEW, IdentityError, JoinToken
+from drivers.agent.duty.identity import AUTHORITY, JOIN, RENEW, IdentityError, JoinToken
 from reconciler.events import AgentJoined, AgentLocked, Sink
 from reconciler.store import agents
 from reconciler.store.agents import Certificate, Issued, Keys, Refusal, Refused, Wanted

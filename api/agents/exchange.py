@@ -16,8 +16,9 @@ from api.agents.framing import LOG
 from api.agents.roll import Member
 from api.agents.session import Turn, Why
 from api.agents.talk import Talk
-from drivers.agent import polls, protocol
-from drivers.agent.identity import AUTHORITY, JOIN, RENEW
+from drivers.agent import protocol
+from drivers.agent.channels import polls
+from drivers.agent.duty.identity import AUTHORITY, JOIN, RENEW
 from drivers.agent.protocol import LARGEST_FRAME, Turned
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from api.agents.session import Session, Turn, Why
 from api.agents.switchboard import Switchboard
 from api.agents.talk import hello
-from drivers.agent import polls, protocol
-from drivers.agent.polls import LONGEST_WAIT, Line, Overrun, Poll, Polled
+from drivers.agent import protocol
+from drivers.agent.channels import polls
+from drivers.agent.channels.polls import LONGEST_WAIT, Line, Overrun, Poll, Polled
 from drivers.agent.protocol import LARGEST_FRAME, Malformed
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from api.commands.given import Given
 from api.house import House
 from api.people.principal import Verb
 from api.problem import Problem
-from drivers.agent.identity import JoinToken
+from drivers.agent.duty.identity import JoinToken
 from drivers.agent.protocol import DEGRADED, OFFLINE
 from reconciler import loop
 from reconciler.store import agents, environments

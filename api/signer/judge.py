@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from api.signer.policy import DEPLOYING, Policy, Rule, fits
 from desired_state.model import Placement, Target
 from drivers.agent import protocol
-from drivers.agent.judge import BODIES, Work
+from drivers.agent.duty.judge import BODIES, Work
 from drivers.agent.protocol import READS, Errand, Excerpt, Hold, Malformed, Task, Trust, Upgrade, Upload, Verb
 from drivers.contract import Action, Change, Deploy, Look, Remove
 from stickers import digest

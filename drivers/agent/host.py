@@ -21,14 +21,14 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from drivers.agent.settings import FILE, BadSettings, Settings, read
+from drivers.agent.duty.settings import FILE, BadSettings, Settings, read
 
 if TYPE_CHECKING:
     import ssl
 
-    from drivers.agent.agent import Agent
-    from drivers.agent.identity import Identity
-    from drivers.agent.upgrade import Trial
+    from drivers.agent.duty.agent import Agent
+    from drivers.agent.duty.identity import Identity
+    from drivers.agent.duty.upgrade import Trial
 
 GRACE: Final = 30.0  # seconds that what runs has, after SIGTERM
 RENEWAL: Final = 60.0  # seconds between two looks at whether the certificate is to be renewed
@@ -81,7 +81,7 @@ def identity_of(settings: Settings) -> Path:
 
 
 def _join(asked: argparse.Namespace, settings: Settings) -> None:
-    from drivers.agent import identity
+    from drivers.agent.duty import identity
 
     try:
         token = sys.stdin.read() if asked.file == "-" else Path(asked.file).read_text()
@@ -119,8 +119,8 @@ def _at_rest(settings: Settings) -> str:
 def _run(asked: argparse.Namespace, settings: Settings) -> None:
     import anyio
 
-    from drivers.agent.identity import IdentityError
-    from drivers.agent.journal import Full, Taken
+    from drivers.agent.duty.identity import IdentityError
+    from drivers.agent.duty.journal import Full, Taken
 
     _logging()
     lighten()
@@ -129,7 +129,7 @@ def _run(asked: argparse.Namespace, settings: Settings) -> None:
     except (IdentityError, Taken, Full) as error:
         sys.exit(f"holdfast-agent: {error}")
     if trial is not None and settings.upgrade is not None:
-        from drivers.agent import upgrade
+        from drivers.agent.duty import upgrade
 
         os.environ.pop(upgrade.VARIABLE, None)
         program = upgrade.watched(settings.upgrade, trial, sys.argv[1:])
@@ -154,7 +154,7 @@ class _Run:
     """One run of the agent, from its start to its end."""
 
     def __init__(self, settings: Settings, grace: float) -> None:
-        from drivers.agent.identity import Identity
+        from drivers.agent.duty.identity import Identity
 
         self._settings, self._grace = settings, grace
         self._identity: Identity = Identity.load(identity_of(settings))
@@ -165,9 +165,9 @@ class _Run:
         """Until somebody asks it to end, or to make room for another version: that one's trial is the answer."""
         import anyio
 
-        from drivers.agent.agent import Agent
-        from drivers.agent.channel import connected
-        from drivers.agent.journal import Journal
+        from drivers.agent.channels.channel import connected
+        from drivers.agent.duty.agent import Agent
+        from drivers.agent.duty.journal import Journal
 
         self._leaving, self._welcomed = anyio.Event(), anyio.Event()
         journal = Journal(self._settings.folder)
@@ -188,9 +188,9 @@ class _Run:
         return self._trial
 
     def _parts(self, journal: Any) -> Any:
-        from drivers.agent.agent import Parts
-        from drivers.agent.clock import Clock
-        from drivers.agent.own import Own
+        from drivers.agent.duty.agent import Parts
+        from drivers.agent.duty.clock import Clock
+        from drivers.agent.duty.own import Own
 
         found = self._identity
         own = Own(
@@ -214,7 +214,7 @@ class _Run:
     def _upgrade(self) -> Callable[[Any], Awaitable[Any]] | None:
         if self._settings.upgrade is None:
             return None
-        from drivers.agent.upgrade import Upgrades
+        from drivers.agent.duty.upgrade import Upgrades
 
         return Upgrades(self._settings.upgrade, self._make_room, lambda: self._welcomed.wait()).upgrade
 
@@ -233,7 +233,7 @@ class _Run:
 
     async def _keep(self, connected: Callable[..., Awaitable[None]]) -> None:
         """Channels to every server that is known."""
-        from drivers.agent.channel import Proxy
+        from drivers.agent.channels.channel import Proxy
 
         servers = tuple(dict.fromkeys((*self._identity.servers, *self._settings.servers)))
         proxy = Proxy(url=self._settings.proxy) if self._settings.proxy else None
@@ -254,7 +254,7 @@ class _Run:
         import anyio
         import anyio.to_thread
 
-        from drivers.agent import identity
+        from drivers.agent.duty import identity
 
         while True:
             await anyio.sleep(RENEWAL)

@@ -25,7 +25,7 @@ UPGRADE: Final = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 MASK: Final = b"\x11\x22\x33\x44"
-SOON: Final = 2.0  # as `drivers.agent.channel` has it
+SOON: Final = 2.0  # as `drivers.agent.channels.channel` has it
 AT_A_TIME: Final = 50
 LIFE: Final = 20.0
 PATIENCE: Final = 240.0

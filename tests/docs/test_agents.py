@@ -11,7 +11,7 @@ import pytest
 from api.cli.main import COMMANDS
 from api.settings import PREFIX, Settings
 from api.signer import policy
-from drivers.agent import settings
+from drivers.agent.duty import settings
 from drivers.agent.protocol import DEGRADED, OFFLINE, Code, Verb
 
 ROOT = Path(__file__).parents[2]

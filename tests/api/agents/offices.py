@@ -22,8 +22,8 @@ from api.agents.authority import Authority
 from api.agents.enrolled import Enrolled
 from api.agents.enrolment import Desk, Enrolment
 from api.agents.tls import Tls
-from drivers.agent import identity
-from drivers.agent.identity import Identity, JoinToken
+from drivers.agent.duty import identity
+from drivers.agent.duty.identity import Identity, JoinToken
 from reconciler.events import Event
 from reconciler.store import agents, engines, schema
 from reconciler.store.agents import Invite

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from api.agents.authority import LIST, Authority, fingerprint
 from api.agents.tls import Tls
 from api.problem import Problem
-from drivers.agent.identity import Identity, IdentityError
+from drivers.agent.duty.identity import Identity, IdentityError
 from reconciler.store import agents
 from reconciler.store.agents import Wanted
 from stickers.names import AgentName, InstallationId, TargetId
@@ -195,7 +195,7 @@ async def _came_back(here: Office, who: Identity) -> Identity:
     """Its servers are where they are now."""
     from dataclasses import replace
 
-    from drivers.agent import identity, strongbox
+    from drivers.agent.duty import identity, strongbox
 
     moved = replace(Identity.load(who.directory), servers=tuple(here.servers))
     strongbox.put(who.directory / identity.FILE, identity._text(moved))
@@ -232,7 +232,7 @@ def _verifies(here: Office, pem: str, key: ec.EllipticCurvePrivateKey) -> bool:
     """Whether the listener would let it in: both sides in memory."""
     import tempfile
 
-    from drivers.agent import identity
+    from drivers.agent.duty import identity
 
     server = Tls(here.authority, ["127.0.0.1"], here.clock, frozenset)()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

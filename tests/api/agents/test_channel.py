@@ -13,13 +13,13 @@ from typing import Any
 import anyio
 import pytest
 
-import drivers.agent.channel as channels
+import drivers.agent.channels.channel as channels
 from api.agents.exchange import Exchange, Refusal
 from api.agents.roll import State, Terms
 from api.agents.talk import Talk
-from drivers.agent.channel import Channel, Lost, Proxy, Way, connected
-from drivers.agent.over_polls import OverPolls
-from drivers.agent.polls import Poll, Polled
+from drivers.agent.channels.channel import Channel, Lost, Proxy, Way, connected
+from drivers.agent.channels.over_polls import OverPolls
+from drivers.agent.channels.polls import Poll, Polled
 from drivers.agent.protocol import Acknowledge, Changed, FromServer, LookAt, Seen, Turned, Welcome
 from stickers.names import AgentName, Digest
 from tests.api.agents.authorities import Papers
@@ -175,7 +175,7 @@ async def test_where_no_websocket_passes_it_polls_and_tries_again_later(
 async def test_a_websocket_that_has_no_welcome_twice_is_taken_for_blocked(
     open_house: House, monkeypatch: pytest.MonkeyPatch, meddled: Callable[[Talk, bytes], None]
 ) -> None:
-    monkeypatch.setattr("drivers.agent.over_websocket.WELCOME_WITHIN", 0.3)
+    monkeypatch.setattr("drivers.agent.channels.over_websocket.WELCOME_WITHIN", 0.3)
     papers = open_house.invited()
     monkeypatch.setattr(Talk, "received", meddled)
     async with agent(of(open_house, papers), open_house.url) as meeting:
@@ -298,8 +298,8 @@ async def test_a_poll_whose_answer_is_lost_brings_nothing_twice(
         return polled
 
     monkeypatch.setattr(OverPolls, "_post", lossy)
-    monkeypatch.setattr("drivers.agent.over_polls.PAUSE", 0.01)
-    monkeypatch.setattr("drivers.agent.over_polls.TRIES", 50)
+    monkeypatch.setattr("drivers.agent.channels.over_polls.PAUSE", 0.01)
+    monkeypatch.setattr("drivers.agent.channels.over_polls.TRIES", 50)
     async with agent(of(open_house, papers), open_house.url, way=Way.POLLING) as meeting:
         await until(lambda: meeting.met)
         for number in range(30):
@@ -314,7 +314,7 @@ async def test_a_poll_whose_answer_is_lost_brings_nothing_twice(
 def test_a_lost_channel_is_made_again_soon_and_after_a_while_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(channels, "SOON", 2.0)
-    monkeypatch.setattr("drivers.agent.channel.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("drivers.agent.channels.channel.time.monotonic", lambda: now[0])
     manner = channels.Manner(tls=lambda: ssl.create_default_context(), hello=hello_of, met=Meeting().meet)
     keepers = [channels.Keeper("https://x", manner, None, None) for _ in range(200)]  # type: ignore[arg-type]
     for _ in range(5):

@@ -22,7 +22,7 @@ from api.people.principal import Grant, Principal, Verb
 from api.problem import Problem
 from api.settings import Settings
 from api.wiring import built
-from drivers.agent.identity import JoinToken
+from drivers.agent.duty.identity import JoinToken
 from reconciler.store import agents, audit
 from reconciler.store.agents import Heard, Invite, Keys
 from reconciler.store.records import AgentState

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from api.agents.roll import State
-from drivers.agent.identity import JOIN, RENEW, Identity, IdentityError, JoinToken
+from drivers.agent.duty.identity import JOIN, RENEW, Identity, IdentityError, JoinToken
 from reconciler.events import AgentJoined, AgentLocked
 from reconciler.store import agents
 from reconciler.store.records import AgentState

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from drivers.agent import identity, strongbox
-from drivers.agent.identity import Identity, IdentityError, JoinToken
+from drivers.agent.duty import identity, strongbox
+from drivers.agent.duty.identity import Identity, IdentityError, JoinToken
 from reconciler.store.records import AgentState
 from tests.api.agents.offices import Office, joined, listening, renewed
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from api.agents.door import Door
 from api.agents.switchboard import Switchboard
 from api.agents.tls import Tls
-from drivers.agent import identity, strongbox
-from drivers.agent.identity import AUTHORITY, JOIN, Identity, IdentityError
+from drivers.agent.duty import identity, strongbox
+from drivers.agent.duty.identity import AUTHORITY, JOIN, Identity, IdentityError
 from drivers.agent.protocol import Answer, Result
 from reconciler.store import agents
 from reconciler.store.agents import Wanted

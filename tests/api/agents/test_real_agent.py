@@ -27,7 +27,7 @@ from desired_state.model import Target
 from drivers import registry
 from drivers.agent import protocol
 from drivers.agent.driver import over_agents
-from drivers.agent.own import public_key
+from drivers.agent.duty.own import public_key
 from drivers.agent.protocol import Answer, Result, Task
 from drivers.contract import Look, Tools
 from drivers.errors import DriverError

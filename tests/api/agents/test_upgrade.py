@@ -14,7 +14,7 @@ import pytest
 
 from api.agents.switchboard import Switchboard
 from drivers.agent import protocol
-from drivers.agent.own import public_key
+from drivers.agent.duty.own import public_key
 from drivers.agent.protocol import Assign, Code, Result, Task, Upgrade, Verb
 from drivers.oci import layout
 from stickers.names import ActionKey, Artifact, EnvironmentId

@@ -15,12 +15,12 @@ from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from drivers.agent import protocol
-from drivers.agent.agent import Agent, Parts
-from drivers.agent.channel import Lost
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Journal
+from drivers.agent.channels.channel import Lost
+from drivers.agent.duty.agent import Agent, Parts
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Journal
+from drivers.agent.duty.settings import Settings
 from drivers.agent.protocol import FromAgent, FromServer, Welcome
-from drivers.agent.settings import Settings
 from stickers.names import InstallationId
 from tests.drivers.agent.scene import OWN
 

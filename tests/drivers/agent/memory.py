@@ -9,7 +9,7 @@ from typing import Any
 
 from desired_state.model import Target
 from drivers.agent import protocol
-from drivers.agent.local import Make
+from drivers.agent.duty.local import Make
 from drivers.agent.protocol import Answer, Failure
 from drivers.contract import Receipt
 from drivers.memory import MemoryDriver

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from desired_state.model import Placement, Target
 from drivers.agent import protocol, sealing
-from drivers.agent.agent import Agent, Parts
-from drivers.agent.channel import Lost
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Journal
-from drivers.agent.local import Make, made
-from drivers.agent.own import Own, public_key
+from drivers.agent.channels.channel import Lost
+from drivers.agent.duty.agent import Agent, Parts
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Journal
+from drivers.agent.duty.local import Make, made
+from drivers.agent.duty.own import Own, public_key
+from drivers.agent.duty.settings import Settings
 from drivers.agent.protocol import (
     Acknowledge,
     Answer,
@@ -35,7 +36,6 @@ from drivers.agent.protocol import (
     Verb,
     Welcome,
 )
-from drivers.agent.settings import Settings
 from drivers.contract import Action, Change, Look
 from stickers.names import ActionKey, AgentName, InstallationId, TargetId, split_id
 from stickers.signature import Envelope, Keyring, Signer

@@ -14,8 +14,9 @@ from typing import Any
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from drivers.agent import failpoints, protocol
-from drivers.agent.own import SPEAKS_OF, public_key
+from drivers.agent import protocol
+from drivers.agent.duty import failpoints
+from drivers.agent.duty.own import SPEAKS_OF, public_key
 from drivers.agent.protocol import Acknowledge, Answer, Assign, Code, FromServer, Hello, Key, Said, Task, Verb, Welcome
 from drivers.contract import Action, Receipt
 from stickers.names import TargetId

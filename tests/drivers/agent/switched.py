@@ -19,14 +19,14 @@ from api.agents.session import Session, Turn
 from api.agents.switchboard import Switchboard
 from desired_state.model import Target
 from drivers.agent import protocol
-from drivers.agent.agent import Agent, Parts
-from drivers.agent.channel import Lost
-from drivers.agent.clock import Clock
+from drivers.agent.channels.channel import Lost
 from drivers.agent.driver import AgentDriver, over_agents
-from drivers.agent.journal import Journal
-from drivers.agent.local import Make, made
+from drivers.agent.duty.agent import Agent, Parts
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Journal
+from drivers.agent.duty.local import Make, made
+from drivers.agent.duty.settings import Settings
 from drivers.agent.protocol import Answer, FromAgent, FromServer, Result, Task, Welcome
-from drivers.agent.settings import Settings
 from drivers.conformance import Bench, Clause, checks
 from drivers.contract import Driver, Tools
 from drivers.registry import load

@@ -17,8 +17,8 @@ import pytest
 from desired_state.secrets import SecretRef
 from drivers import errors
 from drivers.agent import protocol, sealing
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Journal, Taken
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Journal, Taken
 from drivers.agent.protocol import Accepted, Acknowledge, Answer, Cancel, Code, Priority, Said, Verb, Welcome
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Action, Deploy, Progress, Receipt, Result, Step

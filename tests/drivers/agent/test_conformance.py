@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.agent.clock import Clock
+from drivers.agent.duty.clock import Clock
 from drivers.conformance import Bench, Conformance
 from drivers.contract import Driver, Tools
 from drivers.memory import MemoryDriver

@@ -15,8 +15,8 @@ import anyio.to_thread
 import pytest
 
 from desired_state.model import Placement, Target
-from drivers.agent import failpoints
-from drivers.agent.own import SPEAKS_OF, public_key
+from drivers.agent.duty import failpoints
+from drivers.agent.duty.own import SPEAKS_OF, public_key
 from drivers.contract import Deploy
 from stickers.names import ActionKey
 from stickers.signature import Keyring

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.agent import protocol
-from drivers.agent.own import Reader
+from drivers.agent.duty.own import Reader
 from drivers.agent.protocol import Changed, Code, Said
 from drivers.conformance import Version
 from drivers.conformance.stage import Stage, Wish

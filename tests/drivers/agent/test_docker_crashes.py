@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from desired_state.model import Port, RestartPolicy
-from drivers.agent.own import Reader
+from drivers.agent.duty.own import Reader
 from drivers.agent.protocol import Code
 from drivers.docker import render
 from tests.drivers.agent.scene import OWN

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from drivers.agent import protocol
+from drivers.agent.duty.settings import Command, Settings, UploadTo
 from drivers.agent.protocol import Answer, Code, Errand, Result, Upload, UploadedFile, Verb
-from drivers.agent.settings import Command, Settings, UploadTo
 from drivers.contract import Ended
 from stickers import digest
 from tests.drivers.agent.memory import make, through_agent

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from drivers.agent import protocol
-from drivers.agent.clock import Clock
+from drivers.agent.duty.clock import Clock
 from drivers.agent.protocol import OFFLINE, Answer, Code, Hold, Verb, Welcome
 from drivers.conformance.stage import Stage, Wish
 from drivers.contract import Result

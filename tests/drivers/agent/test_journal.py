@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from desired_state.model import Target
-from drivers.agent import journal as journals
 from drivers.agent import protocol
-from drivers.agent.clock import Moment
-from drivers.agent.journal import Entry, Full, Journal, Kept, State, Trusted, Trusts
+from drivers.agent.duty import journal as journals
+from drivers.agent.duty.clock import Moment
+from drivers.agent.duty.journal import Entry, Full, Journal, Kept, State, Trusted, Trusts
 from drivers.agent.protocol import Answer, Code, Task, Verb, Welcome
 from drivers.process import host as files
 from stickers import names

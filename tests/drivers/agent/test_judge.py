@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from desired_state.model import Target
-from drivers.agent import judge, protocol
-from drivers.agent.journal import Known
-from drivers.agent.judge import Again, Attach, Facts, Go, Refusal
+from drivers.agent import protocol
+from drivers.agent.duty import judge
+from drivers.agent.duty.journal import Known
+from drivers.agent.duty.judge import Again, Attach, Facts, Go, Refusal
+from drivers.agent.duty.settings import Command, Settings, UpgradeFrom, UploadTo
 from drivers.agent.protocol import Code, Errand, Hold, Priority, Task, Upgrade, Upload, UploadedFile, Verb
-from drivers.agent.settings import Command, Settings, UpgradeFrom, UploadTo
 from drivers.contract import Action, Look
 from stickers import digest, names
 from stickers.names import ActionKey, AgentName, Digest, EnvironmentId

@@ -22,13 +22,14 @@ host.lighten()
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from desired_state.model import Target
-from drivers.agent import over_websocket, protocol
-from drivers.agent.agent import Agent, Parts
-from drivers.agent.channel import connected
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Journal
-from drivers.agent.own import Own
-from drivers.agent.settings import Settings
+from drivers.agent.channels import over_websocket
+from drivers.agent import protocol
+from drivers.agent.duty.agent import Agent, Parts
+from drivers.agent.channels.channel import connected
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Journal
+from drivers.agent.duty.own import Own
+from drivers.agent.duty.settings import Settings
 from drivers.contract import Look
 
 async def main(folder):

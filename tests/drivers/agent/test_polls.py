@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.agent import polls
-from drivers.agent.polls import Line, Overrun, Poll, Polled
+from drivers.agent.channels import polls
+from drivers.agent.channels.polls import Line, Overrun, Poll, Polled
 from drivers.agent.protocol import Malformed
 
 

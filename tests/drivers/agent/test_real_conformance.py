@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from drivers.agent.clock import Clock
-from drivers.conformance import Bench, Conformance
+from drivers.agent.duty.clock import Clock
+from drivers.conformance import Bench, Conformance, Power
 from drivers.conformance.clause import Clause
+from drivers.docker import hands
 from tests.drivers.agent.through import Applies, ThroughAgent, served
 from tests.drivers.docker.test_conformance import DockerBench
 from tests.drivers.docker.yard import Yard
@@ -48,7 +49,11 @@ class TestProcessThroughAnAgent(OnRealRuntimes):
 
 class TestDockerThroughAnAgent(OnRealRuntimes):
     @pytest.fixture
-    async def bench(self, docker_yard: Yard, without_traffic: None, tmp_path: Path) -> AsyncIterator[Bench]:
+    async def bench(
+        self, docker_yard: Yard, clause: Clause, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Bench]:
+        if Power.ANSWERS not in clause.needs:  # nobody asks the old one, so nobody has to be waited for
+            monkeypatch.setattr(hands, "DRAIN", 0.0)
         bench = DockerThroughAgent(docker_yard)
         async with served(bench, tmp_path / "state", Clock()):
             yield bench

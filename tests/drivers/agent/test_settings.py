@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.agent.settings import BadSettings, Command, Settings, read
+from drivers.agent.duty.settings import BadSettings, Command, Settings, read
 
 WHOLE = """apiVersion: holdfast/v1
 kind: Agent

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from drivers.agent import protocol
-from drivers.agent.clock import Clock
+from drivers.agent.duty.clock import Clock
 from drivers.agent.protocol import Code, Trust, Verb
 from drivers.contract import Look
 from stickers.signature import Signer

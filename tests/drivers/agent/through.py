@@ -12,10 +12,10 @@ import anyio
 import pytest
 
 from desired_state.model import Target
-from drivers.agent.clock import Clock
 from drivers.agent.driver import over_agents
-from drivers.agent.local import Make, made
-from drivers.agent.own import Reader
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.local import Make, made
+from drivers.agent.duty.own import Reader
 from drivers.conformance import Bench, Power
 from drivers.conformance.clause import Clause
 from drivers.contract import Driver
@@ -24,7 +24,10 @@ from tests.drivers.agent.scene import OWN, running
 from tests.drivers.agent.wire import Authorises, Wire
 
 LATE: Final = "what is told of a step comes a moment after it, and what is seen then is of later"
+ENDS: Final = "whoever sent it is gone, and it is carried to its end: what was planned meanwhile is a conflict"
 OF_ANOTHER_KIND: Final = {
+    "a_newer_action_finishes_what_an_older_one_began": ENDS,
+    "a_crashed_deploy_can_be_taken_back": ENDS,
     "a_sticker_is_in_transit_before_the_first_change": LATE,
     "a_sticker_is_proven_only_after_proof": LATE,
     "the_sticker_of_another_placement_is_not_believed": "a fence is one of the target here, not of a placement",

@@ -29,9 +29,9 @@ import anyio
 import anyio.to_thread
 
 from drivers.agent import protocol
-from drivers.agent.carry import Done, Job
+from drivers.agent.duty.carry import Done, Job
+from drivers.agent.duty.settings import UpgradeFrom
 from drivers.agent.protocol import Upgrade
-from drivers.agent.settings import UpgradeFrom
 from drivers.errors import InvalidAction, Refused
 from drivers.process import host as files
 from stickers.names import Artifact, InvalidName

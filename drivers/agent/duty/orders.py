@@ -13,10 +13,11 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from desired_state.model import Target
-from drivers.agent import protocol, seen
-from drivers.agent.carry import travels
-from drivers.agent.journal import Journal
-from drivers.agent.local import Locals
+from drivers.agent import protocol
+from drivers.agent.duty import seen
+from drivers.agent.duty.carry import travels
+from drivers.agent.duty.journal import Journal
+from drivers.agent.duty.local import Locals
 from drivers.agent.protocol import Changed, LookAt, Seen
 from drivers.contract import Look, Watcher
 from drivers.errors import DriverError

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Final
 
 from drivers.agent import protocol
-from drivers.agent.journal import Known
+from drivers.agent.duty.journal import Known
+from drivers.agent.duty.settings import Settings
 from drivers.agent.protocol import (
     READS,
     Code,
@@ -27,7 +28,6 @@ from drivers.agent.protocol import (
     Upload,
     Verb,
 )
-from drivers.agent.settings import Settings
 from drivers.contract import Action, Look
 from stickers.names import ActionKey, AgentName, TargetId
 from stickers.signature import Envelope, Keyring, SignatureError

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from desired_state.model import Placement, Target
 from drivers.agent import protocol
-from drivers.agent.clock import Moment, Span
+from drivers.agent.duty.clock import Moment, Span
 from drivers.agent.protocol import Answer, Code, Task, Verb, Welcome
 from drivers.process import host as files
 from stickers import digest

@@ -18,10 +18,10 @@ import anyio.to_thread
 
 from desired_state.model import Placement
 from drivers.agent import protocol
-from drivers.agent.carry import Carrier, Done, Job
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Full, Grant, Journal, Proven
-from drivers.agent.local import Locals
+from drivers.agent.duty.carry import Carrier, Done, Job
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Full, Grant, Journal, Proven
+from drivers.agent.duty.local import Locals
 from drivers.agent.protocol import OFFLINE, Hold, Task, Verb
 from drivers.contract import Action, Change, Deploy, Footing, Look, Restart, Stamp
 from drivers.errors import Refused

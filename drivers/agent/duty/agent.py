@@ -13,17 +13,20 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from drivers import registry
-from drivers.agent import failpoints, judge, protocol, sealing
-from drivers.agent.carry import Carrier, Do, Done, Job, no_room
-from drivers.agent.channel import Channel, Lost
-from drivers.agent.clock import Clock
-from drivers.agent.errands import Errands
-from drivers.agent.holding import Holding
-from drivers.agent.journal import Entry, Full, Journal, Standing
-from drivers.agent.judge import Again, Attach, Facts, Go, Refusal, Verdict
-from drivers.agent.local import AboutTargets, Locals, Make, made
-from drivers.agent.orders import Orders
-from drivers.agent.own import Own, Reader, Secrets, tools
+from drivers.agent import protocol, sealing
+from drivers.agent.channels.channel import Channel, Lost
+from drivers.agent.duty import failpoints, judge
+from drivers.agent.duty.carry import Carrier, Do, Done, Job, no_room
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.errands import Errands
+from drivers.agent.duty.holding import Holding
+from drivers.agent.duty.journal import Entry, Full, Journal, Standing
+from drivers.agent.duty.judge import Again, Attach, Facts, Go, Refusal, Verdict
+from drivers.agent.duty.local import AboutTargets, Locals, Make, made
+from drivers.agent.duty.orders import Orders
+from drivers.agent.duty.own import Own, Reader, Secrets, tools
+from drivers.agent.duty.settings import Settings
+from drivers.agent.duty.trusting import Trusting
 from drivers.agent.protocol import (
     READS,
     VERSIONS,
@@ -46,8 +49,6 @@ from drivers.agent.protocol import (
     Verb,
     Welcome,
 )
-from drivers.agent.settings import Settings
-from drivers.agent.trusting import Trusting
 from drivers.errors import OutcomeUnknown, Refused
 from stickers.names import TargetId
 from stickers.redaction import Redactor

@@ -8,10 +8,10 @@ from typing import Final
 
 import anyio.to_thread
 
-from drivers.agent.carry import Done, Job
-from drivers.agent.clock import Clock, Span
-from drivers.agent.journal import Full, Journal, Trusted, Trusts
-from drivers.agent.own import Own, public_key
+from drivers.agent.duty.carry import Done, Job
+from drivers.agent.duty.clock import Clock, Span
+from drivers.agent.duty.journal import Full, Journal, Trusted, Trusts
+from drivers.agent.duty.own import Own, public_key
 from drivers.agent.protocol import Trust
 from drivers.errors import InvalidAction, Refused
 from stickers.signature import Keyring

@@ -13,10 +13,11 @@ from typing import Final
 import anyio
 import httpx2
 
-from drivers.agent import polls, protocol
-from drivers.agent.polls import LONGEST_WAIT, Line, Overrun, Poll, Polled
+from drivers.agent import protocol
+from drivers.agent.channels import polls
+from drivers.agent.channels.polls import LONGEST_WAIT, Line, Overrun, Poll, Polled
+from drivers.agent.channels.speaking import Lost, Proxy, Speaking, TurnedAway, welcome_in, written
 from drivers.agent.protocol import LARGEST_FRAME, FromAgent, Hello, Malformed, Turned, Welcome
-from drivers.agent.speaking import Lost, Proxy, Speaking, TurnedAway, welcome_in, written
 
 CONNECT_WITHIN: Final = 30.0  # seconds
 ANSWER_WITHIN: Final = 15.0  # beyond what the server was asked to wait

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from desired_state.model import Placement, Target
 from drivers import registry
-from drivers.agent import protocol, seen
-from drivers.agent.carry import Do, Done, Job
-from drivers.agent.journal import Full, Journal, Proven
-from drivers.agent.own import Secrets
+from drivers.agent import protocol
+from drivers.agent.duty import seen
+from drivers.agent.duty.carry import Do, Done, Job
+from drivers.agent.duty.journal import Full, Journal, Proven
+from drivers.agent.duty.own import Secrets
 from drivers.agent.protocol import Excerpt, Findings, Lines, Verb
 from drivers.contract import (
     Action,

@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.http11 import Response
 
 from drivers.agent import protocol
+from drivers.agent.channels.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, TurnedAway, welcome_in, written
 from drivers.agent.protocol import LARGEST_FRAME, FromAgent, Hello, Malformed, Turned, Welcome
-from drivers.agent.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, TurnedAway, welcome_in, written
 
 PATH: Final = "/agent/v1/channel"
 CONNECT_WITHIN: Final = 30.0  # seconds, for TCP, proxy, TLS and upgrade together: in a storm of thousands it takes long

@@ -48,8 +48,8 @@ class Proxy:
 
 
 class Speaking(ABC):
-    """A channel to one server; implements `drivers.agent.channel.Channel`. `heard` is when the server last said
-    something, by this machine's monotonic clock."""
+    """A channel to one server; implements `Channel`. `heard` is when the server last said something, by this machine's
+    monotonic clock."""
 
     def __init__(self, server: str) -> None:
         self.server, self.heard = server, time.monotonic()

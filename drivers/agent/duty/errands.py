@@ -19,9 +19,9 @@ import anyio
 import anyio.to_thread
 
 from drivers.agent import protocol
-from drivers.agent.carry import Do, Done, Job
+from drivers.agent.duty.carry import Do, Done, Job
+from drivers.agent.duty.settings import Settings, UploadTo
 from drivers.agent.protocol import Errand, Lines, Upload, UploadedFile, Verb
-from drivers.agent.settings import Settings, UploadTo
 from drivers.contract import Ended
 from drivers.contract import Errand as Program
 from drivers.errors import InvalidAction, OutcomeUnknown, Refused

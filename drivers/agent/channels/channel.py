@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import TaskGroup
 
+from drivers.agent.channels.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, TurnedAway
 from drivers.agent.protocol import Beat, FromAgent, FromServer, Hello, Malformed, Turned, Welcome
-from drivers.agent.speaking import Broken, Lost, NoWebSocket, Proxy, Speaking, TurnedAway
 
 __all__ = ["Channel", "Lost", "Proxy", "Way", "connected"]
 
@@ -229,10 +229,10 @@ class Keeper:
 
     async def _open(self, polls: bool, context: ssl.SSLContext) -> Speaking:
         if polls:
-            from drivers.agent.over_polls import open_polls  # HTTP clients are large, and seldom needed
+            from drivers.agent.channels.over_polls import open_polls  # HTTP clients are large, and seldom needed
 
             return open_polls(self._server, context, self._manner.proxy)
-        from drivers.agent.over_websocket import open_websocket
+        from drivers.agent.channels.over_websocket import open_websocket
 
         return await open_websocket(self._server, context, self._manner.proxy)
 

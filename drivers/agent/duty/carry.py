@@ -19,10 +19,11 @@ import anyio.to_thread
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from drivers.agent import failpoints, protocol
-from drivers.agent.clock import Clock
-from drivers.agent.journal import Entry, Full, Journal, Kept, State
-from drivers.agent.judge import BODIES, Work
+from drivers.agent import protocol
+from drivers.agent.duty import failpoints
+from drivers.agent.duty.clock import Clock
+from drivers.agent.duty.journal import Entry, Full, Journal, Kept, State
+from drivers.agent.duty.judge import BODIES, Work
 from drivers.agent.protocol import Answer, Code, Failure, Metrics, Priority, Result, Said, Task, Verb
 from drivers.contract import Action, Progress, Receipt, Step
 from drivers.errors import DriverError, OutcomeUnknown, Refused
