@@ -101,6 +101,7 @@ def test_sigterm_drains_and_leaves_the_workloads_serving(fleet: Fleet) -> None:
 
 def test_sighup_has_files_read_again_and_ends_nothing(fleet: Fleet) -> None:
     with daemon(fleet) as process:
+        fleet.wait("the first deployment", lambda: in_sync(fleet, "1.0.0"))  # not ended in its midst by the test's end
         process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
         assert process.poll() is None
