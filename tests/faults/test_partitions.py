@@ -1,5 +1,5 @@
-"""A host that is cut off in mid-deploy: its agent carries out what it has accepted, nobody else does it meanwhile, and what
-comes of it when the wire is whole again is what is declared by then."""
+"""A host that is cut off in mid-deploy: its agent carries out what it has accepted, nobody else does it meanwhile, and
+what comes of it when the wire is whole again is what is declared by then."""
 
 from __future__ import annotations
 
@@ -108,4 +108,4 @@ def test_a_host_that_was_declared_dead_meanwhile_is_heard_no_more(estate: Apart)
     estate.wire.heal()
     estate.wait("it to be turned away", lambda: "LOCKED" in estate.log(FAR))
     assert estate.verdicts()[FAR] == "unknown"
-    assert estate.ask("agent", "show", FAR)["agent"]["state"] == "locked"
+    assert {each["name"]: each["state"] for each in estate.ask("agent", "list")["agents"]}[FAR] == "locked"
