@@ -19,7 +19,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from drivers.agent.duty.settings import FILE, BadSettings, Settings, read
 
@@ -45,18 +45,41 @@ def version() -> str:
         return "0"
 
 
+EXITS: Final = """\
+examples:
+  holdfast-agent join https://holdfast.example.com:8444 --token-file -
+  holdfast-agent run
+  holdfast-agent status
+
+exit codes:
+  0   done; ended by SIGTERM
+  1   status: no agent runs
+  2   the settings, the token or the identity are not what they should be, or another agent has the state
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Ends the process with 0, or with 1 and a sentence."""
+    """Ends the process as `EXITS` tells."""
     asked = _parser().parse_args(arguments)
     try:
         settings = read(Path(asked.settings))
         asked.do(asked, settings)
     except BadSettings as error:
-        sys.exit(f"holdfast-agent: {error}")
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"holdfast-agent: {why}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="holdfast-agent", description="Carries out authorised tasks on this host.")
+    parser = argparse.ArgumentParser(
+        prog="holdfast-agent",
+        description="Carries out authorised tasks on this host.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"holdfast-agent {version()}")
     verbs = parser.add_subparsers(required=True, metavar="join|run|status")
     join = verbs.add_parser("join", help="become an agent of a server")
@@ -87,9 +110,9 @@ def _join(asked: argparse.Namespace, settings: Settings) -> None:
         token = sys.stdin.read() if asked.file == "-" else Path(asked.file).read_text()
         found = identity.join(asked.url, token, identity_of(settings), version=version(), proxy=settings.proxy)
     except OSError as error:
-        sys.exit(f"holdfast-agent: {error.filename}: {error.strerror}")
+        _refuse(f"{error.filename}: {error.strerror}")
     except identity.IdentityError as error:
-        sys.exit(f"holdfast-agent: {error.code}: {error}")
+        _refuse(f"{error} [{error.code}]")
     print(f"agent {found.name} of {found.installation} serves {', '.join(found.targets)}")
 
 
@@ -127,7 +150,7 @@ def _run(asked: argparse.Namespace, settings: Settings) -> None:
     try:
         trial = anyio.run(_Run(settings, asked.grace).serve)
     except (IdentityError, Taken, Full) as error:
-        sys.exit(f"holdfast-agent: {error}")
+        _refuse(str(error))
     if trial is not None and settings.upgrade is not None:
         from drivers.agent.duty import upgrade
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -24,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from desired_state import scalars, strict, translation
 from desired_state.findings import Notes
 from desired_state.secrets import GRAMMARS
+from drivers import registry
 from stickers import names
 
 FILE: Final = Path("/etc/holdfast-agent.yaml")
@@ -72,6 +74,15 @@ def _program(words: list[str]) -> list[str]:
 def _backend(text: str) -> str:
     if text not in LOCAL_BACKENDS:
         raise ValueError(f"expected one of {', '.join(LOCAL_BACKENDS)}")
+    return text
+
+
+def _kind(text: str) -> str:
+    known = registry.kinds()
+    if text not in known:
+        nearest = next(iter(get_close_matches(text, known, n=1, cutoff=0.5)), None)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        raise ValueError(f"expected one of {', '.join(known)}{hint}")
     return text
 
 
@@ -178,7 +189,9 @@ class Settings(Strict):
     apiVersion: Literal["holdfast/v1"] = "holdfast/v1"  # noqa: N815 - as it is written
     kind: Literal["Agent"] = "Agent"
     state: Absolute = STATE
-    kinds: list[Name] = Field(default_factory=list, description="runtimes that may be worked with here")
+    kinds: list[Annotated[str, AfterValidator(_kind)]] = Field(
+        default_factory=list, description="runtimes that may be worked with here"
+    )
     commands: dict[Name, Command] = Field(default_factory=dict)
     uploads: dict[Name, UploadTo] = Field(default_factory=dict)
     resolves: list[Annotated[str, AfterValidator(_backend)]] = Field(

@@ -205,13 +205,13 @@ async def test_it_stays_small_with_docker(here: Office, installed: Installed, tm
 
 async def test_who_has_not_joined_is_told_so(installed: Installed) -> None:
     done = await installed.call("run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert b"holdfast-agent join" in done.stderr
 
 
 async def test_settings_that_are_wrong_say_where(installed: Installed) -> None:
     installed.settings.write_text(SETTINGS.format(state="/s") + "uplods: {}\n")
     done = await installed.call("run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert b"agent.yaml:5:1" in done.stderr
     assert b"did you mean uploads" in done.stderr

@@ -93,3 +93,9 @@ def test_only_a_word_of_its_own_is_filled() -> None:
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("B",), ("a\n",), ("a\0",)])
 def test_an_argument_is_wholly_what_its_pattern_describes(arguments: tuple[str, ...]) -> None:
     assert Command(argv=["/bin/echo", "{0}"], arguments=["[a-z]+"]).refused(arguments) is not None
+
+
+def test_a_runtime_that_is_none_is_told_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "agent.yaml").write_text("kinds: [doker]\n")
+    with pytest.raises(BadSettings, match=r"agent\.yaml:1:9: kinds\[0\]: found 'doker'.*did you mean docker\?"):
+        read(tmp_path / "agent.yaml")
