@@ -9,13 +9,9 @@ whole: the new private key is on the disk before the keyring names it, and the o
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from api.problem import Problem
+from drivers import strongbox
 from stickers import digest, names
 from stickers.names import KeyId
 from stickers.signature import OF_INSTALLATION, Keyring, PublicKey, Signer, Statement, key_id
@@ -125,20 +122,20 @@ def _add_key(directory: Path, entries: Sequence[_Entry], allowed: tuple[str, ...
 
     private = Ed25519PrivateKey.generate()
     key = PublicKey(id=key_id(_public(private)), public=_public(private), subjects=allowed)
-    _write(_private(directory, key.id), _pem(private), mode=0o600)
+    strongbox.put(_private(directory, key.id), _pem(private))
     kept = [entry if entry.retired else _Entry(key=entry.key, created=entry.created, retired=now) for entry in entries]
     body = {"format": FORMAT, "keys": [entry.plain() for entry in (*kept, _Entry(key=key, created=now, retired=None))]}
-    _write(directory / KEYRING, json.dumps(body, indent=1).encode() + b"\n", mode=0o644)
+    strongbox.put(directory / KEYRING, json.dumps(body, indent=1).encode() + b"\n", mode=0o644)
     _sweep(directory, keep=key.id)
     return key
 
 
 def _sweep(directory: Path, keep: KeyId) -> None:
     """Delete every private key but the one that signs: retired ones, and what a run that was killed left."""
-    for path in (*directory.glob("*.pem"), *directory.glob(".new-*")):
+    for path in (*directory.glob("*.pem"), *directory.glob(f"{strongbox.BESIDE}*")):
         if path != _private(directory, keep):
             path.unlink()
-    _settle(directory)
+    strongbox.settle(directory)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -151,71 +148,25 @@ def _private(directory: Path, key: KeyId) -> Path:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """The directory, made when missing, for this process alone."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Problem("KEYS_UNREACHABLE", f"{directory}: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        _check_mode(directory, os.fstat(handle).st_mode, forbidden=0o022)
+    with _translated(), strongbox.alone(directory):
         yield
-    except OSError as error:
-        raise Problem("KEYS_UNREACHABLE", f"{error.filename or directory}: {error.strerror}") from None
-    finally:
-        os.close(handle)
 
 
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """The file with this content and mode, whole or not at all, and on the disk when this returns."""
-    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _settle(path.parent)
-
-
-def _settle(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except strongbox.Exposed as error:
+        raise Problem("KEYS_EXPOSED", str(error)) from None
+    except strongbox.Odd as error:
+        raise Problem("KEYS_DAMAGED", str(error)) from None
+    except strongbox.Unusable as error:
+        raise Problem("KEYS_UNREACHABLE", str(error)) from None
 
 
 def _read(path: Path, *, forbidden: int) -> bytes:
-    """The content of a regular file that others have none of the forbidden rights to."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        reason = "is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-        raise Problem("KEYS_UNREACHABLE", f"{path}: {reason}") from None
-    with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise _damaged(path, "expected a regular file")
-        _check_mode(path, mode, forbidden)
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise _damaged(path, f"more than {LARGEST} bytes")
-    return content
-
-
-def _check_mode(path: Path, mode: int, forbidden: int) -> None:
-    if mode & forbidden:
-        right = "read" if forbidden & 0o044 else "changed"
-        wanted = stat.S_IMODE(mode) & ~forbidden
-        raise Problem(
-            "KEYS_EXPOSED",
-            f"{path} can be {right} by others (mode {stat.S_IMODE(mode):04o}); chmod {wanted:04o} {path}",
-        )
+    with _translated():
+        return strongbox.get(path, forbidden=forbidden)
 
 
 def _check_there(directory: Path) -> None:
@@ -229,7 +180,8 @@ def _check_there(directory: Path) -> None:
 def _read_entries(directory: Path) -> tuple[_Entry, ...]:
     _check_there(directory)
     path = directory / KEYRING
-    _check_mode(directory, directory.stat().st_mode, forbidden=0o022)
+    with _translated():
+        strongbox.check_mode(directory, directory.stat().st_mode, forbidden=0o022)
     content = _read(path, forbidden=0o022)
     try:
         body = json.loads(content)

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from api.problem import Problem
-from drivers.agent.duty import strongbox
+from drivers import strongbox
 from reconciler.store.agents import Certificate, Wanted
 from stickers.names import InstallationId
 from stickers.signature import key_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
@@ -18,6 +17,7 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api import unix
 from api.actor import actor_of
 
 DRAIN_SECONDS: Final = 3  # a client that follows a log must not hold up the end of the daemon
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
 
 def on_socket(app: ASGIApp, path: Path) -> Server:
     """At the Unix socket of this path, mode 0600; the file is gone afterwards."""
-    return Server(_config(app, http=PeerProtocol), _unix(path))
+    return Server(_config(app, http=PeerProtocol), unix.listening(path, 0o600))
 
 
 def on_port(app: ASGIApp, host: str, port: int, *, certificate: Path | None = None, key: Path | None = None) -> Server:
@@ -147,27 +147,6 @@ def _bound(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listener.setblocking(False)
     return listener
-
-
-@contextmanager
-def _unix(path: Path) -> Iterator[socket.socket]:
-    """A Unix socket at the path, mode 0600 from its first instant; a socket left by a dead daemon is replaced."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            listener.bind(f"/proc/self/fd/{directory}/{path.name}")  # a deep path exceeds the 107 bytes of an address
-        finally:
-            os.close(directory)
-    finally:
-        os.umask(before)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)
 
 
 def _actor(peer: socket.socket) -> str:

@@ -25,6 +25,7 @@ from typing import Final
 import anyio
 import structlog
 
+from api import unix
 from api.problem import Problem
 from api.runtimes import ConnectionModels
 from api.signer import declared, ledger, policy
@@ -225,25 +226,12 @@ def _warn(may_ask: MayAsk) -> None:
 
 @contextlib.contextmanager
 def _bound(path: Path, group: str | None) -> Iterator[socket.socket]:
-    """A socket at the path, 0660 from its first instant; one that a dead signer left is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o117)
-    try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    """A socket at the path, 0660 from its first instant."""
+    with contextlib.ExitStack() as stack:
         try:
-            path.unlink(missing_ok=True)
-            listener.bind(f"/proc/self/fd/{directory}/{path.name}")  # a deep path exceeds the 107 bytes of an address
-        finally:
-            os.close(directory)
-        if group is not None:
-            os.chown(path, -1, _number(group, "group", lambda name: grp.getgrnam(name).gr_gid))
-    except OSError as error:
-        listener.close()
-        raise Problem("LISTEN_FAILED", f"{path} cannot be listened at: {error.strerror}") from None
-    finally:
-        os.umask(before)
-    try:
+            listener = stack.enter_context(unix.listening(path, 0o660))
+            if group is not None:
+                os.chown(path, -1, _number(group, "group", lambda name: grp.getgrnam(name).gr_gid))
+        except OSError as error:
+            raise Problem("LISTEN_FAILED", f"{path} cannot be listened at: {error.strerror}") from None
         yield listener
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)

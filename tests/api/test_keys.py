@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from api import keys
 from api.problem import Problem
+from drivers import strongbox
 from stickers.names import EnvironmentId
 from stickers.signature import OF_INSTALLATION, Forged, Statement
 
@@ -135,9 +136,9 @@ def test_a_rotation_killed_at_any_step_leaves_a_key_that_signs(
     class Killed(BaseException):
         pass
 
-    write = keys._write
+    write = strongbox.put
 
-    def dying_write(path: Path, content: bytes, *, mode: int) -> None:
+    def dying_write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         if (path.name == keys.KEYRING) is (killed_at == "keyring"):
             raise Killed
         write(path, content, mode=mode)
@@ -149,7 +150,7 @@ def test_a_rotation_killed_at_any_step_leaves_a_key_that_signs(
         if killed_at == "sweep":
             patched.setattr(keys, "_sweep", dying_sweep)
         else:
-            patched.setattr(keys, "_write", dying_write)
+            patched.setattr(strongbox, "put", dying_write)
         with pytest.raises(Killed):
             keys.rotate(home)
     keys.load_signer(home).sign(Statement.STICKER, PROD, {})

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from drivers.agent.duty import strongbox
+from drivers import strongbox
 from stickers import digest
 from stickers.names import AgentName, InstallationId, TargetId
 

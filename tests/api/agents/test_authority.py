@@ -195,7 +195,8 @@ async def _came_back(here: Office, who: Identity) -> Identity:
     """Its servers are where they are now."""
     from dataclasses import replace
 
-    from drivers.agent.duty import identity, strongbox
+    from drivers import strongbox
+    from drivers.agent.duty import identity
 
     moved = replace(Identity.load(who.directory), servers=tuple(here.servers))
     strongbox.put(who.directory / identity.FILE, identity._text(moved))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from drivers.agent.duty import identity, strongbox
+from drivers import strongbox
+from drivers.agent.duty import identity
 from drivers.agent.duty.identity import Identity, IdentityError, JoinToken
 from reconciler.store.records import AgentState
 from tests.api.agents.offices import Office, joined, listening, renewed

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from api.agents.door import Door
 from api.agents.switchboard import Switchboard
 from api.agents.tls import Tls
-from drivers.agent.duty import identity, strongbox
+from drivers import strongbox
+from drivers.agent.duty import identity
 from drivers.agent.duty.identity import AUTHORITY, JOIN, Identity, IdentityError
 from drivers.agent.protocol import Answer, Result
 from reconciler.store import agents

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,22 +31,6 @@ from tests.drivers.memory_bench import MemoryBench
 from tests.harness import virtual_time
 
 anyio_backend = virtual_time.backend()
-
-
-@pytest.fixture
-def bench() -> MemoryBench:
-    return MemoryBench()
-
-
-@pytest.fixture
-def stage(bench: MemoryBench) -> Stage:
-    return Stage(bench)
-
-
-@pytest.fixture
-async def scene(bench: MemoryBench, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with on(bench, tmp_path) as scene:
-        yield scene
 
 
 def started(bench: MemoryBench) -> int:

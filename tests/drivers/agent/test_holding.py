@@ -30,16 +30,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def bench() -> MemoryBench:
-    return MemoryBench()
-
-
-@pytest.fixture
-def stage(bench: MemoryBench) -> Stage:
-    return Stage(bench)
-
-
-@pytest.fixture
 async def scene(bench: MemoryBench, tmp_path: Path) -> AsyncIterator[Scene]:
     async with on(bench, tmp_path, clock=clock()) as scene:
         yield scene

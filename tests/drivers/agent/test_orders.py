@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 
 from desired_state.model import Target
 from drivers.agent import protocol
@@ -23,22 +22,6 @@ from tests.drivers.memory_bench import MemoryBench
 from tests.harness import virtual_time
 
 anyio_backend = virtual_time.backend()
-
-
-@pytest.fixture
-def bench() -> MemoryBench:
-    return MemoryBench()
-
-
-@pytest.fixture
-def stage(bench: MemoryBench) -> Stage:
-    return Stage(bench)
-
-
-@pytest.fixture
-async def scene(bench: MemoryBench, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with on(bench, tmp_path) as scene:
-        yield scene
 
 
 def observed(seen: Seen) -> Observation:

@@ -23,7 +23,11 @@ class Exposed(Exception):
 
 
 class Unusable(Exception):
-    """A file or directory that is not there, cannot be used, or is not what it should be."""
+    """A file or directory that is not there or cannot be used."""
+
+
+class Odd(Unusable):
+    """A file that is not what it should be."""
 
 
 @contextmanager
@@ -79,11 +83,11 @@ def get(path: Path, *, forbidden: int = 0o077) -> bytes:
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
-            raise Unusable(f"{path} is no regular file")
+            raise Odd(f"{path} is no regular file")
         check_mode(path, mode, forbidden)
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise Unusable(f"{path} has more than {LARGEST} bytes")
+        raise Odd(f"{path} has more than {LARGEST} bytes")
     return content
 
 
