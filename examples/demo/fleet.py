@@ -167,12 +167,23 @@ class Fleet:
         """End every workload, then its supervisor, by process id."""
         for target in self.ports:
             for place in self._places(target):
-                self._by_hand(place, "stop")
+                self._stop(place)
                 with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended by itself
                     os.kill(_pid(json.loads((place / "supervisor" / "pid").read_text())["supervisor"]), signal.SIGTERM)
 
     def _places(self, target: str) -> list[Path]:
-        return [found.parent for found in sorted(self.root(target).glob("*/*/supervisor"))]
+        return [found.parent for found in sorted(self.root(target).glob("*/*/releases"))]
+
+    def _stop(self, place: Path) -> None:
+        """Whoever was killed in the middle of a change holds the place for a moment more."""
+        for left in reversed(range(20)):
+            try:
+                self._by_hand(place, "stop")
+                return
+            except subprocess.CalledProcessError:
+                if not left:
+                    raise
+                time.sleep(0.5)
 
     def _by_hand(self, place: Path, verb: str) -> None:
         host = Path(__file__).parents[2] / "drivers" / "process" / "host.py"
