@@ -226,7 +226,10 @@ def test_limits_that_would_not_hold_are_told() -> None:
 
 
 async def test_an_engine_behind_something_else_is_not_sought_on_this_host(tmp_path: Path) -> None:
-    far = Connection.model_construct(via="ssh", engine=f"unix://{tmp_path}/none.sock", tls=None)
+    known = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    far = Connection(
+        via="ssh", host="far", user="somebody", agent=True, known_hosts=(known,), engine=f"unix://{tmp_path}/none.sock"
+    )
 
     class Answering:
         connection = far
