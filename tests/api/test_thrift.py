@@ -62,7 +62,7 @@ def test_of_a_small_fleet_nothing_is_kept_from_the_collector() -> None:
     before = gc.get_freeze_count()
     if len(gc.get_objects(generation=2)) <= thrift.LARGE:
         thrift.settle()
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() <= before  # what was kept from it by others may go meanwhile
 
 
 @pytest.mark.skipif(not hasattr(thrift._libc(), "malloc_trim"), reason="another C library")

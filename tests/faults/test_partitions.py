@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,20 +51,23 @@ class Apart(Estate):
         found: dict[str, Any] = self.ask("job", "list", "staging")["jobs"][0]
         return found
 
-    def cut_in_mid_deploy(self, release: str) -> None:
-        """What it wears is marked in transit, and not proven yet."""
+    def cut_in_mid_deploy(self) -> tuple[str, str]:
+        """What it wears is marked in transit, and not proven yet. The release it had, and the one it is to have."""
+        had = self.releases["staging"]
+        wanted = "1.0.0" if had == "1.1.0" else "1.1.0"
         before = self.sticker(FAR)
-        self.released(release)
+        self.released(wanted)
         self.wait("the deployment to have begun there", lambda: self.sticker(FAR) != before)
         self.wire.cut()
+        return had, wanted
 
 
-@pytest.fixture(scope="module")
-def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+@pytest.fixture
+def estate(tmp_path: Path) -> Iterator[Apart]:
     try:
         with namespace() as wire:
             made = Apart(
-                tmp_path_factory.mktemp("apart"),
+                tmp_path / "apart",
                 environments={"staging": 2},
                 listen=wire.here,
                 called=wire.here,
@@ -79,32 +83,32 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
 
 def test_who_is_cut_off_in_mid_deploy_finishes_and_nobody_does_it_again(estate: Apart) -> None:
     signed = len(estate.deployments(FAR))
-    estate.cut_in_mid_deploy("1.1.0")
-    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith("shop 1.1.0 "))
+    had, wanted = estate.cut_in_mid_deploy()
+    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith(f"shop {wanted} "))
     estate.wait("it to be unknown", lambda: estate.verdicts().get(FAR) == "unknown")
     assert estate.job()["state"] == "running", "the job waits for what it has sent"
-    assert estate.serves(NEAR).startswith("shop 1.0.0 "), "the next wave waits for the one before"
+    assert estate.serves(NEAR).startswith(f"shop {had} "), "the next wave waits for the one before"
     estate.wire.heal()
-    estate.wait("peace", lambda: estate.in_sync("1.1.0"))
+    estate.wait("peace", lambda: estate.in_sync(wanted))
     assert estate.job()["state"] == "completed"
     assert len(estate.deployments(FAR)) == signed + 1, "it was done by the one task that it had"
 
 
 def test_what_is_taken_back_meanwhile_is_undone_by_what_is_declared_then(estate: Apart) -> None:
-    estate.cut_in_mid_deploy("1.0.0")
+    had, _ = estate.cut_in_mid_deploy()
     cancelled = estate.job()["id"]
     estate.ask("job", "cancel", cancelled)
-    estate.declare("staging", "1.1.0")
+    estate.declare("staging", had)
     estate.wire.heal()
-    estate.wait("peace under what is declared", lambda: estate.in_sync("1.1.0"))
+    estate.wait("peace under what is declared", lambda: estate.in_sync(had))
     jobs = {job["id"]: job["state"] for job in estate.ask("job", "list", "staging")["jobs"]}
     assert jobs[cancelled] == "cancelled"
 
 
 def test_a_host_that_was_declared_dead_meanwhile_is_heard_no_more(estate: Apart) -> None:
-    estate.cut_in_mid_deploy("1.0.0")
+    _, wanted = estate.cut_in_mid_deploy()
     estate.ask("agent", "declare-dead", FAR)
-    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith("shop 1.0.0 "))
+    estate.wait("the agent to finish alone", lambda: estate.serves(FAR).startswith(f"shop {wanted} "))
     estate.wire.heal()
     estate.wait("it to be turned away", lambda: "LOCKED" in estate.log(FAR))
     assert estate.verdicts()[FAR] == "unknown"
