@@ -144,6 +144,13 @@ class Deploy:
     def id(self) -> PlacementId:
         return self.placement.id
 
+    @property
+    def only_labels(self) -> bool:
+        """Whether it replaces what is there by the same, which leaves it as it is."""
+        if self.anew or self.replaces is None:
+            return False
+        return (self.replaces.artifact, self.replaces.configuration) == self.placement.content
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
@@ -189,6 +196,11 @@ class Action:
     deadline: timedelta
     rendered: tuple[Rendered, ...] = ()
     back: bool = False
+
+    @property
+    def only_labels(self) -> bool:
+        """Whether all of it leaves workloads as they are."""
+        return all(isinstance(change, Deploy) and change.only_labels for change in self.changes)
 
 
 class Result(StrEnum):

@@ -26,12 +26,12 @@ from api.agents.tls import Tls
 from api.http.address import is_loopback, split
 from api.problem import Problem
 from api.settings import Settings
-from desired_state.model import Target
+from desired_state.model import Placement, Target
 from drivers.agent import protocol
 from drivers.agent.asking import Asking, Wanted
 from drivers.agent.driver import over_agents
 from drivers.agent.protocol import READS, Answer, Hold, Result, Verb
-from drivers.contract import Driver, Tools
+from drivers.contract import Driver, Look, Tools
 from drivers.registry import DriverClass
 from reconciler.events import Sink
 from reconciler.store import environments, evidence, leases
@@ -39,6 +39,7 @@ from reconciler.store.records import EvidenceRow
 from reconciler.store.store import Store
 from stickers import digest
 from stickers.names import EvidenceId, TargetId
+from stickers.observation import Observation
 from stickers.signature import Statement, unverified_payload
 
 WITHIN: Final = timedelta(minutes=10)  # for what a person asks of an agent
@@ -120,11 +121,24 @@ class Station:
         await self.ask(target, Verb.HOLD, Hold(seconds=int(span.total_seconds())), object)
         return self.switchboard.serving(target).agent
 
+    async def inspect(self, target: TargetId) -> Observation:
+        """The target as its agent sees it now, health asked as it is declared."""
+        known = await self._means.store.read(lambda c: _known(c, target))
+        look = Look(target=known.target, placements=known.placements)
+        return await self._ask(known, Verb.HEALTH_CHECK, look, Observation)
+
     async def ask(self, target: TargetId, verb: Verb, body: object, answer: type[T]) -> T:
-        """Under the fence of whoever holds the target's environment."""
-        record, fence = await self._means.store.read(lambda c: _known(c, target))
+        return await self._ask(await self._means.store.read(lambda c: _known(c, target)), verb, body, answer)
+
+    async def _ask(self, known: _Known, verb: Verb, body: object, answer: type[T]) -> T:
+        """What changes something comes under the fence of whoever holds the target's environment."""
         wanted = Wanted(
-            target=record, verb=verb, body=protocol.body(body), fence=fence, began_within=WITHIN, within=WITHIN
+            target=known.target,
+            verb=verb,
+            body=protocol.body(body),
+            fence=0 if verb in READS else known.fence,
+            began_within=WITHIN,
+            within=WITHIN,
         )
         return await self._asking.ask(wanted, answer)
 
@@ -172,13 +186,22 @@ class Station:
         return Tls(self._means.authority, list(names), self._means.now, lambda: self._means.roll.retired)
 
 
-def _known(c: Connection, target: TargetId) -> tuple[Target, int]:
-    """The target as it was last declared, and the fence of its environment."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A target as it was last declared, what is declared there now, and the fence of its environment."""
+
+    target: Target
+    placements: tuple[Placement, ...]
+    fence: int
+
+
+def _known(c: Connection, target: TargetId) -> _Known:
     for row in environments.all(c):
         desired = environments.desired(c, row.id)
         declared = desired.target_of.get(target) if desired else None
         found = declared or next((one for one in environments.known_targets(c, row.id) if one.id == target), None)
         if found is not None:
             lease = leases.load(c, row.id)
-            return found, lease.token if lease else 0
+            placements = desired.by_target.get(target, ()) if desired else ()
+            return _Known(target=found, placements=placements, fence=lease.token if lease else 0)
     raise Problem("NO_TARGET", f"there is no target {target}")

@@ -22,8 +22,8 @@ def invite(settings: Settings, given: Namespace) -> int:
     if given.output == "json":
         show.as_json(answer)
         return OK
-    print(answer["run"])
-    print(f"{show.clean(answer['message'])}; run that on the host", file=sys.stderr)
+    print(answer["token"])
+    print(f"{show.clean(answer['message'])}: give it to `{answer['run']}` on the host", file=sys.stderr)
     return OK
 
 
@@ -190,6 +190,23 @@ def _file(text: str) -> tuple[str, dict[str, Any]]:
     name = name or Path(place).name
     plain = {"path": name, "content": base64.b64encode(content).decode(), "digest": digest.of_bytes(content)}
     return name, plain
+
+
+def upgrade(settings: Settings, given: Namespace) -> int:
+    asked = {"name": given.name, "artifact": given.artifact, "version": given.version}
+    return _told(given, client.ask(settings, "agent_upgrade", **asked))
+
+
+def inspect(settings: Settings, given: Namespace) -> int:
+    answer = client.ask(settings, "agent_inspect", target=given.target)
+    if given.output == "json":
+        show.as_json(answer)
+    elif answer["unseen"]:
+        print(f"{show.clean(answer['target'])} cannot be seen by its agent: {show.clean(answer['unseen'])}")
+    else:
+        told = ("component", "state", "health", "detail", "artifact")
+        show.columns(told, (tuple(show.clean(one[name]) for name in told) for one in answer["seen"]))
+    return FAILED if answer["unseen"] else OK
 
 
 def trust(settings: Settings, given: Namespace) -> int:

@@ -853,6 +853,29 @@ COMMANDS: Final = (
         ((OK, "all of them are there"), (ERROR, "nobody lets it, or no agent; none is there")),
     ),
     Command(
+        ("agent", "inspect"),
+        "Have a target's agent look at it now, and ask its health checks once.",
+        "api.cli.agents:inspect",
+        (TARGET,),
+        ("holdfast agent inspect web-1",),
+        ((OK, "shown"), (FAILED, "its agent cannot see it; says why"), (ERROR, "nobody lets it, or no agent")),
+        detail="Nothing is changed, and nothing is recorded. The signer's policy has to let health-check.",
+    ),
+    Command(
+        ("agent", "upgrade"),
+        "Have an agent take another version's place, and take its own again where that does not report.",
+        "api.cli.agents:upgrade",
+        (
+            AGENT,
+            option("artifact", metavar="ARTIFACT", help="repository@sha256:…, with the program holdfast-agent in it"),
+            option("--version", required=True, metavar="V", help="what the new one is called"),
+        ),
+        ("holdfast agent upgrade web-1 registry.example.com/holdfast/agent@sha256:… --version 0.2.0",),
+        ((OK, "the new one has reported"), (ERROR, "nobody lets it, no agent, or it was undone; says why")),
+        detail="The signer's policy (verb upgrade, repositories) and the host's own settings (upgrade) both have to\n"
+        "let it.",
+    ),
+    Command(
         ("agent", "trust"),
         "Have every agent believe the key that `holdfast signer rotate` has made.",
         "api.cli.agents:trust",

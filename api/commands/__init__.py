@@ -94,6 +94,8 @@ COMMANDS: Mapping[str, Command] = {
     "agent_hold": agents.hold,
     "agent_run": errands.run,
     "agent_upload": errands.upload,
+    "agent_upgrade": errands.upgrade,
+    "agent_inspect": errands.inspect,
     "agent_trust": errands.trust,
     "authority": agents.authority,
     "authority_rotate": agents.rotate,

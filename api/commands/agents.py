@@ -165,7 +165,7 @@ async def invite(house: House, given: Given) -> Events:
             "token": str(token),
             "expires_at": row.expires_at,
             "url": office.url or None,
-            "run": f"holdfast-agent join {url} --token {token}",
+            "run": f"holdfast-agent join {url} --token-file -",
             "message": f"agent {name} can join until {row.expires_at:%H:%M:%S} UTC, once",
         }
     }

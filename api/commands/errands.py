@@ -11,13 +11,14 @@ from sqlalchemy import Connection
 from api.commands.given import Given
 from api.house import House
 from api.problem import Problem
-from drivers.agent.protocol import Errand, Lines, Malformed, Trust, Upload, UploadedFile, Verb, from_plain
+from drivers.agent.protocol import Errand, Lines, Malformed, Trust, Upgrade, Upload, UploadedFile, Verb, from_plain
 from drivers.contract import Ended
 from drivers.errors import DriverError
 from reconciler.store import agents, audit
 from reconciler.store.agents import SPEAKING
 from stickers import names
-from stickers.names import TargetId
+from stickers.names import Artifact, TargetId
+from stickers.observation import Workload
 
 if TYPE_CHECKING:
     from api.agents.station import Station
@@ -45,6 +46,42 @@ async def upload(house: House, given: Given) -> Events:
     await _audited(house, given, "agent.upload", target, said)
     lines = await station.ask(target, Verb.UPLOAD_FILES, Upload(name=name, files=files), Lines)
     yield {"result": {"target": target, "name": name, "files": list(lines.lines)}}
+
+
+async def inspect(house: House, given: Given) -> Events:
+    """A target as its agent sees it now. Nothing is recorded: what is decided is decided by the turns' own looks."""
+    target, station = given.target(), _station(house)
+    found = await station.inspect(target)
+    seen = [_workload(one.component, one.workload) for one in found.standings if one.workload is not None]
+    yield {"result": {"target": target, "unseen": found.unseen, "seen": seen}}
+
+
+def _workload(component: str, workload: Workload) -> dict[str, str]:
+    return {
+        "component": component,
+        "state": workload.state.value,
+        "health": workload.health.state.value,
+        "detail": workload.health.detail,
+        "artifact": workload.artifact or "",
+        "instance": workload.instance,
+    }
+
+
+async def upgrade(house: House, given: Given) -> Events:
+    """The agent by another version of itself. Answered when that has reported; `REFUSED` when it was undone."""
+    name, version, station = given.text("name"), given.text("version"), _station(house)
+    try:
+        artifact = Artifact.parse(given.text("artifact"))
+    except names.InvalidName as error:
+        raise Problem("BAD_ARGUMENT", f"artifact: {error}") from None
+    target = (await house.store.read(_serving)).get(name)
+    if target is None:
+        raise Problem("NO_AGENT", f"there is no agent {name[:80]} that may speak and holds a target")
+    await _audited(house, given, "agent.upgrade", name, {"artifact": str(artifact), "version": version})
+    said = Upgrade(artifact=str(artifact), version=version)
+    reported = await station.ask(target, Verb.UPGRADE, said, str)
+    told = {"agent": name, "artifact": str(artifact), "version": reported}
+    yield {"result": told | {"message": f"agent {name} is version {reported} now"}}
 
 
 async def trust(house: House, given: Given) -> Events:

@@ -91,6 +91,8 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "agent_hold": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
     "agent_run": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
     "agent_upload": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
+    "agent_upgrade": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
+    "agent_inspect": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
     "agent_trust": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
     "authority": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),
     "authority_rotate": Right(Verb.AGENT_ADMIN, Where.INSTALLATION),

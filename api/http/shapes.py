@@ -552,7 +552,7 @@ class AgentInvited(Agent):
     token: str = Field(description="shown this once")
     expires_at: datetime
     url: str | None
-    run: str = Field(description="what to run on the host")
+    run: str = Field(description="what to run on the host, and to give the token to")
     message: str
 
 
@@ -575,6 +575,28 @@ class CommandEnded(BaseModel):
     exit_code: int | None
     why: str
     said: str
+
+
+class AgentUpgraded(BaseModel):
+    agent: str
+    artifact: str
+    version: str
+    message: str
+
+
+class SeenByAgent(BaseModel):
+    component: str
+    state: str
+    health: str
+    detail: str
+    artifact: str
+    instance: str
+
+
+class Inspected(BaseModel):
+    target: str
+    unseen: str | None = Field(description="why nothing is known; then the rest is empty")
+    seen: list[SeenByAgent]
 
 
 class FilesUploaded(BaseModel):
@@ -688,6 +710,11 @@ class HoldAsked(Asked):
 class CommandAsked(Asked):
     name: str = Field(min_length=1, max_length=63, description="as the host's settings name it")
     arguments: list[str] = Field(default_factory=list, max_length=100)
+
+
+class UpgradeAsked(Asked):
+    artifact: str = Field(max_length=1000, description="repository@sha256:…, which the host's settings have to name")
+    version: str = Field(min_length=1, max_length=80, description="what the new one is called")
 
 
 class FileAsked(Asked):

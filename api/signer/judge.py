@@ -168,7 +168,7 @@ def _action_fits(asked: _Asked, facts: Facts) -> Refusal | None:
         return Refusal(code="TOO_LONG", sentence=f"an action may take {LONGEST}, and no longer than its task")
     if action.rendered:
         return Refusal(code="RENDERED", sentence="files are rendered on the host, none are signed")
-    if task.verb is Verb.WRITE_STICKER and not all(_labels(change) for change in action.changes):
+    if task.verb is Verb.WRITE_STICKER and not action.only_labels:
         return Refusal(code="VERB", sentence="write-sticker changes nothing but the sticker, and this would")
     return None
 
@@ -256,12 +256,6 @@ def _undeclared(sentence: str) -> Refusal:
 
 def _wild(sentence: str) -> Refusal:
     return Refusal(code="UNDECLARED", sentence=f"{sentence}: that is signed only where the policy names documents")
-
-
-def _labels(change: Change) -> bool:
-    if not isinstance(change, Deploy) or change.anew or change.replaces is None:
-        return False
-    return (change.replaces.artifact, change.replaces.configuration) == change.placement.content
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------

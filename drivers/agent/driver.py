@@ -306,14 +306,7 @@ class _RendersNothing:
 def _verb(action: Action) -> Verb:
     if action.back:
         return Verb.ROLLBACK
-    return Verb.WRITE_STICKER if all(_labels(change) for change in action.changes) else Verb.DEPLOY
-
-
-def _labels(change: Change) -> bool:
-    """Whether it replaces what is there by the same, which leaves it as it is."""
-    if not isinstance(change, Deploy) or change.anew or change.replaces is None:
-        return False
-    return (change.replaces.artifact, change.replaces.configuration) == change.placement.content
+    return Verb.WRITE_STICKER if action.only_labels else Verb.DEPLOY
 
 
 def references(value: object) -> Iterator[SecretRef]:

@@ -60,12 +60,16 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ends the process as `EXITS` tells."""
-    asked = _parser().parse_args(arguments)
+    asked = parsed(arguments)
     try:
         settings = read(Path(asked.settings))
         asked.do(asked, settings)
     except BadSettings as error:
         _refuse(str(error))
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    return _parser().parse_args(arguments)
 
 
 def _refuse(why: str) -> NoReturn:

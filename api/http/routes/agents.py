@@ -77,6 +77,11 @@ def _standing(router: APIRouter, house: House) -> None:
         """Answer for it that nothing runs on its host any more: others take over, and it is fenced off."""
         return await shown(house, request, "agent_declare_dead", name=name)
 
+    @router.post("/agents/{name}/upgrade", response_model=shapes.AgentUpgraded, dependencies=KEEPERS)
+    async def upgrade(name: AgentName, request: Request, asked: shapes.UpgradeAsked) -> Response:
+        """Have it take another version's place. Answered when that has reported, or was undone."""
+        return await shown(house, request, "agent_upgrade", name=name, **asked.model_dump())
+
 
 def _rights(router: APIRouter, house: House) -> None:
     @router.post("/agents/{name}/kinds", response_model=shapes.AgentMoved, dependencies=KEEPERS)
@@ -116,6 +121,11 @@ def _targets(router: APIRouter, house: House) -> None:
     async def run(project: Project, target: TargetName, request: Request, asked: shapes.CommandAsked) -> Response:
         """Run a command that the target's host has given a name, through its agent."""
         return await shown(house, request, "agent_run", target=f"{project}/{target}", **asked.model_dump())
+
+    @router.post(TARGET + "/inspect", response_model=shapes.Inspected, dependencies=KEEPERS)
+    async def inspect(project: Project, target: TargetName, request: Request) -> Response:
+        """Have the target's agent look at it now, and ask its health checks once."""
+        return await shown(house, request, "agent_inspect", target=f"{project}/{target}")
 
     @router.post(TARGET + "/upload", response_model=shapes.FilesUploaded, dependencies=KEEPERS)
     async def upload(project: Project, target: TargetName, request: Request, asked: shapes.UploadAsked) -> Response:

@@ -33,10 +33,12 @@ documents: {{directory: {documents}}}
 rules:
   - name: staging
     environments: [default/staging]
-    verbs: [deploy, rollback, write-sticker, inspect, read-log, examine, execute-command, upload-files, hold, trust]
+    verbs: [deploy, rollback, write-sticker, inspect, health-check, read-log, examine, execute-command, upload-files,
+            hold, trust]
     commands: [greet]
     uploads: [pages]
     hold: 1h
+  - {{name: agents, environments: [default/staging], verbs: [upgrade], repositories: [demo.invalid/agent]}}
 """
 HOST = """\
 state: {state}
@@ -46,6 +48,7 @@ commands:
   reboot: {{argv: [/bin/echo, "this host lets it, and the signer does not"]}}
 uploads:
   pages: {{directory: {pages}}}
+upgrade: {{directory: {versions}, repository: demo.invalid/agent, artifacts: "oci:{artifacts}", within: 60s}}
 """
 STARTS = 30.0  # seconds
 
@@ -138,7 +141,9 @@ class Estate(BuiltHere):
     def join(self, agent: str) -> None:
         """As an operator and a host do it."""
         settings = self.home / f"{agent}.yaml"
-        settings.write_text(HOST.format(state=self.home / "agents" / agent, pages=self.pages))
+        here = {"state": self.home / "agents" / agent, "pages": self.pages}
+        here |= {"versions": self.home / "versions" / agent, "artifacts": self.home / "artifacts"}
+        settings.write_text(HOST.format(**here))
         token = self.home / f"{agent}.token"
         token.touch(mode=0o600)
         asked = {"name": agent, "targets": [agent], "kinds": ["process"], "shared": False}

@@ -22,6 +22,7 @@ from api.people.principal import Grant, Principal, Verb
 from api.problem import Problem
 from api.settings import Settings
 from api.wiring import built
+from drivers.agent import host
 from drivers.agent.duty.identity import JoinToken
 from reconciler.store import agents, audit
 from reconciler.store.agents import Heard, Invite, Keys
@@ -68,7 +69,8 @@ async def test_an_invitation_is_a_token_that_names_authority_and_signer(house: H
     assert house.agents is not None
     assert token.authority == house.agents.authority.fingerprint
     assert token.signer == hashlib.sha256(bytes.fromhex(SIGNER)).hexdigest()
-    assert answer["run"] == f"holdfast-agent join https://holdfast.test:8421 --token {token}"
+    assert host.parsed(shlex.split(answer["run"])[1:]).file == "-"
+    assert answer["run"] == "holdfast-agent join https://holdfast.test:8421 --token-file -"
     assert (answer["state"], answer["targets"], answer["granted"]) == ("invited", ["default/t1"], ["docker"])
     assert answer["expires_at"] - house.now() < timedelta(minutes=15)
     assert "tokens" not in json.dumps(await ask(house, "agents"), default=str)
@@ -262,7 +264,8 @@ def test_the_command_line_from_the_invitation_to_the_end(
     code, out, _ = run(settings, "agent list", capsys)
     assert (code, "holdfast agent invite" in out) == (0, True)
     code, out, err = run(settings, "agent invite web-1 --target t1 --kind docker", capsys)
-    assert (code, out.startswith("holdfast-agent join https://HOST:PORT --token holdfast-join:")) == (0, True)
+    assert (code, out.startswith("holdfast-join:"), out.count("\n")) == (0, True, 1)
+    assert "`holdfast-agent join https://HOST:PORT --token-file -` on the host" in err
     assert "can join until" in err
     code, out, _ = run(settings, "agent list", capsys)
     assert (code, "web-1" in out, "invited" in out, "default/t1" in out) == (0, True, True, True)
