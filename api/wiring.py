@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
@@ -36,7 +36,7 @@ from drivers.hooks import Runner
 from drivers.secrets.resolver import Resolver
 from reconciler import bell
 from reconciler.daemon import Parts, Reconciler
-from reconciler.events import Event, Sink, to_all
+from reconciler.events import Sink, to_all
 from reconciler.means import Limits
 from reconciler.store import agents as agent_rows
 from reconciler.store import installations, listening, replicas
@@ -60,27 +60,52 @@ def utc() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ground:
+    """What the rest of a house stands on; open for as long as the house is."""
+
+    settings: Settings
+    place: Place
+    store: Store
+    key: KeyId
+    keyring: Keyring
+    tools: Tools
+    drivers: Drivers
+    redactor: Redactor
+    traced: Traces | None
+
+
 @asynccontextmanager
 async def built(settings: Settings) -> AsyncIterator[House]:
     """The house, its store open and locked; nothing runs in it yet."""
-    redactor = Redactor()
     declared = sources.read(settings)
+    async with _ground(settings) as ground:
+        house = _house(ground, declared)
+        if house.agents is not None:
+            await house.agents.roll.refresh()  # what agents signed is believed from the first look on
+        yield house
+
+
+@asynccontextmanager
+async def _ground(settings: Settings) -> AsyncIterator[_Ground]:
+    redactor = Redactor()
     logging.configure(settings, redactor)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer, keyring = keys.load_signer(settings.keys), keys.load_keyring(settings.keys)
-    place = Place(settings.state)
-    try:
-        store = await Store.open(settings.database_url, now=utc, patience=_patience(settings))
-    except StoreError as error:
-        place.release()
-        raise Problem(error.code, str(error)) from None
-    try:
+    async with AsyncExitStack() as stack:
+        place = Place(settings.state)
+        stack.callback(place.release)
+        try:
+            store = await Store.open(settings.database_url, now=utc, patience=_patience(settings))
+        except StoreError as error:
+            raise Problem(error.code, str(error)) from None
+        stack.push_async_callback(store.aclose)
         await _same_keys(store, keyring)
         proposed = InstallationId(secrets.token_hex(4))
-        installation = await store.write(lambda c: installations.settle(c, proposed, utc()))
         resolver = Resolver(redactor)
+        stack.push_async_callback(resolver.aclose)
         tools = Tools(
-            installation=installation,
+            installation=await store.write(lambda c: installations.settle(c, proposed, utc())),
             sign=signer.sign,
             read=_reader(keyring),
             now=utc,
@@ -89,20 +114,18 @@ async def built(settings: Settings) -> AsyncIterator[House]:
             hooks_at=frozenset(Where) if settings.hooks == "on" else frozenset({Where.TARGET}),
         )
         drivers = Drivers(tools)
-        try:
-            with _traced(settings) as traced:
-                house = _house(
-                    settings, declared, store, drivers, tools, keyring, redactor, traced, place, signer.key.id
-                )
-                if house.agents is not None:
-                    await house.agents.roll.refresh()  # what agents signed is believed from the first look on
-                yield house
-        finally:
-            await drivers.aclose()
-            await resolver.aclose()
-    finally:
-        await store.aclose()
-        place.release()
+        stack.push_async_callback(drivers.aclose)
+        yield _Ground(
+            settings=settings,
+            place=place,
+            store=store,
+            key=signer.key.id,
+            keyring=keyring,
+            tools=tools,
+            drivers=drivers,
+            redactor=redactor,
+            traced=stack.enter_context(_traced(settings)),
+        )
 
 
 def _patience(settings: Settings) -> float:
@@ -156,119 +179,120 @@ def _replicas(settings: Settings, store: Store, sink: Sink) -> bell.Bell | None:
     return bell.Bell(store, lambda: listening.heard(address), sink=sink, random=Random())  # noqa: S311  # pauses
 
 
-def _house(
-    settings: Settings,
-    declared: dict[str, Source],
-    store: Store,
-    drivers: Drivers,
-    tools: Tools,
-    keyring: Keyring,
-    redactor: Redactor,
-    traced: Traces | None,
-    place: Place,
-    key: KeyId,
-) -> House:
+def _house(ground: _Ground, declared: dict[str, Source]) -> House:
+    settings, store, tools = ground.settings, ground.store, ground.tools
     told, metrics, thrift = Bell(), Metrics(), Thrift()
-
-    def rung(event: Event) -> None:
-        told.ring()
-
-    def again() -> Keyring:
-        return merged(keys.load_keyring(settings.keys), agents.roll.keys)
-
-    def overheard(word: str) -> None:
-        if word in (agent_rows.WORD, bell.EVERYTHING):
-            agents.roll.nudge()
-
-    sink = to_all(logging.write, metrics, thrift, *([traced] if traced else []), rung)
-    agents = _agents(settings, store, tools, keyring, sink, place.name)
-    station = _station(settings, store, agents, sink)
-    if station is not None:
-        drivers.serve(station.driver)
-        agents = replace(agents, hold=station.hold)
-
-    parts = Parts(
-        store=store,
-        drivers=drivers,
-        tools=tools,
-        keyring=keyring,
-        holder=f"{tools.installation}@{place.name}",
-        sources=sources.followed(declared, settings, store, tools.secret),
-        load=_load,
-        sink=sink,
-        limits=Limits(actions=settings.concurrency),
-        ttl=timedelta(seconds=settings.lease_seconds),
-        bell=_replicas(settings, store, logging.write),
-        role=Role(settings.role),
-        tell=act.told,
-        version=version("holdfast"),
-        key=key,
-        keys_again=again,
-        overheard=overheard,
-        agents=station.at.url if station is not None else "",
+    sink = to_all(
+        logging.write, metrics, thrift, *([ground.traced] if ground.traced else []), lambda event: told.ring()
     )
-    reconciler = Reconciler(parts)
-
-    def believes(_: Sequence[PublicKey]) -> None:
-        keyring.keys = again().keys
-        reconciler.believe(keyring)
-
-    agents.roll.believes = believes
-    agents.roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
+    agents = _agents(ground, sink)
+    station = _station(ground, agents, sink)
+    if station is not None:
+        ground.drivers.serve(station.driver)
+        agents = replace(agents, hold=station.hold)
+    trust = _Trust(ground, agents.roll)
+    reconciler = Reconciler(
+        Parts(
+            store=store,
+            drivers=ground.drivers,
+            tools=tools,
+            keyring=ground.keyring,
+            holder=f"{tools.installation}@{ground.place.name}",
+            sources=sources.followed(declared, settings, store, tools.secret),
+            load=_load,
+            sink=sink,
+            limits=Limits(actions=settings.concurrency),
+            ttl=timedelta(seconds=settings.lease_seconds),
+            bell=_replicas(settings, store, logging.write),
+            role=Role(settings.role),
+            tell=act.told,
+            version=version("holdfast"),
+            key=ground.key,
+            keys_again=trust.again,
+            overheard=trust.overheard,
+            agents=station.at.url if station is not None else "",
+        )
+    )
+    trust.kept_by(reconciler)
     return House(
         settings=settings,
         installation=tools.installation,
         store=store,
         reconciler=reconciler,
-        drivers=drivers,
-        keyring=keyring,
+        drivers=ground.drivers,
+        keyring=ground.keyring,
         sign=tools.sign,
-        redactor=redactor,
+        redactor=ground.redactor,
         secret=tools.secret,
         sources=declared,
         now=utc,
         bell=told,
         metrics=metrics,
         thrift=thrift,
-        tracing=traced,
+        tracing=ground.traced,
         agents=agents,
         station=station,
     )
 
 
-def _agents(settings: Settings, store: Store, tools: Tools, keyring: Keyring, sink: Sink, place: str) -> Agents:
+class _Trust:
+    """Whose signatures are believed: the installation's own keys, and those of the agents on its roll."""
+
+    def __init__(self, ground: _Ground, roll: Enrolled) -> None:
+        self._directory, self._keyring, self._roll = ground.settings.keys, ground.keyring, roll
+
+    def again(self) -> Keyring:
+        return merged(keys.load_keyring(self._directory), self._roll.keys)
+
+    def overheard(self, word: str) -> None:
+        if word in (agent_rows.WORD, bell.EVERYTHING):
+            self._roll.nudge()
+
+    def kept_by(self, reconciler: Reconciler) -> None:
+        """From here on a change of the roll reaches whoever verifies."""
+
+        def believes(_: Sequence[PublicKey]) -> None:
+            self._keyring.keys = self.again().keys
+            reconciler.believe(self._keyring)
+
+        self._roll.believes = believes
+        self._roll.elsewhere = lambda: [other.agents for other in reconciler.live if other.agents]
+
+
+def _agents(ground: _Ground, sink: Sink) -> Agents:
     """Who is on the roll is read when the house is built, and again while it is open."""
 
     def installations_own() -> list[PublicKey]:
         others = {key.id for key in roll.keys}
-        return [key for key in keyring.keys.values() if key.id not in others]
+        return [key for key in ground.keyring.keys.values() if key.id not in others]
 
+    settings = ground.settings
     roll = Enrolled(
-        store,
+        ground.store,
         now=utc,
         sink=sink,
-        place=place,
+        place=ground.place.name,
         url=settings.agents_url,
         base=installations_own,
     )
     return Agents(
-        authority=Authority(settings.authority, tools.installation),
+        authority=Authority(settings.authority, ground.tools.installation),
         roll=roll,
         signers=signers_in(settings.signer_public),
         url=settings.agents_url,
     )
 
 
-def _station(settings: Settings, store: Store, agents: Agents, sink: Sink) -> Station | None:
+def _station(ground: _Ground, agents: Agents, sink: Sink) -> Station | None:
     """Where agents are listened for, if they are."""
-    if not settings.agents_listen:
+    if not ground.settings.agents_listen:
         return None
     from api.agents import station  # with everything that speaks with agents, and only where somebody does
 
-    at = station.where(settings)
+    at = station.where(ground.settings)
     assert at is not None
     means = station.Means(
-        store=store, authority=agents.authority, roll=agents.roll, signers=agents.signers, sink=sink, now=utc
+        store=ground.store, authority=agents.authority, roll=agents.roll, signers=agents.signers, sink=sink, now=utc
     )
     return station.Station(at, means)
 
