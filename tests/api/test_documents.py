@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.main import COMMANDS, main
+from api.cli.lines import COMMANDS
+from api.cli.main import main
 from tests.harness.registry import NoRegistry, running_registry
 
 DIGEST = "sha256:" + "a" * 64

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.main import COMMANDS
+from api.cli.lines import COMMANDS
 from api.settings import PREFIX, Settings
 from api.signer import policy
 from drivers.agent.duty import settings

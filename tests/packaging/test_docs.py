@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.main import COMMANDS
+from api.cli.lines import COMMANDS
 from api.settings import FILE, MEANINGS, PREFIX
 from api.telemetry.metrics import Metrics
 

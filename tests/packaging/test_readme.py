@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.main import COMMANDS
+from api.cli.lines import COMMANDS
 from reconciler.core import machine
 from reconciler.core.drift import Verdict
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.cli.main import COMMANDS, main
+from api.cli.lines import COMMANDS
+from api.cli.main import main
 
 
 @pytest.fixture
