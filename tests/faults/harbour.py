@@ -90,13 +90,54 @@ class Watch:
         ]
 
 
+class Births:
+    """The labels of every container that an engine makes from now on. They are listened for: an engine that others use,
+    too, has soon forgotten what it told."""
+
+    def __init__(self, client: docker.APIClient) -> None:
+        self._client = client
+        self._seen: list[Mapping[str, str]] = []
+        self._events = client.events(filters={"event": "create"}, decode=True)
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+        self._reached()
+
+    def until_now(self) -> list[Mapping[str, str]]:
+        self._reached()
+        return [labels for labels in self._seen if render.INSTALLATION in labels and render.ROLE in labels]
+
+    def close(self) -> None:
+        self._events.close()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        for event in self._events:
+            self._seen.append(event["Actor"]["Attributes"] | {"id": event["Actor"]["ID"]})
+
+    def _reached(self) -> None:
+        """A volume made now is told of after all that was made before; once more, if nobody listened yet."""
+        while not self._heard(within=2):
+            assert self._thread.is_alive()
+
+    def _heard(self, within: float) -> bool:
+        mark, began = self._client.create_volume()["Name"], time.monotonic()
+        try:
+            while not (heard := any(labels["id"] == mark for labels in self._seen)):
+                if time.monotonic() - began > within:
+                    break
+                time.sleep(0.02)
+        finally:
+            self._client.remove_volume(mark)
+        return heard
+
+
 class Harbour:
     """One installation with two targets on one engine. With `ports`, each target's service has a fixed host port."""
 
     def __init__(self, quay: Quay, home: Path) -> None:
         self.quay, self.yard, self.held = quay, quay.yard, Held(home)
         self.ports: dict[str, int] = {}
-        self.began = 0.0
+        self.births: Births | None = None
         lay(self.held.settings.state / "holdfast.db")  # a migration takes as long as the rest of a start
         for version, app in APPS.items():
             self.held.release(version, {COMPONENT: self.yard.artifact(app)})
@@ -139,7 +180,7 @@ class Harbour:
         self.held.start()
         self.held.wait(f"{version} everywhere", lambda: self.held.in_sync(version, len(TARGETS)))
         self.held.kill()
-        self.began = time.time()
+        self.births = Births(self.yard.client)
 
     # -- who asks ---------------------------------------------------------------------------------------------------
 
@@ -184,15 +225,8 @@ class Harbour:
 
     def created(self) -> Counter[str]:
         """Action key -> how many workloads were created for it since the fleet was held."""
-        ours = f"{render.INSTALLATION}={self.held.installation}"
-        events = self.yard.client.events(
-            since=f"{self.began:.6f}",
-            until=f"{time.time():.6f}",
-            filters={"event": "create", "label": ours},
-            decode=True,
-        )
-        with contextlib.closing(events):
-            found = [event["Actor"]["Attributes"] for event in events]
+        assert self.births is not None
+        found = [labels for labels in self.births.until_now() if self.held.installation == labels[render.INSTALLATION]]
         return Counter(labels[render.KEY] for labels in found if labels[render.ROLE] == render.WORKLOAD)
 
     def newest_job(self) -> str | None:
@@ -203,6 +237,8 @@ class Harbour:
     def clear(self) -> None:
         """Everything of this installation off the engine."""
         self.held.kill()
+        if self.births is not None:
+            self.births.close()
         for one in self._containers({}) if self.held.installation else ():
             with contextlib.suppress(docker.errors.APIError):
                 self.yard.client.remove_container(one["Id"], v=True, force=True)

@@ -25,6 +25,7 @@ from examples.demo.fleet import free_port
 from tests.api.fleets import BuiltHere
 
 ROOT = Path(__file__).parents[3]
+UNAPPROVED = "1.3.0"  # a release that the signer is never shown
 POLICY = """\
 apiVersion: holdfast/v1
 kind: SignerPolicy
@@ -71,6 +72,7 @@ class Estate(BuiltHere):
 
     def build(self) -> None:
         super().build()
+        self._write_release(UNAPPROVED, self._packed(UNAPPROVED))
         self.signer.init()
         self.pages.mkdir()
         self.signer.policy.write_text(POLICY.format(uid=os.getuid(), documents=self.approved))

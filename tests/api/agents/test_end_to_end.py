@@ -12,7 +12,7 @@ import pytest
 
 from drivers.oci import layout
 from stickers.names import Artifact
-from tests.api.agents.estate import Estate
+from tests.api.agents.estate import UNAPPROVED, Estate
 from tests.api.agents.test_upgrade import CRASHES, GOOD
 
 FIRST = "staging-1"
@@ -64,7 +64,7 @@ def test_what_is_declared_and_not_approved_is_deployed_nowhere(estate: Estate) -
     """Whoever has the server can write its documents, and gets no signature for them."""
     at(estate, "1.0.0")
     signed = deployments(estate)
-    estate.declare("staging", "1.1.0")
+    estate.declare("staging", UNAPPROVED)
     estate.wait("the signer's no", lambda: set(estate.verdicts().values()) == {"unknown"})
     assert "the signer refused (UNDECLARED)" in estate.placement(FIRST)["reason"]
     assert deployments(estate) == signed

@@ -148,6 +148,8 @@ async def test_the_host_is_given_the_same_line_and_nothing_else(bench: SshBench)
 async def test_a_host_without_powershell_is_told_by_its_own_words(
     bench: SshBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kept = program.opening()
+    monkeypatch.setattr(program, "opening", lambda: kept)
     monkeypatch.setattr(program, "line", lambda: "powershell.exe -Missing")
     stage = Stage(bench)
     seen = (await stage.driver.observe([Look(target=bench.target)]))[bench.target.id]
