@@ -27,6 +27,7 @@ class Kind(StrEnum):
     DISTRUST = "distrust"  # a forged or a replayed sticker
     FAILED = "failed"  # a job
     ROLLED_BACK = "rolled-back"
+    LOCKED = "locked"  # an agent, by a person or because its identity was copied
 
 
 def _url(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from api.notices.declared import After, Kind
 from reconciler.core.drift import Verdict
 from reconciler.core.machine import JobState
-from reconciler.store.notices import DISTRUSTED, Notice, Off
+from reconciler.store.notices import DISTRUSTED, Locked, Notice, Off
 from stickers.names import EnvironmentId
 
 ENDED: Final = {JobState.FAILED: Kind.FAILED, JobState.ROLLED_BACK: Kind.ROLLED_BACK}
@@ -19,11 +19,12 @@ def notices(
     environment: EnvironmentId,
     off: Sequence[Off],
     ended: tuple[str, JobState, str, datetime] | None,
+    locked: Sequence[Locked],
     after: After,
     now: datetime,
 ) -> tuple[Notice, ...]:
-    """One for each kind of trouble, however many placements are in it; and one for the last job, where it did not go
-    well. What has not lasted long enough yet is left out."""
+    """One for each kind of trouble, however many placements are in it; one for the last job, where it did not go well;
+    and one for each agent that is locked. What has not lasted long enough yet is left out."""
 
     def notice(kind: Kind, message: str, subject: str = "") -> Notice:
         return Notice(environment=environment, kind=kind.value, subject=subject, message=message)
@@ -44,6 +45,7 @@ def notices(
         found.append(notice(Kind.DISTRUST, f"{count} stickers are {trusts}, such as at {distrusted[0].example}"))
     if ended is not None and ended[1] in ENDED:
         found.append(notice(ENDED[ended[1]], ended[2] or f"the job ended {ended[1].value}", ended[0]))
+    found += [notice(Kind.LOCKED, f"agent {one.agent} is locked: {one.reason}", one.agent) for one in locked]
     return tuple(found)
 
 

@@ -58,12 +58,13 @@ class Watch:
                 group.start_soon(self._tell, one)
 
     def _settled(self, c: Connection, now: datetime) -> None:
+        locked = notices.locked(c)
         for row in environments.all(c):
             if row.undeclared_at is not None:
                 wanted: tuple[notices.Notice, ...] = ()
             else:
                 off, ended = notices.off(c, row.id), notices.last_ended(c, row.id)
-                wanted = judge.notices(row.id, off, ended, self._declared.after, now)
+                wanted = judge.notices(row.id, off, ended, locked.get(row.id, ()), self._declared.after, now)
             takers = {
                 kind.value: [name for name, channel in self._channels.items() if channel.takes(kind, row.id)]
                 for kind in Kind

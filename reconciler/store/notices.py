@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState
+from reconciler.store.records import AgentState
 from reconciler.store.statements import insert
-from reconciler.store.tables import job, standing, telling
+from reconciler.store.tables import agent, bound, job, standing, telling
 from reconciler.store.tables import notice as table
-from stickers.names import EnvironmentId
+from stickers.names import AgentName, EnvironmentId
 
 DISTRUSTED: Final = (Trust.FORGED, Trust.REPLAYED)
 WELL: Final = (Verdict.IN_SYNC, Verdict.IN_TRANSIT, Verdict.FOREIGN, Verdict.UNMANAGED)
@@ -33,8 +34,17 @@ class Off:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """An agent that may not speak, and why."""
+
+    agent: AgentName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One thing to tell. `subject` tells two of a kind apart: a job's id, or nothing where there is one at most."""
+    """One thing to tell. `subject` tells two of a kind apart: a job's id, an agent's name, or nothing where there is
+    one at most."""
 
     environment: EnvironmentId
     kind: str
@@ -81,6 +91,22 @@ def last_ended(c: Connection, environment: EnvironmentId) -> tuple[str, JobState
     )
     row = c.execute(query).first()
     return None if row is None else (row.id, JobState(row.state), row.message, row.ended_at)
+
+
+def locked(c: Connection) -> Mapping[EnvironmentId, list[Locked]]:
+    """The agents that are locked, by the environments in which their targets stand now."""
+    query = (
+        select(standing.c.environment, agent.c.name, agent.c.reason)
+        .join_from(agent, bound, bound.c.agent == agent.c.name)
+        .join(standing, and_(standing.c.target == bound.c.target, standing.c.until.is_(None)))
+        .where(agent.c.state == AgentState.LOCKED)
+        .distinct()
+        .order_by(standing.c.environment, agent.c.name)
+    )
+    found: dict[EnvironmentId, list[Locked]] = {}
+    for environment, name, reason in c.execute(query):
+        found.setdefault(EnvironmentId(environment), []).append(Locked(agent=AgentName(name), reason=reason))
+    return found
 
 
 def settle(

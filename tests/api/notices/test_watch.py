@@ -16,14 +16,14 @@ from api.notices.watch import Watch
 from desired_state.secrets import SecretRef
 from reconciler.core.judge import Drift, Verdict
 from reconciler.core.known import Trust
-from reconciler.store import history
+from reconciler.store import agents, history
 from reconciler.store.records import Lease
 from reconciler.store.store import Store
-from stickers.names import PlacementId
+from stickers.names import AgentName, PlacementId
 from tests.api.notices import receivers
 from tests.api.notices.receivers import Heard
 from tests.reconciler.core.builders import NOW, PROD, fleet
-from tests.reconciler.store.builders import judged, settled
+from tests.reconciler.store.builders import invited, judged, settled
 
 CANARY = "s3cr3t-of-the-hook"
 
@@ -88,6 +88,19 @@ async def test_a_forged_sticker_is_told_at_once(scene: Scene) -> None:
     [told] = await scene.later(seconds=1)
     assert told["kind"] == "distrust"
     assert "forged" in told["message"]
+
+
+async def test_an_agent_that_is_locked_is_told_where_its_targets_are_and_over_when_it_is_not(scene: Scene) -> None:
+    name, target = AgentName("web-1"), fleet(3).targets[0].id
+    await scene.stands(verdict=Verdict.IN_SYNC)
+    await scene.store.write(lambda c: agents.invite(c, invited(name), [target], ["docker"]))
+    await scene.store.write(lambda c: agents.lock(c, name, "its identity was copied", "ann", scene.now))
+    [told] = await scene.later(seconds=1)
+    assert (told["kind"], told["environment"]) == ("locked", PROD)
+    assert told["message"] == "agent web-1 is locked: its identity was copied"
+    await scene.store.write(lambda c: agents.unlock(c, name, "ann", scene.now))
+    [over] = await scene.later(seconds=1)
+    assert (over["id"], over["state"]) == (told["id"], "over")
 
 
 async def test_a_webhook_is_signed_over_time_and_body(scene: Scene) -> None:
