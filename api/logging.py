@@ -14,6 +14,7 @@ from structlog.types import Processor
 
 from api.settings import Settings
 from reconciler.events import (
+    AgentAnswered,
     AgentLocked,
     Event,
     LeaseLost,
@@ -30,7 +31,7 @@ from stickers.redaction import Redactor
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 ALARMS: Final = (AgentLocked, LeaseLost, SourceRefused, SourceStale, StickerDistrusted, TurnFailed, WatchLost)
-DETAILS: Final = (Looked, Progressed, TaskMoved)
+DETAILS: Final = (AgentAnswered, Looked, Progressed, TaskMoved)
 
 
 def configure(settings: Settings, redactor: Redactor) -> None:

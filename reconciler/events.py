@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -198,6 +198,22 @@ class AgentLocked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentAnswered:
+    """An agent was asked to carry out a task, and how that ended; without a code nobody heard. `milliseconds` is how
+    long its parts took there."""
+
+    environment: EnvironmentId
+    target: TargetId
+    agent: AgentName
+    task: str
+    verb: str
+    code: str | None
+    detail: str
+    began_at: datetime
+    milliseconds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     """The loop has ended; `abandoned` are the turns that did not finish in time and were cancelled."""
 
@@ -224,6 +240,7 @@ Event = (
     | WatchLost
     | AgentJoined
     | AgentLocked
+    | AgentAnswered
     | Drained
 )
 

@@ -23,6 +23,7 @@ from api.agents.enrolment import Desk, Enrolment
 from api.agents.signing import Signing
 from api.agents.switchboard import Switchboard
 from api.agents.tls import Tls
+from api.agents.witnessed import Witnessed
 from api.http.address import is_loopback, split
 from api.problem import Problem
 from api.settings import Settings
@@ -91,12 +92,13 @@ class Station:
         self.at, self._means = at, means
         self.switchboard = Switchboard(means.roll, self._keep)
         self.signing = Signing(at.signer)
-        self._asking = Asking(self.switchboard, self.signing)
+        self._link = Witnessed(self.switchboard, means.sink, means.now)
+        self._asking = Asking(self._link, self.signing)
         means.roll.revised = self.switchboard.revised
 
     def driver(self, inner: DriverClass, tools: Tools) -> Driver:
         """Of targets with this runtime that agents reach."""
-        made: Driver = over_agents(inner)(tools, self.switchboard, self.signing)
+        made: Driver = over_agents(inner)(tools, self._link, self.signing)
         return made
 
     async def run(self, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -16,12 +16,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
+from drivers.agent.protocol import DEGRADED, OFFLINE
 from reconciler import events
 from reconciler.core.judge import Verdict
 from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL
 from reconciler.daemon import Reconciler
 from reconciler.events import Event
-from reconciler.store import environments, history, sources
+from reconciler.store import agents, environments, history, sources
 from reconciler.store.sources import SourceRow
 from reconciler.store.store import Store
 from stickers.names import EnvironmentId, PlacementId, TaskId
@@ -168,7 +169,13 @@ def _of_store(c: Connection, now: datetime) -> list[Metric]:
     for environment in declared:
         if (last := history.last_decision(c, environment)) is not None:
             ages.add_metric((environment,), max(0.0, (now - last.until).total_seconds()))
-    return [placements, ages]
+    online = GaugeMetricFamily("release_agents_online", "Agents that were heard of lately.")
+    present = agents.present(c, now, degraded=DEGRADED, offline=OFFLINE)
+    online.add_metric((), present.get("online", 0))
+    everybody = GaugeMetricFamily("holdfast_agents", "Agents by how they are there.", labels=("presence",))
+    for presence, count in present.items():
+        everybody.add_metric((presence,), count)
+    return [placements, ages, online, everybody]
 
 
 def _of_sources(reconciler: Reconciler, rows: Iterable[SourceRow], now: datetime) -> Metric:

@@ -1,5 +1,6 @@
 """OpenTelemetry traces: one `deployment.execute` for each job, a `deployment.task` below it for each action, and the
-steps of an action as its events; one span for each request, above the job that it led to, whichever replica made it.
+steps of an action as its events; an `agent.task` for what an agent was asked, below the action that asked it; one span
+for each request, above the job that it led to, whichever replica made it.
 
 Where nobody configures an exporter nothing is made, since the API alone makes spans that are not recorded.
 """
@@ -22,11 +23,12 @@ from api.telemetry.requests import Answered
 from reconciler import correlation, events
 from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL, JobState, TaskState
 from reconciler.events import Event
-from stickers.names import JobId, TaskId
+from stickers.names import JobId, TargetId, TaskId
 
 OPEN: Final = 10_000  # spans that are open together
 FLUSH: Final = 2_000  # milliseconds that the end of the daemon waits for a collector
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+DONE: Final = "DONE"  # `drivers.agent.protocol.Code`, which whoever has no agents does not import
 WELL: Final = (JobState.COMPLETED, TaskState.SUCCEEDED, TaskState.SKIPPED)
 
 
@@ -37,6 +39,7 @@ class Traces:
         self._tracer = tracer
         self._jobs: dict[JobId, Span] = {}
         self._tasks: dict[TaskId, Span] = {}
+        self._changing: dict[TargetId, TaskId] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -44,6 +47,8 @@ class Traces:
                 self._job(event)
             case events.TaskMoved():
                 self._task(event)
+            case events.AgentAnswered():
+                self._answered(event)
             case events.Progressed(task=task, progress=progress):
                 if task in self._tasks:
                     self._tasks[task].add_event(progress.step.value, {"message": progress.message})
@@ -103,8 +108,26 @@ class Traces:
             span = self._tasks[event.task] = self._tracer.start_span(
                 "deployment.task", context=trace.set_span_in_context(job), attributes=about
             )
+            self._changing[event.target] = event.task
         if span is not None and event.state in TASK_TERMINAL:
             self._end(self._tasks.pop(event.task), event.state, event.detail)
+            if self._changing.get(event.target) == event.task:
+                del self._changing[event.target]
+
+    def _answered(self, event: events.AgentAnswered) -> None:
+        asked = self._tasks.get(self._changing.get(event.target, TaskId("")))
+        about = {"environment": event.environment, "target": event.target, "agent": event.agent, "verb": event.verb}
+        span = self._tracer.start_span(
+            "agent.task",
+            context=_above(correlation.cause()) if asked is None else trace.set_span_in_context(asked),
+            kind=SpanKind.CLIENT,
+            attributes=about | {f"{part}.ms": took for part, took in event.milliseconds.items()},
+            start_time=_nanoseconds(event.began_at),
+        )
+        well = event.code == DONE
+        span.set_attribute("code", event.code or "")
+        span.set_status(StatusCode.OK if well else StatusCode.ERROR, None if well else event.detail)
+        span.end()
 
     def _end(self, span: Span, state: JobState | TaskState, message: str) -> None:
         span.set_attribute("state", state.value)

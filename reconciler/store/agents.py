@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, func, or_, select, union, update
 
 from reconciler.core.machine import JOB_ACTIVE
 from reconciler.store import audit, listening
@@ -266,6 +266,20 @@ def pulse(c: Connection, now: datetime, silences: Sequence[float]) -> str:
     told = func.coalesce(func.sum(table.c.queue), 0)
     row = c.execute(select(func.count(), told, func.max(table.c.version), *since)).one()
     return "-".join(str(each) for each in (revision(c), *row))
+
+
+def present(c: Connection, now: datetime, *, degraded: float, offline: float) -> Mapping[str, int]:
+    """How many are online, degraded (silent for so many seconds) and offline; of those that may not speak, how many
+    stand how."""
+    silent = table.c.heard_at
+    presence = case(
+        (table.c.state.not_in(SPEAKING), table.c.state),
+        (silent >= now - timedelta(seconds=degraded), "online"),
+        (silent >= now - timedelta(seconds=offline), "degraded"),
+        else_="offline",
+    )
+    here = table.c.state != AgentState.REMOVED
+    return {row[0]: row[1] for row in c.execute(select(presence, func.count()).where(here).group_by(presence))}
 
 
 # -- invitations ------------------------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ async def test_a_scrape_says_how_placements_stand_and_how_old_the_look_is() -> N
     assert f'holdfast_placements{{environment="{PROD}",verdict="in sync"}} 2.0' in text
     assert f'holdfast_look_age_seconds{{environment="{PROD}"}}' in text
     assert 'holdfast_queue_depth{wheel="reconcile"}' in text
+    assert "release_agents_online 0.0" in text
     assert (
         f'release_deployments_duration_seconds_count{{environment="{PROD}",kind="deploy",outcome="completed"}}' in text
     )

@@ -12,6 +12,8 @@ from api.problem import Problem
 from api.telemetry import traces
 from api.telemetry.traces import Traces
 from drivers.memory import scripts
+from reconciler.events import AgentAnswered, Event, Progressed
+from stickers.names import AgentName, EnvironmentId, TargetId
 from tests.harness import virtual_time
 from tests.reconciler.rig import artifact, declared, rig
 
@@ -55,6 +57,51 @@ async def test_a_job_that_was_rolled_back_is_an_error_with_its_sentence(
     job = _named(kept, "deployment.execute")[0]
     assert job.status.status_code is StatusCode.ERROR
     assert job.status.description
+
+
+async def test_what_an_agent_was_asked_is_a_span_below_the_action_that_asked_it(
+    told: tuple[Traces, InMemorySpanExporter],
+) -> None:
+    sink, kept = told
+    answered: list[AgentAnswered] = []
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Progressed) and not answered:
+            answered.append(_answered(event.progress.id.target, "FAILED"))
+            sink(answered[0])
+        sink(event)
+
+    async with rig(declared("1.0.0", targets=1), sink=heard) as made:
+        await made.rested("1.0.0", 1)
+    [asked], [task] = _named(kept, "agent.task"), _named(kept, "deployment.task")
+    assert asked.parent is not None
+    assert task.context is not None
+    assert asked.parent.span_id == task.context.span_id
+    assert asked.attributes is not None
+    assert (asked.attributes["agent"], asked.attributes["verb"], asked.attributes["pull.ms"]) == ("web-1", "deploy", 12)
+    assert (asked.status.status_code, asked.status.description) == (StatusCode.ERROR, "no such image")
+
+
+def test_what_a_person_asked_of_an_agent_is_a_span_of_its_own(told: tuple[Traces, InMemorySpanExporter]) -> None:
+    sink, kept = told
+    sink(_answered(TargetId("default/web-1"), "DONE"))
+    [asked] = _named(kept, "agent.task")
+    assert asked.parent is None
+    assert asked.status.status_code is StatusCode.OK
+
+
+def _answered(target: TargetId, code: str) -> AgentAnswered:
+    return AgentAnswered(
+        environment=EnvironmentId("default/prod"),
+        target=target,
+        agent=AgentName("web-1"),
+        task="t1",
+        verb="deploy",
+        code=code,
+        detail="no such image",
+        began_at=virtual_time.EPOCH,
+        milliseconds={"pull": 12},
+    )
 
 
 def test_an_end_with_a_collector_that_is_gone_does_not_wait_long() -> None:

@@ -95,6 +95,20 @@ async def test_a_contact_that_is_older_than_anothers_is_passed_over(store: Store
     assert found.server == "new"
 
 
+async def test_they_are_counted_by_how_long_they_have_been_silent_and_by_how_they_stand(store: Store) -> None:
+    names = {seconds: AgentName(f"silent-{seconds}") for seconds in (5, 60, 200)}
+    for seconds, name in names.items():
+        await bound(store, name)
+        await joined(store, name, name)
+        at = NOW - timedelta(seconds=seconds)
+        row = Heard(agent=name, at=at, version="1", reported=(), queue=0, way="", peer="", server="here")
+        await store.write(lambda c, row=row: agents.heard(c, [row]))  # type: ignore[misc]
+    await bound(store, DB)
+    await store.write(lambda c: agents.lock(c, DB, "why not", "joe", NOW))
+    present = await store.read(lambda c: agents.present(c, NOW, degraded=45, offline=90))
+    assert present == {"online": 1, "degraded": 1, "offline": 1, "locked": 1}
+
+
 async def test_two_that_burn_one_token_at_once_are_one_agent_and_an_alarm(address: str, store: Store) -> None:
     """On PostgreSQL two processes, as two replicas are."""
     await bound(store, WEB, T1)
