@@ -95,7 +95,7 @@ class ContainerFleet(Fleet):
             f"components:\n  web:\n    ports: ['127.0.0.1:{port}:{PORT}']\n"
             f"    environment: {{TARGET: {target}}}\n"
             f"    health: {{http: {{port: {PORT}, path: /cgi-bin/health}}, interval: 200ms, successes: 3,\n"
-            "             deadline: 5s}\n"
+            "             deadline: 10s}\n"
         )
 
     # -- what runs --------------------------------------------------------------------------------------------------
