@@ -12,8 +12,9 @@ made first; between the end of the old and the start of the new there is no othe
 
 **Restarts of the engine.** A container that was never started is not started by the engine. The old one is given the
 policy `always` before it is stopped, so that a reboot in the gap brings back the one that was proven; as soon as the
-new one has started the old one loses its policy, and gets back its own only if it is put back. So what is kept never
-comes up beside what serves, whatever its policy was.
+new one has started the old one loses its policy, and gets back its own only when it was put back and has started: in
+the gap before that it has `always` again, and what failed has none. So what is kept never comes up beside what serves,
+whatever its policy was.
 """
 
 from __future__ import annotations
@@ -350,10 +351,10 @@ class DockerHands:
             await self._retire([before.id])
             return
         if not container["State"].get("Running"):
-            for one in failed:
-                await self._engine.stop(one.id)
-        await self._arm(container, record)
+            await self._engine.set_restart(before.id, render.ALWAYS)
+            await self._retire(one.id for one in failed)
         await self._serve(before.id, self._engine.start)
+        await self._arm(await self._engine.container(before.id) or container, record)
         if names := (look.specification(record) or {}).get("networks"):
             await self._move_name(site, before.id, failed, names)
 

@@ -6,6 +6,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from drivers.docker import driver as driver_module
 from drivers.errors import Unreachable
 from stickers.observation import WorkloadState
 from tests.drivers.docker import certificates
-from tests.drivers.docker.daemon import Daemon, elsewhere
+from tests.drivers.docker.daemon import Daemon, elsewhere, health
 from tests.drivers.docker.test_crashes import MOST, killed_at
 from tests.drivers.docker.yard import PORTS, Yard
 from tests.harness import images
@@ -138,6 +139,28 @@ async def test_a_reboot_at_any_moment_leaves_one_that_serves(own: Engine, yard: 
             if not died:
                 return
     raise AssertionError(f"never carried out in {MOST} calls")
+
+
+async def test_a_reboot_while_what_stood_is_put_back_leaves_one_that_serves(
+    own: Engine, yard: Yard, without_traffic: None
+) -> None:
+    """Killed on the way back, with the failed one stopped and the old one not started, and the host reboots."""
+    async with Daemon(yard) as daemon:
+        ports = (Port(container=8080, host=yard.free_port()),)
+        one = await daemon.deployed(daemon.placement(images.ONE, ports=ports))
+        bad = replace(daemon.placement(images.BAD, ports=ports), health=health(seconds=0.2))
+        for call in (
+            9,
+            10,
+            11,
+        ):  # of the changing calls those around the end of the failed one and the start of the old
+            action = daemon.action(await daemon.change(bad, one))
+            assert await killed_at(yard, action, call)
+            own.restart()
+            assert len(await _running(yard)) == 1
+            assert (await daemon.apply(action)).result is Result.REVERTED
+            assert [own["Config"]["Image"] for own in yard.running()] == [str(one.artifact)]
+            assert (await daemon.workload(one)).configuration == one.configuration_digest
 
 
 async def test_an_engine_that_hangs_is_unseen_and_seen_again(
