@@ -466,4 +466,4 @@ def _never_sent(error: BaseException) -> bool:
 
 def _line(said: object) -> str:
     """One line, of bounded length."""
-    return " ".join(str(said).split())[:300]
+    return " ".join(str(said).split())[:400]

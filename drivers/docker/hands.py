@@ -256,7 +256,8 @@ class DockerHands:
         """Started, or restarted; where the engine will not, because the host has booted since, with its files again."""
         try:
             await begin(instance)
-        except Refused:
+        except Refused as refusal:
+            await traffic.refuse_lost(self._engine, refusal)
             container = await self._engine.container(instance)
             if container is None or not await self._filled_again(container):
                 raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import anyio
 
@@ -10,7 +12,9 @@ from desired_state.model import Placement
 from drivers.docker import compare
 from drivers.docker.compare import Inspected
 from drivers.docker.engine import Engine
-from drivers.errors import Refused
+from drivers.errors import Refused, Retryable
+
+_NOT_GIVEN: Final = re.compile(r"Bind for \S*:(?P<port>[0-9]{1,5}) failed: port is already allocated")
 
 
 async def give(engine: Engine, container: Inspected, names: Mapping[str, str]) -> None:
@@ -56,6 +60,23 @@ def collide(placement: Placement, container: Inspected) -> bool:
     ports = {(port.host, port.protocol) for port in wanted.ports if port.host is not None}
     volumes = {volume.source for volume in wanted.volumes if not volume.read_only}
     return bool(ports & _ports(container) or volumes & _volumes(container))
+
+
+async def refuse_lost(engine: Engine, refusal: Refused) -> None:
+    """`Retryable`, where the engine would not start a container because it keeps its host port for one that is gone.
+    An engine that was killed while it started a container does so when it is back, and its next restart mends it
+    (moby/libnetwork#1790). Nothing else does: no container could be put back on that port either."""
+    wanted = _NOT_GIVEN.search(str(refusal))
+    if wanted is None:
+        return
+    port = int(wanted["port"])
+    everyone = await engine.containers({})
+    if any(held.get("PublicPort") == port for one in everyone for held in one.get("Ports") or ()):
+        return
+    raise Retryable(
+        f"the engine keeps port {port} of the host for a container that it was starting when it was killed, and gives "
+        "it to no other: restart the engine (`systemctl restart docker`), then this is carried on"
+    ) from refusal
 
 
 def _ports(container: Inspected) -> set[tuple[int, str]]:
