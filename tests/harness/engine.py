@@ -70,6 +70,22 @@ class Engine:
         while number == signal.SIGSTOP and not _is_stopped(self._daemon.pid):
             time.sleep(0.001)  # on a busy machine its threads still answer for a moment
 
+    @property
+    def pid(self) -> int:
+        assert self._daemon is not None
+        return self._daemon.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._daemon is not None and self._daemon.poll() is None
+
+    def crash(self) -> None:
+        """Killed, if nobody has done so already: the daemon alone, and whatever dies of that."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
     def stop(self) -> None:
         if self._daemon is None:
             return

@@ -22,6 +22,7 @@ from drivers.agent.duty.journal import Journal
 from drivers.agent.duty.settings import Settings
 from drivers.agent.protocol import FromAgent, FromServer, Welcome
 from stickers.names import InstallationId
+from tests.drivers.agent import striking
 from tests.drivers.agent.scene import OWN
 
 
@@ -74,4 +75,5 @@ async def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    striking.arm()
     anyio.run(main, *sys.argv[1:])

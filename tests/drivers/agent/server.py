@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -81,7 +81,7 @@ class Server:
 
     # -- the agent ---------------------------------------------------------------------------------------------------
 
-    def start(self, failpoint: str = "") -> None:
+    def start(self, failpoint: str = "", more: Mapping[str, str] | None = None) -> None:
         argv = [
             sys.executable,
             "-m",
@@ -91,7 +91,7 @@ class Server:
             self.kind,
             self.installation,
         ]
-        environment = {**os.environ, failpoints.VARIABLE: failpoint}
+        environment = {**os.environ, failpoints.VARIABLE: failpoint, **(more or {})}
         self.hello = None
         self.process = subprocess.Popen(argv, cwd=Path(__file__).parents[3], env=environment)
 
@@ -100,8 +100,8 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    async def started(self, failpoint: str = "") -> None:
-        self.start(failpoint)
+    async def started(self, failpoint: str = "", more: Mapping[str, str] | None = None) -> None:
+        self.start(failpoint, more)
         await self.until(lambda: self.hello, 30)
 
     async def send(self, action: Action) -> str:
