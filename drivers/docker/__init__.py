@@ -17,5 +17,12 @@ What an operator should know:
   the container and of the engine, not a boot: the container then stays down until the reconciler, which sees it
   stopped, puts them back. Those of kept predecessors stay until these are collected. With `unix://` engines of this
   host a directory on a disk is refused; behind TLS and SSH `holdfast doctor` says what to look at.
+- An engine that is killed and comes back first stops the containers that live on, unless its daemon.json says
+  `live-restore`: one that does not heed its stop signal keeps the engine for as long as its `stop_grace`, and one with
+  `restart: unless-stopped` then stays down until a deploy that was under way, or the reconciler, starts it. With
+  `live-restore` they run on, and with `restart: always` they are started at once.
+- Killed in the middle of a deploy, alone or with what is beside it, it leaves the old or the new version, and what was
+  asked for is carried on when it is sent again. Killed while it was starting a container with a port of the host, it
+  may keep that port for nobody (moby/libnetwork#1790): the answer says so, and one more restart of it helps.
 - The engine's API has no compare-and-swap: a reconciler that was paused between two calls may still finish the second.
 """

@@ -187,8 +187,17 @@ class Engine:
             await self._post(f"/networks/{_word(network)}/connect", {"Container": id, "EndpointConfig": endpoint})
 
     async def disconnect(self, id: str, network: str) -> None:
-        with contextlib.suppress(Missing):
-            await self._post(f"/networks/{_word(network)}/disconnect", {"Container": id})
+        """Off the network; also where the engine was killed on the way, and knows of half of the connection only."""
+        path = f"/networks/{_word(network)}/disconnect"
+        try:
+            await self._post(path, {"Container": id})
+        except Missing:
+            return
+        except Refused as refusal:
+            if "is not connected to" not in str(refusal):
+                raise
+            with contextlib.suppress(Refused):
+                await self._post(path, {"Container": id, "Force": True})
 
     async def run(self, id: str, argv: Sequence[str], within: float) -> int | None:
         """Run argv inside the container; its exit code, or None when it did not end in time."""

@@ -80,6 +80,18 @@ class TestOnARealEngine:
         found = {one["Name"] for one in yard.client.networks() if yard.mark in one["Name"]}
         assert found == {yard.network, f"{yard.network}-longer"}
 
+    async def test_what_is_not_on_a_network_is_off_it(self, edge: Engine, yard: Yard) -> None:
+        """Whether it never was, or the engine was killed when it had taken half of the connection away."""
+        await edge.ensure_network(yard.network, {})
+        running = yard.stranger(f"off-{yard.mark}", str(yard.pulled(images.ONE)))
+        for _ in range(2):
+            await edge.disconnect(running, yard.network)
+        await edge.connect(running, yard.network)
+        await edge.disconnect(running, yard.network)
+        container = await edge.container(running)
+        assert container is not None
+        assert yard.network not in container["NetworkSettings"]["Networks"]
+
     async def test_a_scout_that_a_crash_left_is_taken_away(self, edge: Engine, yard: Yard) -> None:
         yard.client.create_network(f"{yard.network}.holdfast-scout")
         await edge.ensure_network(yard.network, {})
