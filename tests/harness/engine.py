@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 GIVEN = "HOLDFAST_TEST_ENGINE"
@@ -69,6 +69,10 @@ class Engine:
         self._daemon.send_signal(number)
         while number == signal.SIGSTOP and not _is_stopped(self._daemon.pid):
             time.sleep(0.001)  # on a busy machine its threads still answer for a moment
+
+    def configure(self, settings: Mapping[str, object]) -> None:
+        """As the daemon's file has them when it is started next."""
+        (self.directory / "daemon.json").write_text(json.dumps(settings))
 
     @property
     def pid(self) -> int:
