@@ -13,41 +13,41 @@ from desired_state.model import Placement, Target
 from drivers import nginx
 from drivers.contract import Remove, Rendered, RenderedKind, Rendering
 from drivers.errors import DriverError
-from reconciler.act import Errand
 from reconciler.core.intent import JobKind, Wave
 from reconciler.core.manifest import Subject, manifest
 from reconciler.means import Means
 from reconciler.store import artifacts
 from reconciler.store.artifacts import Batch
 from reconciler.store.records import Direction
+from reconciler.undertaking import Undertaking
 from stickers.names import PlacementId, TargetId
 
 
-async def prepared(means: Means, errand: Errand, waves: Sequence[Wave], direction: Direction) -> list[Batch]:
+async def prepared(means: Means, undertaking: Undertaking, waves: Sequence[Wave], direction: Direction) -> list[Batch]:
     """Everything that is to be kept for one direction of the job."""
-    standing = _standing(errand, waves)
-    targets = {id: target for id in standing if (target := errand.target(id)) is not None}
-    good = [one for placed in standing.values() for one in placed.values() if _is_good(errand, direction, one)]
-    kept = await _kept(means, errand, good, targets)
+    standing = _standing(undertaking, waves)
+    targets = {id: target for id in standing if (target := undertaking.target(id)) is not None}
+    good = [one for placed in standing.values() for one in placed.values() if _is_good(undertaking, direction, one)]
+    kept = await _kept(means, undertaking, good, targets)
     batches = [_of_target(means, target, standing[id], kept.get(id, ())) for id, target in targets.items()]
-    job = errand.job
+    job = undertaking.job
     subject = Subject(
         job=job.id,
         direction=direction,
         environment=job.environment,
         desired=job.desired,
-        revision=errand.desired.revision,
+        revision=undertaking.desired.revision,
         plan=job.plan_hash,
     )
     files = {batch.target: batch.files for batch in batches if batch.target is not None}
     return [*batches, Batch(target=None, files=(manifest(subject, waves, files),), placements={})]
 
 
-def _standing(errand: Errand, waves: Sequence[Wave]) -> dict[TargetId, dict[PlacementId, Placement]]:
+def _standing(undertaking: Undertaking, waves: Sequence[Wave]) -> dict[TargetId, dict[PlacementId, Placement]]:
     """What is to stand on each target that the job changes: what it brings, beside what was proven there and stays."""
     changes = {change.id: change for wave in waves for intent in wave.intents for change in intent.changes}
     found: dict[TargetId, dict[PlacementId, Placement]] = {id.target: {} for id in changes}
-    for id, memory in errand.known.memories.items():
+    for id, memory in undertaking.known.memories.items():
         if id.target in found and id not in changes and memory.last_good is not None:
             found[id.target][id] = memory.last_good
     for id, change in changes.items():
@@ -57,7 +57,7 @@ def _standing(errand: Errand, waves: Sequence[Wave]) -> dict[TargetId, dict[Plac
 
 
 async def _kept(
-    means: Means, errand: Errand, good: Sequence[Placement], targets: Mapping[TargetId, Target]
+    means: Means, undertaking: Undertaking, good: Sequence[Placement], targets: Mapping[TargetId, Target]
 ) -> dict[TargetId, list[Rendered]]:
     """The files of what is last good, where the runtime deploys files as they were kept."""
     drivers = {id: _driver(means, target) for id, target in targets.items()}
@@ -66,18 +66,18 @@ async def _kept(
     if not asked:
         return {}
     every = frozenset[RenderedKind]().union(*kinds.values())
-    files = await means.store.read(lambda c: artifacts.latest(c, errand.job.environment, asked, every))
+    files = await means.store.read(lambda c: artifacts.latest(c, undertaking.job.environment, asked, every))
     found: dict[TargetId, list[Rendered]] = {}
     for file in files:
         found.setdefault(file.of[0].target, []).append(file)
     return found
 
 
-def _is_good(errand: Errand, direction: Direction, placement: Placement) -> bool:
+def _is_good(undertaking: Undertaking, direction: Direction, placement: Placement) -> bool:
     """A way back leads to nothing else; whatever is remembered then may be what it leads away from."""
-    if direction is Direction.BACK or errand.job.kind is JobKind.ROLLBACK:
+    if direction is Direction.BACK or undertaking.job.kind is JobKind.ROLLBACK:
         return True
-    good = errand.memory(placement.id).last_good
+    good = undertaking.memory(placement.id).last_good
     return good is not None and good.content == placement.content
 
 

@@ -101,9 +101,8 @@ class Reconciler:
         self._stopping = anyio.Event()
         self._answers: forward.Answers = {}
         self._reads: dict[str, anyio.Event] = {}  # who waits until another replica has read a source
-        self._asking: dict[
-            str, list[str]
-        ] = {}  # source -> those elsewhere that wait for a read that begins from now on
+        # Source -> those elsewhere that wait for a read that begins from now on.
+        self._asking: dict[str, list[str]] = {}
         self._running = False
         self._others: tuple[Replica, ...] = ()
         self._doubted: set[str] = set()

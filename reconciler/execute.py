@@ -22,7 +22,7 @@ from desired_state.model import Placement, RollbackPolicy
 from drivers.contract import Capabilities, Deploy, Look, Remove
 from drivers.errors import InvalidAction, Refused, Terminal
 from reconciler import act, artifacts, events
-from reconciler.act import LOOK_AGAIN, Errand
+from reconciler.act import LOOK_AGAIN
 from reconciler.core import plan as planning
 from reconciler.core.intent import JobKind, Plan
 from reconciler.core.judge import Case, Drift, Verdict, judge
@@ -37,6 +37,7 @@ from reconciler.store import artifacts as kept_artifacts
 from reconciler.store import environments, jobs, memories, tasks
 from reconciler.store.records import Direction, EnvironmentRow, Job, Lease, Refusal, Task, Wish
 from reconciler.store.store import Query
+from reconciler.undertaking import Undertaking
 from stickers import names
 from stickers.names import JobId, PlacementId, TargetId
 
@@ -61,12 +62,12 @@ async def turn(means: Means, id: JobId) -> float | None:
         return held.again
 
 
-async def _taken_over(means: Means, id: JobId, lease: Lease) -> tuple[Errand, EnvironmentRow] | None:
+async def _taken_over(means: Means, id: JobId, lease: Lease) -> tuple[Undertaking, EnvironmentRow] | None:
     """The job with everything it needs; None when it is over. What its former carrier had under way is lost: nobody
     waits for the answer."""
     now = means.tools.now()
 
-    def take(c: Connection) -> tuple[Errand, EnvironmentRow] | None:
+    def take(c: Connection) -> tuple[Undertaking, EnvironmentRow] | None:
         job = jobs.load(c, id)
         if job is None or job.state in JOB_TERMINAL:
             return None
@@ -75,7 +76,7 @@ async def _taken_over(means: Means, id: JobId, lease: Lease) -> tuple[Errand, En
         assert desired is not None
         found = tuple(_lost(c, task, lease, now) for task in tasks.of(c, id))
         known = memories.known(c, job.environment, now)
-        return Errand(job=job, lease=lease, desired=desired, known=known, tasks=found), row
+        return Undertaking(job=job, lease=lease, desired=desired, known=known, tasks=found), row
 
     return await means.store.write(take)
 
@@ -96,9 +97,9 @@ class _Step:
 
 
 class _Turn:
-    def __init__(self, means: Means, errand: Errand, row: EnvironmentRow) -> None:
-        self.means, self.errand, self.row = means, errand, row
-        self.job = errand.job
+    def __init__(self, means: Means, undertaking: Undertaking, row: EnvironmentRow) -> None:
+        self.means, self.undertaking, self.row = means, undertaking, row
+        self.job = undertaking.job
 
     async def take(self) -> float | None:
         if step := _asked(self.job, self.row, self.means.tools.now()):
@@ -117,16 +118,16 @@ class _Turn:
     async def _moved(self, step: _Step) -> float:
         now = self.means.tools.now()
         await self._advance(
-            lambda c: jobs.advance(c, self.job, step.event, self.errand.lease, now, message=step.message)
+            lambda c: jobs.advance(c, self.job, step.event, self.undertaking.lease, now, message=step.message)
         )
         return AT_ONCE
 
     # -- forward ----------------------------------------------------------------------------------------------------
 
     async def _begin(self) -> float:
-        now, lease = self.means.tools.now(), self.errand.lease
+        now, lease = self.means.tools.now(), self.undertaking.lease
         plan = await self.means.store.read(lambda c: jobs.plan(c, self.job))
-        files = await artifacts.prepared(self.means, self.errand, plan.waves, Direction.FORWARD)
+        files = await artifacts.prepared(self.means, self.undertaking, plan.waves, Direction.FORWARD)
 
         def begin(c: Connection) -> Job:
             job = self.job
@@ -134,7 +135,7 @@ class _Turn:
                 job = jobs.advance(c, job, JobEvent.PREPARE, lease, now)
             kept_artifacts.keep(c, job, Direction.FORWARD, files, lease, now)
             if job.kind is JobKind.DEPLOY:
-                environments.attempted(c, job.environment, self.errand.desired.release.name, lease)
+                environments.attempted(c, job.environment, self.undertaking.desired.release.name, lease)
             return jobs.advance(c, job, JobEvent.BEGIN, lease, now)
 
         reached("before_begin")
@@ -155,7 +156,7 @@ class _Turn:
         """More targets have failed than may: back, where what was brought is to blame and policy says so; else over."""
         message = _failures(failed)
         blamed = [task for task in failed if task.code in _CULPABLE]
-        policy = self.errand.desired.environment.rollback
+        policy = self.undertaking.desired.environment.rollback
         if blamed and self.job.kind is JobKind.DEPLOY and policy is RollbackPolicy.AUTOMATIC:
             return await self._roll_back(message, self._refusals(blamed))
         return await self._fail(message)
@@ -174,7 +175,7 @@ class _Turn:
         await self._count(number)
         if any(task.attempt for task in ready):
             reached("before_retry")
-        carried = await act.carry(self.means, replace(self.errand, job=self.job), wave, self._goes_on)
+        carried = await act.carry(self.means, replace(self.undertaking, job=self.job), wave, self._goes_on)
         now = self.means.tools.now()
         return min((_pause(task, now) for task in _open(carried)), default=AT_ONCE)
 
@@ -192,7 +193,7 @@ class _Turn:
         """Whether more targets have failed than may, with these; on the way back, as many may as do."""
         if self.job.state is not JobState.RUNNING:
             return False
-        return len(failed | self._failed_before) > self.errand.desired.environment.strategy.max_failures
+        return len(failed | self._failed_before) > self.undertaking.desired.environment.strategy.max_failures
 
     @cached_property
     def _failed_before(self) -> set[TargetId]:
@@ -214,7 +215,7 @@ class _Turn:
             return
         now = self.means.tools.now()
         self.job = await self.means.store.write(
-            lambda c: jobs.revise(c, self.job, self.errand.lease, now, wave=wave + 1)
+            lambda c: jobs.revise(c, self.job, self.undertaking.lease, now, wave=wave + 1)
         )
 
     async def _final_look(self) -> float | None:
@@ -225,7 +226,7 @@ class _Turn:
         found = await self._drifts(wanted, wanted)
         ill = [drift for drift in found if drift.verdict in _ILL]
         failed = {task.target for task in self._of(Direction.FORWARD) if task.state is TaskState.FAILED}
-        allowed = self.errand.desired.environment.strategy.max_failures
+        allowed = self.undertaking.desired.environment.strategy.max_failures
         if ill and len(failed | {drift.id.target for drift in ill}) > allowed:
             return await self._fell_ill(ill)
         if any(drift.verdict is Verdict.UNKNOWN for drift in found):
@@ -240,7 +241,7 @@ class _Turn:
             for drift in ill
             if drift.id in brought and _is_new(brought[drift.id])
         )
-        policy = self.errand.desired.environment.rollback
+        policy = self.undertaking.desired.environment.rollback
         if refusals and self.job.kind is JobKind.DEPLOY and policy is RollbackPolicy.AUTOMATIC:
             return await self._roll_back(message, refusals)
         return await self._fail(message)
@@ -267,8 +268,8 @@ class _Turn:
         found = await self._drifts(ids, _wanted(touched))
         plan = planning.back(
             found,
-            self.errand.desired,
-            self.errand.known,
+            self.undertaking.desired,
+            self.undertaking.known,
             powers=self._powers(),
             installation=self.means.tools.installation,
             now=self.means.tools.now(),
@@ -282,9 +283,9 @@ class _Turn:
     async def _turn_round(
         self, message: str, refusals: Sequence[Refusal], plan: Plan, brought: dict[PlacementId, Deploy]
     ) -> None:
-        now, lease, environment = self.means.tools.now(), self.errand.lease, self.job.environment
-        files = await artifacts.prepared(self.means, self.errand, plan.waves, Direction.BACK)
-        stepped = [id for id, change in brought.items() if _became_good(change, self.errand.known.memories)]
+        now, lease, environment = self.means.tools.now(), self.undertaking.lease, self.job.environment
+        files = await artifacts.prepared(self.means, self.undertaking, plan.waves, Direction.BACK)
+        stepped = [id for id, change in brought.items() if _became_good(change, self.undertaking.known.memories)]
 
         def turn_round(c: Connection) -> Job:
             _cancel(c, _open(self._of(Direction.FORWARD)), lease, now)
@@ -316,7 +317,7 @@ class _Turn:
             for change in task.intent.changes
             if isinstance(change, Deploy)
             and _is_new(change)
-            and change.placement.trial not in self.errand.known.refused
+            and change.placement.trial not in self.undertaking.known.refused
         )
 
     # -- endings ----------------------------------------------------------------------------------------------------
@@ -326,10 +327,10 @@ class _Turn:
 
     async def _end(self, step: _Step) -> float | None:
         """The job ends here; what has not begun never will, and what is unknown is judged by what is seen there."""
-        now, lease = self.means.tools.now(), self.errand.lease
+        now, lease = self.means.tools.now(), self.undertaking.lease
 
         def end(c: Connection) -> Job:
-            _cancel(c, _open(self.errand.tasks), lease, now)
+            _cancel(c, _open(self.undertaking.tasks), lease, now)
             return jobs.advance(c, self.job, step.event, lease, now, message=step.message)
 
         reached("before_job_end")
@@ -342,7 +343,7 @@ class _Turn:
 
     async def _advance(self, query: Query[Job]) -> None:
         self.job = await self.means.store.write(query)
-        self.means.tell(events.job_moved(self.job, self.errand.desired.release.name, self.job.message))
+        self.means.tell(events.job_moved(self.job, self.undertaking.desired.release.name, self.job.message))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -351,7 +352,7 @@ class _Turn:
         by_target: dict[TargetId, list[PlacementId]] = {}
         for id in ids:
             by_target.setdefault(id.target, []).append(id)
-        records = [record for target in by_target if (record := self.errand.target(target)) is not None]
+        records = [record for target in by_target if (record := self.undertaking.target(target)) is not None]
         looks = [
             Look(target=record, placements=tuple(wanted[id] for id in by_target[record.id] if id in wanted))
             for record in records
@@ -360,7 +361,7 @@ class _Turn:
         return [self._judged(id, wanted.get(id), seen.get(id.target)) for ids in by_target.values() for id in ids]
 
     def _judged(self, id: PlacementId, wanted: Placement | None, seen: Seen | None) -> Drift:
-        memory = self.errand.memory(id)
+        memory = self.undertaking.memory(id)
         observation = seen.observation if seen else None
         return judge(
             Case(
@@ -375,11 +376,11 @@ class _Turn:
         )
 
     def _powers(self) -> dict[str, Capabilities]:
-        records = [*self.errand.desired.targets, *self.errand.known.targets.values()]
+        records = [*self.undertaking.desired.targets, *self.undertaking.known.targets.values()]
         return self.means.powers(record.hands for record in records)
 
     def _of(self, direction: Direction) -> list[Task]:
-        return [task for task in self.errand.tasks if task.direction is direction]
+        return [task for task in self.undertaking.tasks if task.direction is direction]
 
 
 # -- what is asked of a job --------------------------------------------------------------------------------------------

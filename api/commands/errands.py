@@ -1,5 +1,5 @@
-"""What people ask of an agent beside deployments: a command or files by the names that its host has given them, and the
-signer's next key."""
+"""What people ask of an agent beside deployments: a command or files by the names that its host has given them, a look,
+another version of itself, and belief in the signer's next key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drivers.errors import DriverError
 from reconciler.store import agents, audit
 from reconciler.store.agents import SPEAKING
 from stickers import names
-from stickers.names import Artifact, TargetId
+from stickers.names import AgentName, Artifact, TargetId
 from stickers.observation import Workload
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def _workload(component: str, workload: Workload) -> dict[str, str]:
 
 async def upgrade(house: House, given: Given) -> Events:
     """The agent by another version of itself. Answered when that has reported; `REFUSED` when it was undone."""
-    name, version, station = given.text("name"), given.text("version"), _station(house)
+    name, version, station = AgentName(given.text("name")), given.text("version"), _station(house)
     try:
         artifact = Artifact.parse(given.text("artifact"))
     except names.InvalidName as error:
         raise Problem("BAD_ARGUMENT", f"artifact: {error}") from None
-    target = (await house.store.read(_serving)).get(name)
+    target = (await house.store.read(lambda c: _serving(c, name))).get(name)
     if target is None:
         raise Problem("NO_AGENT", f"there is no agent {name[:80]} that may speak and holds a target")
     await _audited(house, given, "agent.upgrade", name, {"artifact": str(artifact), "version": version})
@@ -92,7 +92,7 @@ async def trust(house: House, given: Given) -> Events:
         raise Problem("NOT_ROTATING", "the signer has no key that is to follow; `holdfast signer rotate` makes one")
     rows = await house.store.read(_serving)
     await _audited(house, given, "agent.trust", keys[1], {"agents": len(rows)})
-    told: dict[str, str | None] = {}
+    told: dict[AgentName, str | None] = {}
     for agent, target in rows.items():
         try:
             await station.ask(target, Verb.TRUST, Trust(public=keys[1], overlap=OVERLAP), object)
@@ -102,14 +102,12 @@ async def trust(house: House, given: Given) -> Events:
     yield {"result": {"public": keys[1], "agents": [{"name": name, "problem": why} for name, why in told.items()]}}
 
 
-def _serving(c: Connection) -> dict[str, TargetId]:
-    """Every agent that may speak, with one of the targets that it holds."""
-    found: dict[str, TargetId] = {}
-    for agent in agents.all(c):
-        held = [bound.target for bound in agents.bindings(c, agent.name) if bound.holder]
-        if agent.state in SPEAKING and held:
-            found[agent.name] = held[0]
-    return found
+def _serving(c: Connection, name: AgentName | None = None) -> dict[AgentName, TargetId]:
+    """Every agent that may speak, or that one, with one of the targets that it holds."""
+    one = None if name is None else agents.by_name(c, name)
+    rows = agents.all(c) if name is None else (() if one is None else (one,))
+    speaking = {agent.name for agent in rows if agent.state in SPEAKING}
+    return {each.agent: each.target for each in agents.bindings(c, name) if each.holder and each.agent in speaking}
 
 
 def _station(house: House) -> Station:

@@ -461,49 +461,6 @@ class TokenRevoked(BaseModel):
     message: str
 
 
-# -- requests -------------------------------------------------------------------------------------------------------
-
-
-class SyncAsked(Asked):
-    plan_hash: str | None = Field(default=None, min_length=8, max_length=80, description="only exactly this plan")
-    confirm_removal: str | None = Field(
-        default=None, min_length=1, max_length=80, description="allow this large removal"
-    )
-
-
-class RollbackAsked(Asked):
-    reason: Sentence = "asked for by a person"
-
-
-class AdoptAsked(Asked):
-    targets: list[str] = Field(default=[], max_length=1_000, description="all when left out")
-
-
-class SuspendAsked(Asked):
-    reason: Sentence
-    until: str | None = Field(default=None, description="ISO 8601 with a zone; until resumed when left out")
-
-
-class ResumeAsked(Asked):
-    lift_refused: bool = False
-
-
-class RefreshAsked(Asked):
-    allow: str | None = Field(default=None, pattern="^([0-9a-f]{40}|[0-9a-f]{64})$", description="let this commit in")
-
-
-class DocumentsOffered(Asked):
-    files: dict[str, str] = Field(min_length=1, max_length=2_000, description="YAML texts by the name of a file")
-    dry_run: bool = Field(default=False, description="only say what would change")
-    revision: int | None = Field(
-        default=None, ge=0, le=2**53, description="the documents must still be at it; goes before `If-Match`"
-    )
-
-
-class VerifyAsked(Asked):
-    checkpoints: list[str] = Field(default=[], max_length=100, description="signed earlier, and kept elsewhere")
-
-
 class Agent(BaseModel):
     name: str
     state: AgentState
@@ -649,6 +606,49 @@ class AuthorityRetired(BaseModel):
     id: str
     agents: int
     message: str
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+class SyncAsked(Asked):
+    plan_hash: str | None = Field(default=None, min_length=8, max_length=80, description="only exactly this plan")
+    confirm_removal: str | None = Field(
+        default=None, min_length=1, max_length=80, description="allow this large removal"
+    )
+
+
+class RollbackAsked(Asked):
+    reason: Sentence = "asked for by a person"
+
+
+class AdoptAsked(Asked):
+    targets: list[str] = Field(default=[], max_length=1_000, description="all when left out")
+
+
+class SuspendAsked(Asked):
+    reason: Sentence
+    until: str | None = Field(default=None, description="ISO 8601 with a zone; until resumed when left out")
+
+
+class ResumeAsked(Asked):
+    lift_refused: bool = False
+
+
+class RefreshAsked(Asked):
+    allow: str | None = Field(default=None, pattern="^([0-9a-f]{40}|[0-9a-f]{64})$", description="let this commit in")
+
+
+class DocumentsOffered(Asked):
+    files: dict[str, str] = Field(min_length=1, max_length=2_000, description="YAML texts by the name of a file")
+    dry_run: bool = Field(default=False, description="only say what would change")
+    revision: int | None = Field(
+        default=None, ge=0, le=2**53, description="the documents must still be at it; goes before `If-Match`"
+    )
+
+
+class VerifyAsked(Asked):
+    checkpoints: list[str] = Field(default=[], max_length=100, description="signed earlier, and kept elsewhere")
 
 
 Word = Annotated[str, Field(min_length=1, max_length=40)]

@@ -260,11 +260,12 @@ class _Run:
 
     async def _keep(self, connected: Callable[..., Awaitable[None]]) -> None:
         """Channels to every server that is known."""
-        from drivers.agent.channels.channel import Proxy
+        from drivers.agent.channels.channel import Proxy, Way
 
         servers = tuple(dict.fromkeys((*self._identity.servers, *self._settings.servers)))
         proxy = Proxy(url=self._settings.proxy) if self._settings.proxy else None
-        await connected(servers, self._context, self._agent.hello, self._met, proxy=proxy)
+        way = Way(self._settings.way)
+        await connected(servers, self._context, self._agent.hello, self._met, way=way, proxy=proxy)
 
     async def _met(self, channel: Any, welcome: Any) -> None:
         self._welcomed.set()

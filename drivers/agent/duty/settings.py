@@ -201,6 +201,9 @@ class Settings(Strict):
         default_factory=list, description="beside those that the join and each server tell"
     )
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    way: Literal["auto", "websocket", "polling"] = Field(
+        default="auto", description="how servers are spoken with; auto is a WebSocket, and polls where none passes"
+    )
     upgrade: UpgradeFrom | None = None
     at_once: Annotated[int, Field(ge=1, le=64)] = Field(default=4, description="tasks that are carried out together")
     hooks: bool = Field(default=False, description="hooks that say where: target may run on this host")

@@ -25,6 +25,7 @@ from examples.demo.fleet import free_port
 from tests.api.fleets import BuiltHere
 
 ROOT = Path(__file__).parents[3]
+WAYS = {"staging-2": "polling"}  # how agents speak with the daemon, where it is not left to them
 UNAPPROVED = "1.3.0"  # a release that the signer is never shown
 POLICY = """\
 apiVersion: holdfast/v1
@@ -44,6 +45,7 @@ rules:
 HOST = """\
 state: {state}
 kinds: [process]
+way: {way}
 commands:
   greet: {{argv: [/bin/echo, hello, "{{0}}"], arguments: ["[a-z]+"]}}
   reboot: {{argv: [/bin/echo, "this host lets it, and the signer does not"]}}
@@ -144,6 +146,7 @@ class Estate(BuiltHere):
         """As an operator and a host do it."""
         settings = self.home / f"{agent}.yaml"
         here = {"state": self.home / "agents" / agent, "pages": self.pages}
+        here |= {"way": WAYS.get(agent, "auto")}
         here |= {"versions": self.home / "versions" / agent, "artifacts": self.home / "artifacts"}
         settings.write_text(HOST.format(**here))
         token = self.home / f"{agent}.token"

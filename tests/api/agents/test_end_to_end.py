@@ -53,6 +53,13 @@ def test_what_a_workload_printed_is_read_through_its_agent(estate: Estate) -> No
     assert "GET / " in estate.holdfast("logs", FIRST, "web")
 
 
+def test_an_agent_speaks_as_its_host_says(estate: Estate) -> None:
+    def ways() -> dict[str, str]:
+        return {each["name"]: each["way"] for each in estate.ask("agent", "list")["agents"]}
+
+    estate.wait("both to be noted", lambda: ways() == {"staging-1": "websocket", "staging-2": "polling"})
+
+
 def test_a_killed_workload_is_healed(estate: Estate) -> None:
     at(estate, "1.0.0")
     before = estate.placement(FIRST)["instance"]

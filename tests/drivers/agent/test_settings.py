@@ -21,6 +21,7 @@ servers: ["https://one.example.com:8421"]
 proxy: http://proxy.example.com:3128
 upgrade: {directory: /opt/agent, repository: registry.example.com/agent, within: 1m}
 at_once: 8
+way: polling
 """
 
 
@@ -56,6 +57,7 @@ def test_nothing_is_let_that_is_not_said() -> None:
         ('mode: "0640"', 'mode: "4755"', ":8:"),
         ("resolves: [vault]", "resolves: [vualt]", ":9:12:"),
         ("https://one.example.com:8421", "http://one.example.com", ":10:11:"),
+        ("way: polling", "way: carrier-pigeon", ":14:6:"),
         ("http://proxy.example.com:3128", "http://name:word@proxy.example.com:3128", ":11:8:"),
         ("registry.example.com/agent,", "registry.example.com/agent:latest,", ":12:"),
         ("at_once: 8", "at_once: 0", ":13:10:"),
