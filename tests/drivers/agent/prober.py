@@ -46,7 +46,7 @@ class Prober:
 
 
 def asked(host: str, port: int) -> str | None:
-    """Which version answers there."""
+    """Which version answers there; None where the answer is cut off before its end, which is a line's."""
     try:
         with socket.create_connection((host, port), timeout=WITHIN) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -54,4 +54,4 @@ def asked(host: str, port: int) -> str | None:
     except OSError:
         return None
     head, _, body = received.partition(b"\r\n\r\n")
-    return body.decode().strip() if b" 200 " in head else None
+    return body.decode().strip() if b" 200 " in head and body.endswith(b"\n") else None
