@@ -130,7 +130,10 @@ class Host:
         await self.server.started(more=case.strike(self.own.pid))
         id = await self.server.send(action)
         await self.server.until(lambda: not self.own.runs or id in self.server.answers, 60)
-        if self.own.runs:
+        if id in self.server.answers and await self.server.code(id) is Code.DONE:
+            self.server.kill()  # and with it a strike that is still to come
+            if not self.own.runs:
+                self.own.restart()
             return None
         self.own.crash()
         if case.both:
