@@ -48,7 +48,10 @@ class Piece:
 
 @dataclass(slots=True)
 class Inspection:
-    listed: Listed
+    """`mark` is how the list showed the container and its sticker then. While an action is under way a container has
+    another restart policy than its own, and the list does not show that it has its own again: the sticker does."""
+
+    mark: tuple[object, ...]
     container: Inspected
     until: float
 
@@ -142,7 +145,7 @@ class Eyes:
         """Group the containers anew, inspect what has to be, and keep what was seen until something changes."""
         listed = [one for _, one in self._pieces.values()]
         groups = look.groups(listed, self._installation)
-        wanted = {one.id: one for group in groups.values() for one in look.candidates(group)}
+        wanted = {one.id: _mark(one, group) for group in groups.values() for one in look.candidates(group)}
         await self._inspect(wanted)
         sights: dict[TargetId, dict[PlacementId, Sight]] = {}
         for id, group in sorted(groups.items()):
@@ -154,18 +157,18 @@ class Eyes:
         self._unmanaged = await self._strangers(listed)
         self._due = min((one.until for one in self._inspections.values()), default=anyio.current_time() + AGE)
 
-    async def _inspect(self, wanted: Mapping[str, Listed]) -> None:
+    async def _inspect(self, wanted: Mapping[str, tuple[object, ...]]) -> None:
         now = anyio.current_time()
         for id in self._inspections.keys() - wanted.keys():
             del self._inspections[id]
-        for id, listed in wanted.items():
+        for id, mark in wanted.items():
             known = self._inspections.get(id)
-            if known is not None and known.listed.mark == listed.mark and now < known.until:
+            if known is not None and known.mark == mark and now < known.until:
                 continue
             self._inspections.pop(id, None)
             container = await self._engine.container(id)
             if container is not None:
-                self._inspections[id] = Inspection(listed, container, now + _age(id))
+                self._inspections[id] = Inspection(mark, container, now + _age(id))
 
     async def _sight(self, group: Group) -> Sight:
         seen = {one.id: self._inspections[one.id].container for one in group.workloads if one.id in self._inspections}
@@ -243,6 +246,10 @@ class Eyes:
             return sight.standing
         workload: Workload = replace(sight.standing.workload, health=answer)
         return replace(sight.standing, workload=workload)
+
+
+def _mark(one: Listed, group: Group) -> tuple[object, ...]:
+    return (*one.mark, group.holder.id if group.holder else None)
 
 
 def _texts(answer: bytes) -> list[bytes]:
