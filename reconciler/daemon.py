@@ -106,7 +106,30 @@ class Reconciler:
         self._running = False
         self._others: tuple[Replica, ...] = ()
         self._doubted: set[str] = set()
-        self._spread = Spread(
+        self._spread = self._sharing()
+        if parts.bell is not None:
+            parts.bell.heard = self._heard
+        self._following = Following(
+            parts.sources,
+            lambda name: self._queue.request(loop.read(name)),
+            Ask(environment=lambda *_: None, sink=parts.sink, random=parts.random),
+            parts.store.now(),
+        )
+        self._sources = self._following.readings
+        self.misdeclared: str | None = None  # why the sources that are declared now are not those that are followed
+        self._means = self._at_hand()
+        self._runtimes = Runtimes(
+            parts.drivers,
+            Ask(
+                environment=self._happened,
+                sink=parts.sink,
+                random=parts.random,
+            ),
+        )
+
+    def _sharing(self) -> Spread:
+        parts = self._parts
+        return Spread(
             parts.store,
             self._leases,
             self._me(),
@@ -121,17 +144,10 @@ class Reconciler:
             sink=parts.sink,
             poll=POLL if parts.bell else None,
         )
-        if parts.bell is not None:
-            parts.bell.heard = self._heard
-        self._following = Following(
-            parts.sources,
-            lambda name: self._queue.request(loop.read(name)),
-            Ask(environment=lambda *_: None, sink=parts.sink, random=parts.random),
-            parts.store.now(),
-        )
-        self._sources = self._following.readings
-        self.misdeclared: str | None = None  # why the sources that are declared now are not those that are followed
-        self._means = Means(
+
+    def _at_hand(self) -> Means:
+        parts = self._parts
+        return Means(
             store=parts.store,
             drivers=parts.drivers,
             tools=parts.tools,
@@ -145,14 +161,6 @@ class Reconciler:
             seats=Seats(parts.limits.actions),
             tell_of=parts.tell,
             sources=self._sources,
-        )
-        self._runtimes = Runtimes(
-            parts.drivers,
-            Ask(
-                environment=self._happened,
-                sink=parts.sink,
-                random=parts.random,
-            ),
         )
 
     # -- its life ---------------------------------------------------------------------------------------------------

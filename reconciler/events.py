@@ -11,7 +11,7 @@ from reconciler.core.drift import Trust, Verdict
 from reconciler.core.machine import JobState, TaskState
 from reconciler.core.plan import JobKind
 from reconciler.store.records import Job
-from stickers.names import AgentName, EnvironmentId, JobId, PlacementId, ReleaseName, TargetId, TaskId
+from stickers.names import ActionKey, AgentName, EnvironmentId, JobId, PlacementId, ReleaseName, TargetId, TaskId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,7 @@ class TaskMoved:
     job: JobId
     release: ReleaseName
     task: TaskId
+    key: ActionKey
     target: TargetId
     state: TaskState
     attempt: int
@@ -199,13 +200,14 @@ class AgentLocked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentAnswered:
-    """An agent was asked to carry out a task, and how that ended; without a code nobody heard. `milliseconds` is how
-    long its parts took there."""
+    """An agent was asked to carry out a task, and how that ended; without a code nobody heard. `key` is that of the
+    action where one led to it; `milliseconds` is how long its parts took there."""
 
     environment: EnvironmentId
     target: TargetId
     agent: AgentName
     task: str
+    key: ActionKey
     verb: str
     code: str | None
     detail: str

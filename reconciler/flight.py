@@ -446,6 +446,7 @@ def moved(undertaking: Undertaking, task: Task) -> events.TaskMoved:
         job=undertaking.job.id,
         release=undertaking.desired.release.name,
         task=task.id,
+        key=task.key,
         target=task.target,
         state=task.state,
         attempt=task.attempt,

@@ -43,6 +43,7 @@ class Witnessed:
             target=task.target,
             agent=task.agent,
             task=task.id,
+            key=task.key,
             verb=task.verb.value,
             code=None if result is None else result.code.value,
             detail="no answer came" if result is None else result.detail,

@@ -57,7 +57,13 @@ class Change(BaseModel):
 
 def router(house: House) -> APIRouter:
     router = APIRouter()
+    _by_password(router)
+    _by_provider(router)
+    _at_a_terminal(router)
+    return router
 
+
+def _by_password(router: APIRouter) -> None:
     @router.post("/login", dependencies=[open_to_all("whoever logs in is not known yet")], include_in_schema=False)
     async def log_in(request: Request) -> Response:
         keeper, form = _keeper(request), _is_form(request)
@@ -80,6 +86,8 @@ def router(house: House) -> APIRouter:
         cookies.take(answer, keeper.peer(request))
         return answer
 
+
+def _by_provider(router: APIRouter) -> None:
     @router.get("/login/oidc", dependencies=[open_to_all("leads to the provider")], include_in_schema=False)
     async def to_provider(request: Request) -> Response:
         keeper = _keeper(request)
@@ -109,6 +117,8 @@ def router(house: House) -> APIRouter:
         cookies.take(answer, peer, cookies.LOGIN)
         return answer
 
+
+def _at_a_terminal(router: APIRouter) -> None:
     @router.post("/api/v1/login", dependencies=[open_to_all("whoever logs in is not known yet")])
     async def log_in_at_a_terminal(request: Request, said: Login) -> dict[str, str]:
         secret = await _keeper(request).log_in(request, said.user, said.password.get_secret_value())
@@ -125,8 +135,6 @@ def router(house: House) -> APIRouter:
     @router.get("/api/v1/whoami", dependencies=[for_the_known("about nobody but who asks")])
     async def whoami(request: Request) -> dict[str, Any]:
         return described(request.state.principal) | {"csrf": getattr(request.state, "csrf", None)}
-
-    return router
 
 
 def _keeper(request: Request) -> Doorkeeper:

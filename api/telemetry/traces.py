@@ -20,15 +20,15 @@ from starlette.datastructures import Headers
 
 from api.problem import Problem
 from api.telemetry.requests import Answered
+from drivers.agent.protocol import Code
 from reconciler import correlation, events
 from reconciler.core.machine import JOB_TERMINAL, TASK_TERMINAL, JobState, TaskState
 from reconciler.events import Event
-from stickers.names import JobId, TargetId, TaskId
+from stickers.names import ActionKey, JobId, TaskId
 
 OPEN: Final = 10_000  # spans that are open together
 FLUSH: Final = 2_000  # milliseconds that the end of the daemon waits for a collector
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-DONE: Final = "DONE"  # `drivers.agent.protocol.Code`, which whoever has no agents does not import
 WELL: Final = (JobState.COMPLETED, TaskState.SUCCEEDED, TaskState.SKIPPED)
 
 
@@ -39,7 +39,7 @@ class Traces:
         self._tracer = tracer
         self._jobs: dict[JobId, Span] = {}
         self._tasks: dict[TaskId, Span] = {}
-        self._changing: dict[TargetId, TaskId] = {}
+        self._asked: dict[ActionKey, Span] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -108,14 +108,13 @@ class Traces:
             span = self._tasks[event.task] = self._tracer.start_span(
                 "deployment.task", context=trace.set_span_in_context(job), attributes=about
             )
-            self._changing[event.target] = event.task
+            self._asked[event.key] = span
         if span is not None and event.state in TASK_TERMINAL:
             self._end(self._tasks.pop(event.task), event.state, event.detail)
-            if self._changing.get(event.target) == event.task:
-                del self._changing[event.target]
+            self._asked.pop(event.key, None)
 
     def _answered(self, event: events.AgentAnswered) -> None:
-        asked = self._tasks.get(self._changing.get(event.target, TaskId("")))
+        asked = self._asked.get(event.key)
         about = {"environment": event.environment, "target": event.target, "agent": event.agent, "verb": event.verb}
         span = self._tracer.start_span(
             "agent.task",
@@ -124,7 +123,7 @@ class Traces:
             attributes=about | {f"{part}.ms": took for part, took in event.milliseconds.items()},
             start_time=_nanoseconds(event.began_at),
         )
-        well = event.code == DONE
+        well = event.code == Code.DONE
         span.set_attribute("code", event.code or "")
         span.set_status(StatusCode.OK if well else StatusCode.ERROR, None if well else event.detail)
         span.end()

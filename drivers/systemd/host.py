@@ -58,7 +58,7 @@ _tokens = itertools.count()
 # -- what systemd says -------------------------------------------------------------------------------------------------
 
 
-class Service(NamedTuple):
+class Unit(NamedTuple):
     """One unit as systemd sees it."""
 
     name: str
@@ -98,15 +98,15 @@ PROPERTIES = (
 )
 
 
-def services(text: str) -> dict[str, Service]:
+def services(text: str) -> dict[str, Unit]:
     """What `systemctl show` printed, by the names of the units."""
     found = (_service(block) for block in text.split("\n\n") if "=" in block)
     return {service.name: service for service in found}
 
 
-def _service(block: str) -> Service:
+def _service(block: str) -> Unit:
     said = dict(line.partition("=")[::2] for line in block.splitlines())
-    return Service(
+    return Unit(
         name=said["Id"],
         active=said["ActiveState"],
         sub=said["SubState"],
@@ -211,12 +211,12 @@ class Eyes(host.Eyes):
             self._version = int(found[1]) if found else 0
         return self._version
 
-    def services(self) -> dict[str, Service]:
+    def services(self) -> dict[str, Unit]:
         """All of ours that systemd has in mind; what it has not does not run."""
-        known: dict[str, Service] | None = getattr(self._now, "services", None)
+        known: dict[str, Unit] | None = getattr(self._now, "services", None)
         return self._ask() if known is None else known
 
-    def _ask(self) -> dict[str, Service]:
+    def _ask(self) -> dict[str, Unit]:
         exact = ["--timestamp=us+utc"] if self.version >= UTC_SHOWN else []
         if not os.path.isdir(BOOTED):
             raise Trouble("refused", "the target was not booted by systemd")
@@ -252,7 +252,7 @@ class Eyes(host.Eyes):
                 runs.append(run)
         return {"lives": True, "pending": pending, "supervisor": "systemd", "version": str(self.version)}, runs
 
-    def _run(self, place: Place, name: str, service: Service | None) -> Json | None:
+    def _run(self, place: Place, name: str, service: Unit | None) -> Json | None:
         active = service is not None and service.is_active
         start = self.start_of(place, name, service if active else None)
         if start is None and service is not None and active:
@@ -270,7 +270,7 @@ class Eyes(host.Eyes):
             "exit_code": service.exit_code if service else None,
         }
 
-    def start_of(self, place: Place, name: str, running: Service | None) -> Json | None:
+    def start_of(self, place: Place, name: str, running: Unit | None) -> Json | None:
         """The last start of a release; the one before it while what it was to end still runs."""
         try:
             start: Json | None = self._read(place.release(name) + "/start.json", _start)
@@ -281,7 +281,7 @@ class Eyes(host.Eyes):
             return past
         return start
 
-    def _by_hand(self, place: Place, name: str, service: Service) -> Json:
+    def _by_hand(self, place: Place, name: str, service: Unit) -> Json:
         release = self._release(place, name)
         return {
             "artifact": release.artifact if release else None,
@@ -300,7 +300,7 @@ class Eyes(host.Eyes):
             found["differences"] = found["differences"] + changes
         return found
 
-    def changes(self, place: Place, name: str, service: Service) -> list[str]:
+    def changes(self, place: Place, name: str, service: Unit) -> list[str]:
         """What was changed by hand at the unit that runs."""
         found = []
         installed, rendered = self._text(f"{INSTALLED}/{service.name}"), self._text(place.release(name) + "/unit")
@@ -380,7 +380,7 @@ class Session(host.Session):
 
     def __init__(self, eyes: Eyes | None = None) -> None:
         super().__init__(eyes or Eyes())
-        self.waits: dict[int, tuple[Callable[[dict[str, Service]], bool], Json]] = {}
+        self.waits: dict[int, tuple[Callable[[dict[str, Unit]], bool], Json]] = {}
 
     def look(self, request: Mapping[str, Any]) -> Json:
         with self.eyes.at_once():
@@ -545,7 +545,7 @@ class Session(host.Session):
         self.waits[token] = self._started(place, order) if order["do"] == "start" else self._stopped(place, order)
         return {"token": token}
 
-    def _started(self, place: Place, order: Json) -> tuple[Callable[[dict[str, Service]], bool], Json]:
+    def _started(self, place: Place, order: Json) -> tuple[Callable[[dict[str, Unit]], bool], Json]:
         """Everything that can be refused is refused before anything is written, and written before anything stops."""
         name = order["release"] or place.serving()
         if name is None:
@@ -578,7 +578,7 @@ class Session(host.Session):
             return []
         return others or units.replaced(self.eyes._text(place.release(release.name) + "/unit") or "")
 
-    def _stopped(self, place: Place, order: Json) -> tuple[Callable[[dict[str, Service]], bool], Json]:
+    def _stopped(self, place: Place, order: Json) -> tuple[Callable[[dict[str, Unit]], bool], Json]:
         """Stop the units of these releases, or all; what is stopped does not start with the next boot."""
         wanted = order.get("releases")
         names = [unit_of(place, name) for name in host.release_names(place) if wanted is None or name in wanted]
@@ -599,7 +599,7 @@ class Session(host.Session):
             pause = min(0.2, 2 * pause)
         return answer
 
-    def _install(self, place: Place, name: str, text: str, known: Service | None) -> None:
+    def _install(self, place: Place, name: str, text: str, known: Unit | None) -> None:
         """The unit as it is rendered, in its release and where systemd finds it, without what was added by hand. Only
         what systemd has read before, it is told to read again, since it then reads everything."""
         unit = unit_of(place, name)
@@ -625,7 +625,7 @@ class Session(host.Session):
         return _file({name: given[host.secret_name(value)] for name, value in declared if isinstance(value, dict)})
 
     def _note(
-        self, place: Place, release: Release, key: str | None, ports: Mapping[str, int], running: Service | None
+        self, place: Place, release: Release, key: str | None, ports: Mapping[str, int], running: Unit | None
     ) -> str:
         """What is about to be started. It counts from the moment at which another invocation runs than now."""
         now = self.eyes.start_of(place, release.name, running)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,10 +58,12 @@ def test_what_a_large_fleet_is_held_in_is_not_collected_over_and_over() -> None:
 
 
 def test_of_a_small_fleet_nothing_is_kept_from_the_collector() -> None:
-    before = gc.get_freeze_count()
-    if len(gc.get_objects(generation=2)) <= thrift.LARGE:
-        thrift.settle()
-    assert gc.get_freeze_count() <= before  # what was kept from it by others may go meanwhile
+    code = (
+        "import gc; from api import thrift\n"
+        "thrift.begin(); fleet = [[number] for number in range(5000)]; gc.collect(); begun = gc.get_freeze_count()\n"
+        "thrift.settle(); assert gc.get_freeze_count() == begun"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.skipif(not hasattr(thrift._libc(), "malloc_trim"), reason="another C library")

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.harness.engine import processes_of
+
 START = 30.0  # seconds
 
 SETTINGS = """version = 2
@@ -67,12 +69,9 @@ class Containerd:
             self._process.wait()
             self._process = None
         if everything:
-            for pid in _with_descendants(self._shims()):
+            for pid in _with_descendants(set(processes_of(self.directory))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-    def _shims(self) -> set[int]:
-        return {pid for pid, words in _command_lines() if self.address in words}
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
@@ -92,13 +91,6 @@ def running_containerd() -> Iterator[Containerd]:
     finally:
         containerd.crash(everything=True)
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _command_lines() -> Iterator[tuple[int, list[str]]]:
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit():
-                yield int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
 
 
 def _with_descendants(pids: set[int]) -> set[int]:

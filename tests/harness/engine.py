@@ -199,7 +199,7 @@ def _end(engine: Engine) -> None:
     if _answers(engine.address):
         empty(engine.address)
     engine.stop()
-    for pid in _processes_of(engine.directory):
+    for pid in processes_of(engine.directory):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for mount in _mounts_below(engine.directory):
@@ -225,8 +225,8 @@ def _is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def _processes_of(directory: Path) -> list[int]:
-    """What the engine left running: containerd and the shims name the engine's directory on their command line."""
+def processes_of(directory: Path) -> list[int]:
+    """What an engine or a containerd left running: it and its shims name that directory on their command lines."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

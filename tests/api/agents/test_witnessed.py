@@ -37,6 +37,7 @@ async def told(task: Task, answer: Result | Exception) -> AgentAnswered:
     [event] = events
     assert isinstance(event, AgentAnswered)
     assert (event.agent, event.target, event.verb, event.began_at) == (task.agent, task.target, task.verb.value, NOW)
+    assert (event.task, event.key) == (task.id, task.key)
     return event
 
 

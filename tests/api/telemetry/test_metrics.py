@@ -12,7 +12,7 @@ from reconciler.core.known import Trust
 from reconciler.core.machine import JobState, TaskState
 from reconciler.core.plan import JobKind
 from reconciler.events import Event
-from stickers.names import JobId, ReleaseName, TaskId
+from stickers.names import ActionKey, JobId, ReleaseName, TaskId
 from tests.harness import virtual_time
 from tests.reconciler.core.builders import NOW, PROD, place
 from tests.reconciler.rig import declared, rig
@@ -87,6 +87,7 @@ def test_a_step_lasts_until_the_next_one_or_the_end() -> None:
             job=JOB,
             release=ReleaseName("shop@1.0.0"),
             task=TASK,
+            key=ActionKey("k1"),
             target=place("web-1").target,
             state=TaskState.SUCCEEDED,
             attempt=1,

@@ -12,8 +12,8 @@ from api.problem import Problem
 from api.telemetry import traces
 from api.telemetry.traces import Traces
 from drivers.memory import scripts
-from reconciler.events import AgentAnswered, Event, Progressed
-from stickers.names import AgentName, EnvironmentId, TargetId
+from reconciler.events import AgentAnswered, Event, Progressed, TaskMoved
+from stickers.names import ActionKey, AgentName, EnvironmentId, TargetId, TaskId
 from tests.harness import virtual_time
 from tests.reconciler.rig import artifact, declared, rig
 
@@ -63,17 +63,23 @@ async def test_what_an_agent_was_asked_is_a_span_below_the_action_that_asked_it(
     told: tuple[Traces, InMemorySpanExporter],
 ) -> None:
     sink, kept = told
-    answered: list[AgentAnswered] = []
+    keys: dict[TaskId, ActionKey] = {}
+    asking: list[TaskId] = []
 
     def heard(event: Event) -> None:
-        if isinstance(event, Progressed) and not answered:
-            answered.append(_answered(event.progress.id.target, "FAILED"))
-            sink(answered[0])
+        if isinstance(event, TaskMoved):
+            keys[event.task] = event.key
+        if isinstance(event, Progressed) and len(keys) == 2 and not asking:
+            asking.append(event.task)
+            sink(_answered(keys[event.task], "FAILED"))
         sink(event)
 
-    async with rig(declared("1.0.0", targets=1), sink=heard) as made:
-        await made.rested("1.0.0", 1)
-    [asked], [task] = _named(kept, "agent.task"), _named(kept, "deployment.task")
+    async with rig(declared("1.0.0", targets=2), sink=heard) as made:
+        await made.rested("1.0.0", 2)
+    [asked] = _named(kept, "agent.task")
+    [task] = [
+        each for each in _named(kept, "deployment.task") if each.attributes and each.attributes["task"] == asking[0]
+    ]
     assert asked.parent is not None
     assert task.context is not None
     assert asked.parent.span_id == task.context.span_id
@@ -84,18 +90,19 @@ async def test_what_an_agent_was_asked_is_a_span_below_the_action_that_asked_it(
 
 def test_what_a_person_asked_of_an_agent_is_a_span_of_its_own(told: tuple[Traces, InMemorySpanExporter]) -> None:
     sink, kept = told
-    sink(_answered(TargetId("default/web-1"), "DONE"))
+    sink(_answered(ActionKey("k1"), "DONE"))
     [asked] = _named(kept, "agent.task")
     assert asked.parent is None
     assert asked.status.status_code is StatusCode.OK
 
 
-def _answered(target: TargetId, code: str) -> AgentAnswered:
+def _answered(key: ActionKey, code: str) -> AgentAnswered:
     return AgentAnswered(
         environment=EnvironmentId("default/prod"),
-        target=target,
+        target=TargetId("default/web-1"),
         agent=AgentName("web-1"),
         task="t1",
+        key=key,
         verb="deploy",
         code=code,
         detail="no such image",

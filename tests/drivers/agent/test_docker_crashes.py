@@ -4,19 +4,16 @@ container serves, and in the end the new one does, once."""
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from desired_state.model import Port, RestartPolicy
-from drivers.agent.duty.own import Reader
 from drivers.agent.protocol import Code
 from drivers.docker import render
-from tests.drivers.agent.scene import OWN
 from tests.drivers.agent.server import Server
 from tests.drivers.docker.daemon import Daemon
 from tests.drivers.docker.yard import Yard
@@ -33,23 +30,6 @@ def own() -> Iterator[Engine]:
             yield engine
     except NoEngine as reason:
         pytest.skip(f"no Docker engine: {reason}")
-
-
-@pytest.fixture
-def yard(own: Engine, registry: str) -> Iterator[Yard]:
-    yard = Yard(own.address, registry)
-    yard.tools = replace(yard.tools, read=Reader(OWN))
-    try:
-        yield yard
-    finally:
-        yard.clear()
-
-
-@pytest.fixture
-async def server(yard: Yard, tmp_path: Path) -> AsyncIterator[Server]:
-    server = Server(yard.target.id, "docker", yard.tools.installation, tmp_path)
-    async with server.listening():
-        yield server
 
 
 async def runs_soon(yard: Yard) -> None:

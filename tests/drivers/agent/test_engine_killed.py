@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,14 +21,12 @@ import pytest
 
 from desired_state.model import Placement, Port, RestartPolicy
 from drivers.agent import protocol
-from drivers.agent.duty.own import Reader
 from drivers.agent.protocol import Code, Failure
 from drivers.contract import Action, Receipt, Result
 from drivers.docker import render
 from drivers.errors import Busy, OutcomeUnknown, Retryable, Unreachable
 from stickers.sticker import Phase
 from tests.drivers.agent.prober import Prober
-from tests.drivers.agent.scene import OWN
 from tests.drivers.agent.server import Server
 from tests.drivers.agent.striking import Strike
 from tests.drivers.docker.daemon import Daemon, health
@@ -64,23 +61,6 @@ def own(containerd: Containerd, registry: str) -> Iterator[Engine]:
             yield engine
     except NoEngine as reason:
         pytest.skip(f"no Docker engine: {reason}")
-
-
-@pytest.fixture
-def yard(own: Engine, registry: str) -> Iterator[Yard]:
-    yard = Yard(own.address, registry)
-    yard.tools = replace(yard.tools, read=Reader(OWN))
-    try:
-        yield yard
-    finally:
-        yard.clear()
-
-
-@pytest.fixture
-async def server(yard: Yard, tmp_path: Path) -> AsyncIterator[Server]:
-    server = Server(yard.target.id, "docker", yard.tools.installation, tmp_path)
-    async with server.listening():
-        yield server
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,6 +145,20 @@ async def test_what_no_list_shows_is_seen_when_it_is_told_or_old(
     assert found == ("restart: found 'always', wanted 'unless-stopped'",)
 
 
+async def test_what_was_seen_while_an_action_was_under_way_is_not_what_its_sticker_stands_beside(
+    daemon: Daemon, yard: Yard
+) -> None:
+    """In the gap a container has another policy than its own, and no list shows that it has its own again."""
+    wanted = await daemon.deployed(unchecked(daemon.placement(images.ONE)))
+    instance = (await daemon.workload(wanted)).instance
+    yard.client.update_container(instance, restart_policy=ALWAYS)
+    async with Daemon(yard) as other:
+        assert (await other.workload(wanted)).configuration is None
+        yard.client.update_container(instance, restart_policy=UNLESS_STOPPED)
+        yard.client.remove_container(yard.holders()[0]["Id"])
+        assert (await other.workload(wanted)).configuration is not None
+
+
 async def test_our_own_action_is_seen_at_the_next_look(daemon: Daemon, yard: Yard) -> None:
     """Limits that an action put right show in no list either."""
     wanted = await daemon.deployed(unchecked(daemon.placement(images.ONE)))

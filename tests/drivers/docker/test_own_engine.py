@@ -149,11 +149,7 @@ async def test_a_reboot_while_what_stood_is_put_back_leaves_one_that_serves(
         ports = (Port(container=8080, host=yard.free_port()),)
         one = await daemon.deployed(daemon.placement(images.ONE, ports=ports))
         bad = replace(daemon.placement(images.BAD, ports=ports), health=health(seconds=0.2))
-        for call in (
-            9,
-            10,
-            11,
-        ):  # of the changing calls those around the end of the failed one and the start of the old
+        for call in (9, 10, 11):  # those around the end of the failed one and the start of the old
             action = daemon.action(await daemon.change(bad, one))
             assert await killed_at(yard, action, call)
             own.restart()
